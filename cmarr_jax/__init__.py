@@ -1,0 +1,1 @@
+"""Emotion recognition from text, speech and video when some of them are missing."""

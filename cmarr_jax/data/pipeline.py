@@ -1,0 +1,209 @@
+"""From a pack to padded arrays: every modality pooled to one length, with one mask in time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.data import pooling
+from cmarr_jax.errors import UserError
+
+_READ_BATCH = 64
+
+
+class Corpus(NamedTuple):
+    """N utterances as padded arrays, M modalities, all T positions long."""
+
+    name: str
+    class_names: tuple[str, ...]
+    columns: dict[str, np.ndarray]  # column name -> [N] str
+    labels: np.ndarray  # [N] int32; -1 = unlabelled
+    features: dict[str, np.ndarray]  # modality -> [N, T, D], zero where absent or padded
+    mask: np.ndarray  # [N, T] bool; False = padding
+    present: np.ndarray  # [N, M] bool; False = this utterance lacks this modality
+    provenance: dict[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+
+def load(
+    *,
+    pack: str,
+    data_dir: str = "",
+    loader: str = "tfds",
+    align: str = "pool",
+    length: int = 32,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Corpus:
+    """Reads a corpus into memory.
+
+    Args:
+      pack: folder of a feature pack; may be empty if `data_dir` holds it prepared.
+      data_dir: place of prepared TFDS datasets, see `tfds_builder.prepare`.
+      loader: "tfds" (tf.data over the prepared dataset) or "numpy" (straight from the pack,
+        for machines without TensorFlow). The same numbers.
+      align: "pool" (every modality to `length` positions; 1 = one vector an utterance) or
+        "none" (modalities already share a length per utterance; padded to `length`).
+      length: T.
+      progress: called with (utterances read, N).
+
+    Raises:
+      UserError: the pack is invalid, or does not fit `align` and `length`.
+    """
+    if align not in ("pool", "none"):
+        raise UserError(f"--config.data.align={align}: wanted pool or none")
+    if length < 1:
+        raise UserError(f"--config.data.length={length}: wanted at least 1")
+    if loader == "numpy":
+        return _load_numpy(pack_lib.read(pack), align, length, progress)
+    if loader == "tfds":
+        return _load_tfds(pack, data_dir, align, length, progress)
+    raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
+
+
+def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpus:
+    num = len(pack.labels)
+    lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
+    mask, present = _time_mask(lengths, align, length, pack.columns["id"])
+    features = {
+        m: np.zeros((num, length, rows.shape[1]), rows.dtype) for m, rows in pack.features.items()
+    }
+    for i in range(num):
+        for m in pack.modalities:
+            sequence = pack.sequence(m, i)
+            if align == "pool":
+                features[m][i] = pooling.pool(sequence, length)
+            else:
+                features[m][i, : len(sequence)] = sequence
+        progress(i + 1, num)
+    return Corpus(
+        pack.name,
+        pack.class_names,
+        pack.columns,
+        pack.labels,
+        features,
+        mask,
+        present,
+        pack.provenance,
+    )
+
+
+def _load_tfds(pack_dir: str, data_dir: str, align: str, length: int, progress) -> Corpus:
+    from cmarr_jax.data import tfds_builder  # TensorFlow: seconds to import, so only when used
+
+    builder = tfds_builder.prepare(pack_dir, data_dir)
+    num = builder.info.splits["corpus"].num_examples
+    spec = dict(builder.info.features.items())
+    modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}
+    columns = {n.removeprefix("column_"): n for n in spec if n.startswith("column_")}
+    order = builder.info.metadata["modalities"]
+    features = {
+        m: np.zeros(
+            (num, length, spec[modalities[m]].shape[-1]), spec[modalities[m]].np_dtype
+        )
+        for m in order
+    }
+    lengths = np.zeros((num, len(order)), np.int64)
+    text = {name: [""] * num for name in columns}
+    done = 0
+    for batch in dataset(builder, align=align, length=length).as_numpy_iterator():
+        rows = batch["index"]
+        for k, m in enumerate(order):
+            features[m][rows] = batch[modalities[m]]
+            lengths[rows, k] = batch[f"length_{m}"]
+        for name, feature in columns.items():
+            for row, value in zip(rows, batch[feature], strict=True):
+                text[name][row] = value.decode()
+        done += len(rows)
+        progress(done, num)
+    text = {name: np.array(values) for name, values in text.items()}
+    class_names = tuple(builder.info.metadata["class_names"])
+    index = {"": -1} | {name: k for k, name in enumerate(class_names)}
+    mask, present = _time_mask(lengths, align, length, text["id"])
+    return Corpus(
+        builder.info.metadata["corpus"],
+        class_names,
+        text,
+        np.array([index[label] for label in text["label"]], np.int32),
+        features,
+        mask,
+        present,
+        builder.info.metadata["provenance"],
+    )
+
+
+def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
+    """A tf.data.Dataset of padded batches over a prepared feature pack.
+
+    Args:
+      builder: of `tfds_builder.prepare`.
+      align, length: as in `load`.
+      batch_size: utterances a batch.
+
+    Returns:
+      Batches with `index` `[B]`, `column_*` `[B]` and, for each modality, `modality_*`
+      `[B, T, D]` and `length_*` `[B]`, the number of rows before pooling.
+    """
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
+
+    def pool(sequence):
+        rows = tf.shape(sequence)[0]
+        position = tf.range(length)
+        first = position * rows // length
+        last = -(-(position + 1) * rows // length)
+        frame = tf.range(rows)
+        inside = (frame >= first[:, None]) & (frame < last[:, None])
+        weights = tf.cast(inside, tf.float32) / tf.cast(tf.maximum(last - first, 1), tf.float32)[
+            :, None
+        ]
+        return tf.cast(weights @ tf.cast(sequence, tf.float32), sequence.dtype)
+
+    def to_fixed_length(example):
+        fixed = dict(example)
+        for name, sequence in example.items():
+            if name.startswith("modality_"):
+                rows = tf.shape(sequence)[0]
+                fixed["length_" + name.removeprefix("modality_")] = rows
+                if align == "pool":
+                    fixed[name] = pool(sequence)
+                else:
+                    kept = sequence[:length]
+                    fixed[name] = tf.pad(kept, [[0, length - tf.shape(kept)[0]], [0, 0]])
+                fixed[name].set_shape((length, sequence.shape[-1]))
+        return fixed
+
+    return (
+        builder.as_dataset(split="corpus")
+        .map(to_fixed_length, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _time_mask(
+    lengths: np.ndarray, align: str, length: int, ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[N, M]` row counts -> time mask `[N, T]` and presence `[N, M]`."""
+    present = lengths > 0
+    if align == "pool":
+        return np.ones((len(lengths), length), bool), present
+    longest = lengths.max(axis=1)
+    ragged = (present & (lengths != longest[:, None])).any(axis=1)
+    if ragged.any():
+        i = int(np.argmax(ragged))
+        raise UserError(
+            f"--config.data.align=none: utterance {ids[i]!r} has {lengths[i].tolist()} rows in its "
+            "modalities, wanted one length; use --config.data.align=pool"
+        )
+    if longest.max() > length:
+        i = int(np.argmax(longest))
+        raise UserError(
+            f"--config.data.length={length}: utterance {ids[i]!r} has {longest[i]} rows; "
+            "raise the length or use --config.data.align=pool"
+        )
+    return np.arange(length) < longest[:, None], present

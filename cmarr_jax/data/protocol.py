@@ -1,0 +1,220 @@
+"""Who is trained on, chosen on and tested on; under which availability; never on the test fold.
+
+The three schemes and their sources:
+  session  leave one session out (CM-ARR, GCNet, MERBench): 5 folds on IEMOCAP, 6 on MSP-IMPROV.
+  speaker  leave one speaker out, the other speaker of the session validates (the MMIN family):
+           10 folds on IEMOCAP, 12 on MSP-IMPROV.
+  split    the corpus' own train / val / test column: one fold.
+
+Published code for `session` takes the test fold as validation; here validation always comes
+from the training sessions (`validation`), unless `select_on_test` asks for the published way.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+
+_PAPER_ORDER = ("t", "s", "v", "vt", "sv", "st", "svt")
+
+
+class Fold(NamedTuple):
+    """Utterance indices of one fold; the three parts share no utterance."""
+
+    number: int  # counted from 1
+    held_out: str  # what is tested on: a session, a speaker or "split"
+    train: np.ndarray  # [n_train] int32
+    val: np.ndarray  # [n_val] int32
+    test: np.ndarray  # [n_test] int32
+
+
+class Condition(NamedTuple):
+    """One set of available modalities, named by the letters of what IS available."""
+
+    name: str
+    available: tuple[bool, ...]  # in the order of the corpus' modalities
+
+
+def make_folds(
+    columns: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    scheme: str = "session",
+    validation: str = "random",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    select_on_test: bool = False,
+) -> list[Fold]:
+    """Splits the labelled utterances into folds and asserts that nothing leaks between parts.
+
+    Args:
+      columns: `session` and `speaker` `[N]`; `group` and `split` `[N]` where the corpus has them.
+      labels: class indices `[N]`; -1 (unlabelled) takes no part.
+      scheme: "session", "speaker" or "split".
+      validation: for `session`, "random" carves `val_fraction` of the training sessions, classes
+        balanced, groups kept whole; "rotate" takes the next session.
+      val_fraction: share of the training utterances that validate.
+      seed: of the random validation part; does not depend on the run's seed, so that the
+        spread over seeds is that of training alone.
+      select_on_test: validation = test, as in some published code. Optimistic.
+
+    Returns:
+      The folds in order; sessions and speakers in natural order.
+
+    Raises:
+      UserError: the corpus does not admit this scheme, or a fold would leak.
+    """
+    labelled = np.flatnonzero(labels >= 0).astype(np.int32)
+    groups = columns.get("group")
+    carve = dict(labels=labels, groups=groups, fraction=val_fraction)
+    folds = []
+    if scheme == "split":
+        if "split" not in columns:
+            raise UserError(
+                "protocol.scheme=split: the pack's utterances.csv has no split column; "
+                "use protocol.scheme=session"
+            )
+        train, val, test = (labelled[columns["split"][labelled] == s] for s in _SPLIT_PARTS)
+        if not len(val):
+            train, val = _carve(train, rng=np.random.default_rng([seed, 1]), **carve)
+        folds.append(Fold(1, "split", train, val, test))
+    elif scheme in ("session", "speaker"):
+        units = sorted(set(columns[scheme][labelled].tolist()), key=_natural)
+        for number, unit in enumerate(units, start=1):
+            of_unit = columns[scheme][labelled] == unit
+            test, rest = labelled[of_unit], labelled[~of_unit]
+            if scheme == "speaker":
+                same_session = columns["session"][rest] == columns["session"][test[0]]
+                val, train = rest[same_session], rest[~same_session]
+            elif validation == "rotate":
+                is_next = columns["session"][rest] == units[number % len(units)]
+                val, train = rest[is_next], rest[~is_next]
+            elif validation == "random":
+                train, val = _carve(rest, rng=np.random.default_rng([seed, number]), **carve)
+            else:
+                raise UserError(f"protocol.validation={validation}: wanted random or rotate")
+            folds.append(Fold(number, f"{scheme} {unit}", train, val, test))
+    else:
+        raise UserError(f"protocol.scheme={scheme}: wanted session, speaker or split")
+    for fold in folds:
+        _check_fold(fold, columns, labels, scheme)
+    if select_on_test:
+        folds = [fold._replace(val=fold.test) for fold in folds]
+    return folds
+
+
+def make_conditions(modalities: Sequence[str]) -> list[Condition]:
+    """All non-empty sets of modalities, fewest first, in the paper's order; "full" is the last.
+
+    A modality's letter is its first: text t, speech s, video v.
+
+    Raises:
+      UserError: two modalities share a letter.
+    """
+    letters = [m[0] for m in modalities]
+    if len(set(letters)) < len(letters):
+        raise UserError(f"modalities {list(modalities)}: two begin with the same letter; rename one")
+    canonical = sorted(range(len(letters)), key=lambda m: "svt".find(letters[m]))
+    conditions = []
+    for available in itertools.product((False, True), repeat=len(letters)):
+        name = "".join(letters[m] for m in canonical if available[m])
+        if name:
+            conditions.append(Condition(name, available))
+
+    def rank(condition: Condition) -> tuple:
+        name = condition.name
+        known = _PAPER_ORDER.index(name) if name in _PAPER_ORDER else len(_PAPER_ORDER)
+        return len(name), known, name
+
+    return sorted(conditions, key=rank)
+
+
+def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:
+    """The availability patterns that training draws from, `[P, M]` bool.
+
+    Args:
+      conditions: of `make_conditions`.
+      names: "all" (missing conditions and full), "missing" (without full, as MMIN trains),
+        "full" (complete data only), or condition names joined by commas.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    known = {c.name: c.available for c in conditions}
+    everything = list(known)
+    presets = {"all": everything, "missing": everything[:-1] or everything, "full": everything[-1:]}
+    chosen = presets.get(names, names.split(","))
+    if not set(chosen) <= set(known):
+        raise UserError(
+            f"--config.masking.patterns={names}: wanted all, missing, full or some of "
+            f"{','.join(everything)}"
+        )
+    return np.array([known[n] for n in chosen])
+
+
+_SPLIT_PARTS = ("train", "val", "test")
+
+
+def _natural(name: str) -> list:
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+
+
+def _carve(
+    indices: np.ndarray,
+    *,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    fraction: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes whole groups, in random order, while they bring each class closer to its share."""
+    units = groups[indices] if groups is not None and (groups[indices] != "").all() else indices
+    num_classes = int(labels.max()) + 1
+    names, unit_of = np.unique(units, return_inverse=True)
+    counts = np.zeros((len(names), num_classes))
+    np.add.at(counts, (unit_of, labels[indices]), 1)
+    target = counts.sum(axis=0) * fraction
+    taken, chosen = np.zeros(num_classes), np.zeros(len(names), bool)
+    for unit in rng.permutation(len(names)):
+        if np.square(target - taken - counts[unit]).sum() < np.square(target - taken).sum():
+            taken += counts[unit]
+            chosen[unit] = True
+    return indices[~chosen[unit_of]], indices[chosen[unit_of]]
+
+
+def _check_fold(
+    fold: Fold, columns: Mapping[str, np.ndarray], labels: np.ndarray, scheme: str
+) -> None:
+    for part in _SPLIT_PARTS:
+        if not len(getattr(fold, part)):
+            raise UserError(f"fold {fold.number} ({fold.held_out}): its {part} part is empty")
+    missing = set(labels[fold.test].tolist()) - set(labels[fold.train].tolist())
+    if missing:
+        raise UserError(
+            f"fold {fold.number} ({fold.held_out}): class index {min(missing)} is tested but never "
+            "trained on; merge or drop the class"
+        )
+    learned = np.concatenate([fold.train, fold.val])
+    never_shared = {"split": ("group",), "session": ("session", "speaker"), "speaker": ("speaker",)}
+    for column in never_shared[scheme]:
+        if column in columns:
+            shared = set(columns[column][learned].tolist()) & set(columns[column][fold.test].tolist())
+            if shared - {""}:
+                raise UserError(
+                    f"fold {fold.number} ({fold.held_out}): {column} {min(shared - {''})!r} is in "
+                    "the test part and in the training part; mend utterances.csv"
+                )
+    if "group" in columns:
+        shared = set(columns["group"][fold.train].tolist()) & set(columns["group"][fold.val].tolist())
+        if shared - {""}:
+            raise UserError(
+                f"fold {fold.number} ({fold.held_out}): group {min(shared - {''})!r} is cut by "
+                "the validation part; mend utterances.csv"
+            )
+    everything = np.concatenate([fold.train, fold.val, fold.test])
+    if len(np.unique(everything)) < len(everything):
+        raise UserError(f"fold {fold.number} ({fold.held_out}): its parts share utterances")

@@ -1,0 +1,173 @@
+"""The paper's losses, pure functions of arrays, in float32. They know no model and no device.
+
+A loss sees the whole batch. Where a batch is cut over devices the caller gathers the few
+arrays that a loss reads, so that negatives are global and D devices compute what one does.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_MASKED = -1e9
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum of weights * values over the sum of weights; 0 if all weights are 0."""
+    weights = weights.astype(jnp.float32)
+    total = jnp.sum(weights)
+    return jnp.sum(values * weights) / jnp.where(total > 0, total, 1)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """L_cls: weighted mean over the batch of -log softmax(logits)[label].
+
+    Args:
+      logits: `[B, C]`.
+      labels: `[B]` int.
+      weights: `[B]`, all equal for the paper's unweighted loss.
+    """
+    log_posterior = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return weighted_mean(-jnp.take_along_axis(log_posterior, labels[:, None], 1)[:, 0], weights)
+
+
+def wasserstein_distances(mu: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Squared 2-Wasserstein distances between diagonal Gaussians (paper, Eq. 1).
+
+    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; the paper
+    prints the variance, for which Eq. 1 would be no 2-Wasserstein distance.
+
+    Args:
+      mu, sigma: `[N, D]`.
+
+    Returns:
+      `[N, N]`, from one matrix product; no `[N, N, D]` array exists.
+    """
+    points = jnp.concatenate([mu, sigma], axis=-1).astype(jnp.float32)
+    points = points - jnp.mean(points, axis=0, keepdims=True)  # less cancellation below
+    inner = jnp.matmul(points, points.T, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.sum(points * points, axis=-1)
+    return jnp.maximum(squares[:, None] + squares[None, :] - 2 * inner, 0)
+
+
+def distribution_contrast(
+    mu: jax.Array,
+    sigma: jax.Array,
+    available: jax.Array,
+    temperature: jax.Array,
+    *,
+    scale: float,
+    shift: float,
+    reduce: str = "mean",
+) -> jax.Array:
+    """L_udcl: InfoNCE between the Gaussians of every two modalities (paper, Eq. 2-5).
+
+    S = scale * D_2W + shift; both directions are summed, each a mean over the utterances that
+    have both modalities; the negatives are the batch's other utterances.
+
+    Args:
+      mu, sigma: `[M, B, D]`, one Gaussian a modality and utterance.
+      available: `[M, B]` bool.
+      temperature: scalar tau.
+      scale: a < 0.
+      shift: b.
+      reduce: "mean" or "sum" over the pairs of modalities.
+
+    Returns:
+      Scalar; 0 for a single modality.
+    """
+    num_modalities, batch, width = mu.shape
+    distances = wasserstein_distances(mu.reshape(-1, width), sigma.reshape(-1, width))
+    logits = (scale * distances + shift) / temperature
+    logits = logits.reshape(num_modalities, batch, num_modalities, batch)
+    pairs = []
+    for n in range(num_modalities):
+        for m in range(n + 1, num_modalities):
+            both = available[n] & available[m]
+            valid = jnp.where(both[None, :] & both[:, None], logits[n, :, m, :], _MASKED)
+            positive = jnp.diagonal(valid)
+            there = weighted_mean(jax.nn.logsumexp(valid, axis=1) - positive, both)
+            back = weighted_mean(jax.nn.logsumexp(valid, axis=0) - positive, both)
+            pairs.append(there + back)
+    if not pairs:
+        return jnp.zeros(())
+    return sum(pairs) / (len(pairs) if reduce == "mean" else 1)
+
+
+def point_contrast(
+    points: jax.Array, labels: jax.Array, valid: jax.Array, *, temperature: float
+) -> jax.Array:
+    """L_spcl: supervised contrast between modalities of different utterances (section 3.3.1).
+
+    Khosla et al. (2020), L_out, with the paper's reading of the sets: positives are all points
+    of other utterances with the same label, whatever their modality; negatives all points of
+    other labels. Points of the same utterance stand on neither side.
+
+    Args:
+      points: `[M, B, D]`, of unit length.
+      labels: `[B]` int.
+      valid: `[M, B]` bool; other points do not exist.
+      temperature: of the softmax.
+
+    Returns:
+      Scalar mean over the anchors that have a positive; 0 if none has.
+    """
+    num_modalities, batch, width = points.shape
+    flat = points.reshape(-1, width).astype(jnp.float32)
+    utterance = jnp.tile(jnp.arange(batch), num_modalities)
+    label = jnp.tile(labels, num_modalities)
+    valid = valid.reshape(-1)
+    other = (utterance[:, None] != utterance[None, :]) & valid[:, None] & valid[None, :]
+    positive = other & (label[:, None] == label[None, :])
+    scores = jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST) / temperature
+    log_share = scores - jax.nn.logsumexp(jnp.where(other, scores, _MASKED), axis=1, keepdims=True)
+    num_positives = jnp.sum(positive, axis=1)
+    per_anchor = -jnp.sum(jnp.where(positive, log_share, 0), axis=1) / jnp.maximum(num_positives, 1)
+    return weighted_mean(per_anchor, num_positives > 0)
+
+
+def squared_errors(recovered: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """Sum over time and features of (X^ - X)^2 (paper, Eq. 9, one utterance).
+
+    Args:
+      recovered, target: `[..., T, D]`.
+      mask: `[..., T]` bool.
+
+    Returns:
+      `[...]` float32.
+    """
+    difference = (recovered - target).astype(jnp.float32) * mask[..., None]
+    return jnp.sum(difference * difference, axis=(-2, -1))
+
+
+def gaussian_nll(latent: jax.Array, log_det: jax.Array, mask: jax.Array) -> jax.Array:
+    """Negative log-likelihood of a flow under a unit Gaussian, in nats a feature.
+
+    Not in the paper's Eq. 14, although its flows are said to reach a Gaussian.
+
+    Args:
+      latent: `[..., T, D]`.
+      log_det: `[..., T]`.
+      mask: `[..., T]` bool.
+
+    Returns:
+      `[...]`: mean over the valid positions.
+    """
+    width = latent.shape[-1]
+    squares = jnp.sum(jnp.square(latent.astype(jnp.float32)), axis=-1)
+    nats = 0.5 * (squares + width * jnp.log(2 * jnp.pi)) - log_det
+    positions = jnp.maximum(jnp.sum(mask, axis=-1), 1)
+    return jnp.sum(nats * mask, axis=-1) / (positions * width)
+
+
+def entropy_hinge(log_sigma: jax.Array, margin: float) -> jax.Array:
+    """MAP's guard against collapsing variances: max(0, margin - entropy in nats).
+
+    Args:
+      log_sigma: `[..., D]`.
+      margin: least entropy that costs nothing.
+
+    Returns:
+      `[...]`.
+    """
+    width = log_sigma.shape[-1]
+    entropy = 0.5 * width * (jnp.log(2 * jnp.pi) + 1) + jnp.sum(log_sigma, axis=-1)
+    return jnp.maximum(margin - entropy, 0)

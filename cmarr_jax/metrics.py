@@ -1,0 +1,34 @@
+"""Recognition metrics of one confusion matrix, as the field reports them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Scores(NamedTuple):
+    """Shares in [0, 1]."""
+
+    war: float  # weighted average recall = accuracy
+    uar: float  # unweighted average recall
+    macro_f1: float
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """`[C, C]` counts; rows are the true classes."""
+    pairs = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(pairs.reshape(-1), minlength=num_classes**2).reshape(2 * (num_classes,))
+
+
+def scores(confusion: np.ndarray) -> Scores:
+    """WAR, UAR and macro F1 of a confusion matrix `[C, C]`.
+
+    UAR and F1 average over the classes that occur among the true labels: a class that was
+    never to be found has no recall. NaN for an empty matrix.
+    """
+    hits, support = np.diag(confusion), confusion.sum(axis=1)
+    occurs = support > 0
+    if not occurs.any():
+        return Scores(np.nan, np.nan, np.nan)
+    f1 = 2 * hits[occurs] / (support + confusion.sum(axis=0))[occurs]
+    recall = hits[occurs] / support[occurs]
+    return Scores(hits.sum() / support.sum(), recall.mean(), f1.mean())

@@ -1,0 +1,86 @@
+"""Multi-head attention and the pre-norm blocks of the cross-modal fusion (paper, Eq. 10-13)."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_MASKED = -1e9  # finite, so that a sequence with no valid position gives a mean, not a NaN
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    drop: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al., 2017, Eq. 1), softmax in float32.
+
+    Args:
+      query: `[B, Tq, H, D]`.
+      key, value: `[B, Tk, H, D]`.
+      mask: `[B, Tk]`, False = padding, gets no weight.
+      drop: applied to the weights `[B, H, Tq, Tk]`.
+
+    Returns:
+      `[B, Tq, H, D]`.
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+    scores = jnp.where(mask[:, None, None, :], scores / jnp.sqrt(query.shape[-1]), _MASKED)
+    weights = drop(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+class FeedForward(nn.Module):
+    """D -> ratio * D -> D with GELU and dropout after both layers.
+
+    Attributes:
+      ratio: width of the hidden layer over the input's.
+      dropout: makes a dropout layer.
+    """
+
+    ratio: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        hidden = nn.gelu(nn.Dense(self.ratio * width)(x), approximate=False)
+        return self.dropout()(nn.Dense(width)(self.dropout()(hidden)))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm transformer block; cross-attention if `context` is given, else self-attention.
+
+    Attributes:
+      num_heads: must divide the width.
+      dropout: makes a dropout layer.
+    """
+
+    num_heads: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """Queries `x` `[B, Tq, D]`, keys and values `context` `[B, Tk, D]` under `mask`."""
+        width = x.shape[-1]
+        query = nn.LayerNorm()(x)
+        context = query if context is None else nn.LayerNorm()(context)
+
+        def heads(name, y):
+            split = (self.num_heads, width // self.num_heads)
+            return nn.Dense(width, name=name)(y).reshape(*y.shape[:-1], *split)
+
+        mixed = attend(
+            heads("query", query),
+            heads("key", context),
+            heads("value", context),
+            mask,
+            self.dropout(),
+        )
+        x = x + self.dropout()(nn.Dense(width, name="out")(mixed.reshape(x.shape)))
+        return x + FeedForward(4, self.dropout)(nn.LayerNorm()(x))

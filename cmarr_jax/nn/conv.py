@@ -1,0 +1,35 @@
+"""1-D convolution over time, written as one matrix product."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Conv1D(nn.Module):
+    """SAME convolution with the parameters of `flax.linen.Conv` (kernel `[K, D_in, D_out]`).
+
+    `lax.conv` inside a scan was measured 35 to 70 times slower on XLA:CPU than this dot over
+    shifted copies.
+
+    Attributes:
+      features: D_out.
+      kernel_size: K, odd.
+    """
+
+    features: int
+    kernel_size: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, T, D_in]` -> `[B, T, D_out]`; padding in `x` must be zero to be inert."""
+        size, length, width = self.kernel_size, x.shape[-2], x.shape[-1]
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (size, width, self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if length == 1:  # every other tap meets only padding
+            return x @ kernel[size // 2] + bias.reshape(1, 1, -1)
+        padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))
+        shifted = [padded[:, k : k + length] for k in range(size)]
+        columns = jnp.concatenate(shifted, axis=-1)
+        return columns @ kernel.reshape(size * width, self.features) + bias.reshape(1, 1, -1)

@@ -1,0 +1,35 @@
+"""Dropout that draws the same mask however many devices the batch is cut over."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `rate` (rounded to 1/256), scales the rest up.
+
+    One random 32-bit word serves four elements: on CPU the random bits, not the arithmetic,
+    are what dropout costs.
+
+    Attributes:
+      rate: probability of a zero.
+      batch_axis: name of the mapped axis that the batch (leading dimension) is cut over, if
+        it is cut; every shard draws the whole batch's mask and keeps its own part.
+    """
+
+    rate: float
+    batch_axis: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        threshold = round(self.rate * 256)
+        if threshold == 0 or not self.has_rng("dropout"):
+            return x
+        shards = jax.lax.axis_size(self.batch_axis) if self.batch_axis else 1
+        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size * shards // 4),), "uint32")
+        draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)
+        if self.batch_axis:
+            start = jax.lax.axis_index(self.batch_axis) * x.size
+            draws = jax.lax.dynamic_slice_in_dim(draws, start, x.size)
+        keep = draws[: x.size].reshape(x.shape) >= threshold
+        return jnp.where(keep, x * (256 / (256 - threshold)), 0).astype(x.dtype)

@@ -1,0 +1,102 @@
+"""RealNVP over the features of each position (Dinh et al., 2017, arXiv:1605.08803)."""
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class RealNVP(nn.Module):
+    """A chain of affine couplings, applied to every position on its own.
+
+    With x = (a, b) split in the middle of the features and (t, h) = net(a), one layer is
+
+        forward          a' = a,  b' = b * s(h) + t,  then the halves change places
+        forward log det  sum log s(h)
+        inverse          b = (b' - t) / s(h)
+
+    with a two-layer net whose last layer starts at zero, so that at first b' = s(0) * b. All
+    layers have equal shapes: their parameters are stacked and scanned.
+
+    Attributes:
+      features: D, even.
+      num_couplings: layers.
+      hidden: width of the nets.
+      scale: "tanh": s(h) = exp(2 tanh(h / 2)), which starts at the identity; "sigmoid":
+        b' = (b + t) * sigmoid(h + 2), as DiCMoR and Glow code it.
+      permute: "alternate": the halves change places; "none": as DiCMoR codes it, which passes
+        the first half through untouched; "lu": alternate, and a learned affine map with
+        triangular factors after each coupling, Glow's 1x1 convolution and actnorm.
+    """
+
+    features: int
+    num_couplings: int
+    hidden: int
+    scale: str = "tanh"
+    permute: str = "alternate"
+
+    def setup(self):
+        half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
+        kernel = nn.initializers.lecun_normal(batch_axis=0)
+        zeros = nn.initializers.zeros
+        weights = {
+            "kernel_0": self.param("kernel_0", kernel, (layers, half, hidden)),
+            "bias_0": self.param("bias_0", zeros, (layers, hidden)),
+            "kernel_1": self.param("kernel_1", kernel, (layers, hidden, hidden)),
+            "bias_1": self.param("bias_1", zeros, (layers, hidden)),
+            "kernel_2": self.param("kernel_2", zeros, (layers, hidden, self.features)),
+            "bias_2": self.param("bias_2", zeros, (layers, self.features)),
+        }
+        if self.permute == "lu":
+            identity = jnp.broadcast_to(jnp.eye(self.features), (layers,) + 2 * (self.features,))
+            weights["lu"] = self.param("lu", lambda key: identity)
+            weights["lu_bias"] = self.param("lu_bias", zeros, (layers, self.features))
+        self.weights = weights
+
+    def forward_and_log_det(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[..., D]` -> latent `[..., D]` and log |det dz/dx| `[...]`."""
+
+        def layer(carry, weights):
+            x, log_det = carry
+            for bijector in self._layer(weights):
+                x, more = bijector.forward_and_log_det(x)
+                log_det = log_det + more
+            if self.permute != "none":
+                x = jnp.roll(x, self.features // 2, axis=-1)
+            return (x, log_det), None
+
+        start = (x, jnp.zeros(x.shape[:-1], jnp.float32))
+        return jax.lax.scan(layer, start, self.weights)[0]
+
+    def inverse(self, z: jax.Array) -> jax.Array:
+        """`[..., D]` -> `[..., D]`, the inverse of `forward_and_log_det`."""
+
+        def layer(z, weights):
+            if self.permute != "none":
+                z = jnp.roll(z, self.features // 2, axis=-1)
+            for bijector in reversed(self._layer(weights)):
+                z = bijector.inverse(z)
+            return z, None
+
+        return jax.lax.scan(layer, z, self.weights, reverse=True)[0]
+
+    def _layer(self, weights: dict[str, jax.Array]) -> list[distrax.Bijector]:
+        def net(a):
+            ones = (1,) * (a.ndim - 1)
+            for k in (0, 1):
+                a = nn.relu(a @ weights[f"kernel_{k}"] + weights[f"bias_{k}"].reshape(*ones, -1))
+            return a @ weights["kernel_2"] + weights["bias_2"].reshape(*ones, -1)
+
+        def affine(params):
+            # distrax returns log_det in the dtype of these two: keep it float32.
+            shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
+            if self.scale == "tanh":
+                return distrax.ScalarAffine(shift, log_scale=2 * jnp.tanh(raw / 2))
+            return distrax.ScalarAffine(
+                shift * jax.nn.sigmoid(raw + 2), log_scale=jax.nn.log_sigmoid(raw + 2)
+            )
+
+        layer = [distrax.SplitCoupling(self.features // 2, 1, net, affine)]
+        if self.permute == "lu":
+            layer.append(distrax.LowerUpperTriangularAffine(weights["lu"], weights["lu_bias"]))
+        return layer

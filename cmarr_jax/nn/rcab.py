@@ -1,0 +1,60 @@
+"""Reconstruction head of residual channel-attention blocks (RCAN, ECCV 2018), in 1-D.
+
+Wired as DiCMoR (Wang et al., ICCV 2023) wires it: widen, a group of blocks with a long skip,
+narrow. The channel statistics are taken over valid positions only.
+"""
+
+import flax.linen as nn
+import jax
+
+from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.umc import masked_mean
+
+
+class RCAB(nn.Module):
+    """x + CA(conv(relu(conv(x)))), CA(y) = y * sigmoid(W2 relu(W1 mean_t y)).
+
+    Attributes:
+      reduction: width over the bottleneck's of the channel attention.
+    """
+
+    reduction: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+        """`[B, T, D]` -> `[B, T, D]`; the None makes it a scan body."""
+        width, valid = x.shape[-1], mask[..., None]
+        y = Conv1D(width)(nn.relu(Conv1D(width)(x)) * valid)
+        gate = nn.relu(nn.Dense(max(1, width // self.reduction))(masked_mean(y, mask)))
+        gate = nn.sigmoid(nn.Dense(width)(gate))
+        return (x + y * gate[:, None, :]) * valid, None
+
+
+class ReconstructionHead(nn.Module):
+    """D -> expansion * D, `num_blocks` RCABs and a convolution with a long skip, -> D.
+
+    Attributes:
+      num_blocks: DiCMoR's 20 take 8.3 M parameters at D = 128; 4 take 1.9 M.
+      expansion: inner width over D.
+      reduction: of the channel attention.
+    """
+
+    num_blocks: int
+    expansion: int = 2
+    reduction: int = 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[B, T, D]` under `mask` `[B, T]` -> `[B, T, D]`, zero where padded."""
+        width, valid = x.shape[-1], mask[..., None]
+        wide = nn.Dense(self.expansion * width)(x) * valid
+        blocks = nn.scan(
+            RCAB,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.num_blocks,
+        )(self.reduction)
+        refined, _ = blocks(wide, mask)
+        refined = wide + Conv1D(self.expansion * width)(refined) * valid
+        return nn.Dense(width)(refined) * valid

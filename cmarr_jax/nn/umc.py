@@ -1,0 +1,94 @@
+"""Uncertainty modelling component: from point representations to Gaussians (paper, Fig. 3)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cmarr_jax.nn.attention import FeedForward, attend
+
+_INIT = nn.initializers.normal(0.02)  # MAP's
+_EPSILON = 1e-5  # PyTorch's LayerNorm
+
+
+class Gaussian(NamedTuple):
+    """Diagonal Gaussians: `mu` and `log_sigma`, the logarithm of the standard deviation."""
+
+    mu: jax.Array
+    log_sigma: jax.Array
+
+
+class UMC(nn.Module):
+    """MAP's probability distribution encoder (Ji et al., CVPR 2023, arXiv:2210.05335).
+
+    Attention mixes positions; half of its heads feed the mean, half the deviation. MLPs mix
+    features. The mean keeps a residual from the input, the deviation does not.
+
+    Attributes:
+      variant: "pde" as above; "mlp" leaves the attention out.
+      num_heads: even; divides the width.
+      mlp_ratio: hidden width of the MLPs over the width.
+      log_sigma_range: bounds of log_sigma. MAP has none; sigma = exp(log_sigma) then overflows.
+      dropout: makes a dropout layer.
+    """
+
+    variant: str
+    num_heads: int
+    mlp_ratio: int
+    log_sigma_range: tuple[float, float]
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> Gaussian:
+        """`x` `[B, T, D]` -> a Gaussian a position, `mu` and `log_sigma` `[B, T, D]`."""
+        batch, length, width = x.shape
+
+        def norm(y):
+            return nn.LayerNorm(epsilon=_EPSILON)(y)
+
+        def mlp(y):
+            return FeedForward(self.mlp_ratio, self.dropout)(norm(y))
+
+        hidden = norm(nn.gelu(nn.Dense(width, kernel_init=_INIT)(x), approximate=False))
+        if self.variant == "mlp":
+            mu, log_sigma = x, hidden
+        else:
+            heads = (batch, length, 3, self.num_heads, width // self.num_heads)
+            qkv = nn.Dense(3 * width, use_bias=False, kernel_init=_INIT)(hidden).reshape(heads)
+            mixed = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.dropout())
+            for_mu, for_sigma = jnp.split(mixed.reshape(x.shape), 2, axis=-1)
+            mu = x + self.dropout()(nn.Dense(width, kernel_init=_INIT)(for_mu))
+            log_sigma = self.dropout()(nn.Dense(width, kernel_init=_INIT)(for_sigma))
+        mu = mu + mlp(mu)
+        log_sigma = log_sigma + mlp(log_sigma)
+        return Gaussian(mu, jnp.clip(log_sigma, *self.log_sigma_range))
+
+
+class GaussianPooling(nn.Module):
+    """One Gaussian an utterance from one a position.
+
+    Attributes:
+      kind: "mean" over the valid positions; "first" position (MAP's [CLS]); "attn", a learned
+        weighting.
+    """
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, tokens: Gaussian, mask: jax.Array) -> Gaussian:
+        """`[B, T, D]` -> `[B, D]`."""
+        if self.kind == "first":
+            return Gaussian(tokens.mu[:, 0], tokens.log_sigma[:, 0])
+        if self.kind == "attn":
+            scores = nn.Dense(1, kernel_init=nn.initializers.zeros)(tokens.mu)[..., 0]
+            weights = jax.nn.softmax(jnp.where(mask, scores, -1e9), axis=-1)[..., None]
+            return Gaussian(*(jnp.sum(weights * t, axis=1) for t in tokens))
+        return Gaussian(*(masked_mean(t, mask) for t in tokens))
+
+
+def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over the valid positions, `[B, T, D]` and `[B, T]` -> `[B, D]`; 0 if none is valid."""
+    weights = mask.astype(x.dtype)[..., None]
+    return jnp.sum(x * weights, axis=-2) / jnp.maximum(jnp.sum(weights, axis=-2), 1)

@@ -1,0 +1,231 @@
+"""Result files of a sweep and the table that a paper shows. Reads and writes the work directory.
+
+    results.csv      a row a (fold, seed, condition)
+    summary.csv      mean and standard deviation over folds and seeds, "avg" and "full" too
+    predictions.csv  a row a (fold, seed, condition, utterance)
+    confusion.npz    counts [run, condition, true class, predicted class]
+    status.json      whether all of this is complete; device, time and versions
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax import metrics
+from cmarr_jax.errors import UserError
+
+RESULT_COLUMNS = (
+    "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error".split(",")
+)
+_KEY = ("corpus", "system", "variant", "protocol")
+_SCORES = ("war", "uar", "macro_f1", "rec_error")
+
+
+def write_results(
+    workdir: str,
+    *,
+    identity: Mapping[str, str],
+    corpus: Any,
+    conditions: Sequence[Any],
+    run_ids: Sequence[Any],
+    scored: Sequence[Any],
+) -> None:
+    """Writes every result file of a finished sweep, each one whole or not at all.
+
+    Args:
+      workdir: the sweep's folder.
+      identity: corpus, system, variant and protocol, as they stand in every row.
+      corpus: `data.pipeline.Corpus`.
+      conditions: the K conditions; the last is "full".
+      run_ids: the R runs.
+      scored: `evaluation.Scored` of each run's test part.
+    """
+    results, predictions, confusions = [], [], []
+    for (fold, seed), run in zip(run_ids, scored, strict=True):
+        confusion = run.confusion(corpus.labels)
+        confusions.append(confusion)
+        predicted = run.posteriors.argmax(axis=-1)
+        for k, condition in enumerate(conditions):
+            ok = run.predictable[k]
+            errors = run.rec_errors[k][ok]
+            errors = errors[np.isfinite(errors)]
+            rec_error = float(errors.mean()) if len(errors) else float("nan")
+            here = {"fold": fold.number, "seed": seed, "condition": condition.name}
+            values = (*metrics.scores(confusion[k]), rec_error)
+            scores = {name: _number(v) for name, v in zip(_SCORES, values, strict=True)}
+            results.append({**identity, **here, "n": int(ok.sum()), **scores})
+            for j in np.flatnonzero(ok):
+                row = run.rows[j]
+                predictions.append(
+                    {
+                        "id": corpus.columns["id"][row],
+                        **here,
+                        "label": corpus.class_names[corpus.labels[row]],
+                        "predicted": corpus.class_names[predicted[k, j]],
+                        "probabilities": " ".join(f"{p:.6f}" for p in run.posteriors[k, j]),
+                    }
+                )
+    _write_csv(os.path.join(workdir, "results.csv"), results)
+    _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
+    _write_csv(os.path.join(workdir, "predictions.csv"), predictions)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        confusion=np.stack(confusions),
+        folds=np.array([fold.number for fold, _ in run_ids]),
+        seeds=np.array([seed for _, seed in run_ids]),
+        conditions=np.array([c.name for c in conditions]),
+        classes=np.array(corpus.class_names),
+    )
+    _write(os.path.join(workdir, "confusion.npz"), buffer.getvalue())
+
+
+class Scalars:
+    """TensorBoard scalars of a sweep, a folder a run; a context manager."""
+
+    def __init__(self, workdir: str, run_ids: Sequence[Any]):
+        from tensorboard.summary import Writer  # imports TensorFlow where that is installed
+
+        folder = os.path.join(workdir, "metrics")
+        self._writers = [
+            Writer(os.path.join(folder, f"fold{fold.number}_seed{seed}")) for fold, seed in run_ids
+        ]
+
+    def __enter__(self) -> "Scalars":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    def write(self, epoch: Any) -> None:
+        """Writes one `training.Epoch`."""
+        series = {f"train/{name}": values for name, values in epoch.terms.items()}
+        series["val/uar"] = epoch.val_uar
+        for name, values in series.items():
+            for writer, value in zip(self._writers, values, strict=True):
+                writer.add_scalar(name, float(value), epoch.number)
+
+
+def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of summary.csv: each condition, "avg" (the arithmetic mean of the missing
+    conditions, taken within each run) and "full".
+
+    Args:
+      results: rows of results.csv; per run the conditions in order, the last of them full.
+
+    Returns:
+      Rows with mean and sample standard deviation over the runs; empty where undefined.
+    """
+    summary = []
+    for key in dict.fromkeys(tuple(row[k] for k in _KEY) for row in results):
+        rows = [row for row in results if tuple(row[k] for k in _KEY) == key]
+        conditions = list(dict.fromkeys(row["condition"] for row in rows))
+        runs = list(dict.fromkeys((row["fold"], row["seed"]) for row in rows))
+        cell = {(row["fold"], row["seed"], row["condition"]): row for row in rows}
+        groups = [(c, [c]) for c in conditions]
+        if len(conditions) > 1:
+            groups.append(("avg", conditions[:-1]))
+        groups.append(("full", conditions[-1:]))
+        for name, members in groups:
+            line = dict(zip(_KEY, key, strict=True)) | {"condition": name, "runs": len(runs)}
+            for score in _SCORES:
+                per_run = np.array(
+                    [
+                        np.mean([float(cell[*run, c][score] or "nan") for c in members])
+                        for run in runs
+                    ]
+                )
+                line[score] = _number(per_run.mean())
+                line[f"{score}_std"] = _number(per_run.std(ddof=1) if len(runs) > 1 else np.nan)
+            summary.append(line)
+    return summary
+
+
+def read_summary(workdir: str) -> list[dict[str, str]]:
+    """Rows of WORKDIR/summary.csv.
+
+    Raises:
+      UserError: the sweep is not finished, or there is none.
+    """
+    status = read_status(workdir)
+    if not status.get("complete"):
+        done = f"{status.get('epochs_done', 0)} of {status.get('epochs', '?')} epochs"
+        raise UserError(
+            f"{workdir}: the sweep is not complete ({done}); run train.py with the same flags to resume"
+        )
+    with open(os.path.join(workdir, "summary.csv"), newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def read_status(workdir: str) -> dict[str, Any]:
+    """WORKDIR/status.json.
+
+    Raises:
+      UserError: there is none.
+    """
+    file = os.path.join(workdir, "status.json")
+    try:
+        with open(file, encoding="utf-8") as f:
+            return json.load(f)
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing, so --workdir={workdir} holds no sweep of train.py") from None
+
+
+def write_json(file: str, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    _write(file, json.dumps(content, indent=2, default=str).encode() + b"\n")
+
+
+def table(summary: Sequence[Mapping[str, str]]) -> str:
+    """The summary as the paper's table: conditions as rows, per cent, mean ± std over runs."""
+    lines = []
+    for key in dict.fromkeys(tuple(row[k] for k in _KEY) for row in summary):
+        rows = [row for row in summary if tuple(row[k] for k in _KEY) == key]
+        corpus, system, variant, protocol = key
+        lines += [f"{system} ({variant}) on {corpus}; {protocol}; {rows[0]['runs']} runs", ""]
+        lines.append(f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}")
+        *missing, full = [r["condition"] for r in rows if r["condition"] not in ("avg", "full")]
+        names = {c: "{" + ",".join(c) + "}" for c in missing}
+        names |= {"avg": "avg", "full": "full {" + ",".join(full) + "}"}
+        for row in rows:
+            if row["condition"] in names:
+                if row["condition"] == "avg":
+                    lines.append("-" * 66)
+                cells = "".join(f"{_cell(row, s):>14}" for s in _SCORES[:3])
+                error = f"{float(row['rec_error']):.2f}" if row["rec_error"] else ""
+                lines.append(f"{names[row['condition']]:<12}{cells}{error:>12}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, str], score: str) -> str:
+    deviation = row[f"{score}_std"]
+    mean = 100 * float(row[score] or "nan")
+    return f"{mean:.2f} ± {100 * float(deviation):.2f}" if deviation else f"{mean:.2f}"
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _write_csv(file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write(file, text.getvalue().encode())
+
+
+def _write(file: str, content: bytes) -> None:
+    draft = f"{file}.tmp{os.getpid()}"
+    with open(draft, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(draft, file)

@@ -1,0 +1,316 @@
+"""CM-ARR: cross-modal alignment, reconstruction and refinement (Sun et al., arXiv:2407.09029).
+
+    R_m  --Dense, LayerNorm-->  tokens  --UMC-->  Gaussians                    alignment
+    mu_m --Conv1D--> X_m --flow F_m--> Z_m;  Z~ = mean of the available Z
+    X~_m = F_m^-1(Z~);  X^_m = head_m(X~_m) for what is missing                reconstruction
+    cross-attention from text to the others, self-attention, classifier        refinement, fusion
+
+The modalities' blocks have equal shapes, so each is one module vmapped over a leading axis M.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cmarr_jax import losses
+from cmarr_jax.errors import UserError
+from cmarr_jax.nn.attention import AttentionBlock
+from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.dropout import Dropout
+from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.rcab import ReconstructionHead
+from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
+from cmarr_jax.systems.system import Batch, Prediction, System
+
+_MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
+_TEMPERATURE_RANGE = (0.01, 1.0)
+
+
+class Encoded(NamedTuple):
+    """Per modality and utterance; nothing here mixes modalities or utterances."""
+
+    tokens: Gaussian  # [M, B, T, D]
+    utterance: Gaussian  # [M, B, D]
+    x: jax.Array  # [M, B, T, D], the flows' input
+    z: jax.Array  # [M, B, T, D], the flows' latent
+    log_det: jax.Array  # [M, B, T]
+
+
+class Fused(NamedTuple):
+    logits: jax.Array  # [B, C]
+    inputs: jax.Array  # [M, B, T, D], X where available, X^ where not
+    recovered: jax.Array  # [M, B, T, D], X^
+
+
+class CMARR(nn.Module):
+    """The network. `config` is the `model` part of configs/common.py, which explains each field.
+
+    Attributes:
+      config: a hashable, frozen ConfigDict.
+      modalities: names, in the corpus' order.
+      num_classes: C.
+      batch_axis: name of the mapped axis that the batch is cut over, if it is.
+    """
+
+    config: Any
+    modalities: tuple[str, ...]
+    num_classes: int
+    batch_axis: str | None = None
+
+    def setup(self):
+        c, num_modalities = self.config, len(self.modalities)
+        width = c.width
+        stacked = functools.partial(
+            nn.vmap,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=0,
+            axis_size=num_modalities,
+        )
+
+        self.input_dropout = self._dropout(c.input_dropout)()
+        self.projections = [nn.Dense(width, name=f"project_{m}") for m in self.modalities]
+        self.project_norm = stacked(nn.LayerNorm)()
+        self.umc = stacked(UMC)(
+            variant=c.umc.variant,
+            num_heads=c.umc.num_heads,
+            mlp_ratio=c.umc.mlp_ratio,
+            log_sigma_range=tuple(c.umc.log_sigma_range),
+            dropout=self._dropout(c.umc.dropout),
+        )
+        self.pooling = stacked(GaussianPooling)(c.umc.pool)
+        self.conv = stacked(Conv1D)(width, c.conv_kernel)
+        self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
+            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.permute
+        )
+        self.reconstruct = stacked(ReconstructionHead)(
+            c.rec.num_blocks, c.rec.expansion, c.rec.reduction
+        )
+        self.log_temperature = self.param(
+            "log_temperature", lambda key: jnp.log(jnp.float32(c.udcl.temperature))
+        )
+        dropout = self._dropout(c.fusion.dropout)
+        if c.fusion.variant == "attention":
+            self.pairs = _fusion_pairs(c.fusion.pairs, self.modalities)
+            self.cross = [
+                [
+                    AttentionBlock(c.fusion.num_heads, dropout, name=f"cross_{q}_{k}_{n}")
+                    for n in range(c.fusion.cross_layers)
+                ]
+                for q, k in self.pairs
+            ]
+            self.mix = [
+                AttentionBlock(c.fusion.num_heads, dropout, name=f"self_{n}")
+                for n in range(c.fusion.self_layers)
+            ]
+        self.hidden_layers = [nn.Dense(c.classifier.hidden) for _ in range(c.classifier.layers)]
+        self.classifier_dropout = self._dropout(c.classifier.dropout)()
+        self.classifier = nn.Dense(self.num_classes, name="classifier")
+
+    def _dropout(self, rate):
+        return functools.partial(Dropout, rate, self.batch_axis)
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[Encoded, Fused]:
+        encoded = self.encode(batch)
+        return encoded, self.decide(encoded, batch.mask, available)
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Everything that a modality says for itself (paper, sections 3.1 and 3.2 to Eq. 6)."""
+        num_modalities, flow_input = len(self.modalities), self.config.flow.input
+        masks = jnp.broadcast_to(batch.mask, (num_modalities, *batch.mask.shape))
+        tokens = jnp.stack(
+            [
+                project(self.input_dropout(batch.features[m]))
+                for project, m in zip(self.projections, self.modalities, strict=True)
+            ]
+        )
+        tokens = self.project_norm(tokens) * masks[..., None]
+        gaussians = self.umc(tokens, masks)
+        points = tokens if flow_input == "raw" else gaussians.mu
+        if flow_input == "sample" and self.has_rng("dropout"):
+            noise = jax.random.normal(self.make_rng("dropout"), points.shape)
+            points = points + jnp.exp(gaussians.log_sigma) * noise
+        x = self.conv(points * masks[..., None]) * masks[..., None]
+        z, log_det = self.flow.forward_and_log_det(x)
+        return Encoded(gaussians, self.pooling(gaussians, masks), x, z, log_det)
+
+    def decide(self, encoded: Encoded, mask: jax.Array, available: jax.Array) -> Fused:
+        """Recovers what is missing (Eq. 7-9), fuses (Eq. 10-13) and classifies."""
+        c, (num_modalities, *_) = self.config, encoded.x.shape
+        masks = jnp.broadcast_to(mask, (num_modalities, *mask.shape))
+        has = available.T[:, :, None, None]
+        count = jnp.maximum(jnp.sum(has, axis=0), 1)
+        latent = jnp.sum(jnp.where(has, encoded.z, 0), axis=0) / count
+        recovered = self.flow.inverse(jnp.broadcast_to(latent, encoded.z.shape))
+        if c.flow.detach_inverse:
+            recovered = jax.lax.stop_gradient(recovered)
+        recovered = self.reconstruct(recovered * masks[..., None], masks)
+        inputs = jnp.where(has, encoded.x, recovered)
+
+        if c.fusion.variant == "attention" and self.pairs:
+            named = dict(zip(self.modalities, inputs, strict=True))
+            streams = []
+            for (query, key), blocks in zip(self.pairs, self.cross, strict=True):
+                stream = named[query]
+                for block in blocks:
+                    stream = block(stream, mask, named[key])
+                streams.append(stream)
+        else:
+            streams = list(inputs)
+        fused = jnp.concatenate(streams, axis=-1)
+        if c.fusion.variant == "attention":
+            for block in self.mix:
+                fused = block(fused, mask)
+        hidden = masked_mean(fused, mask)
+        for layer in self.hidden_layers:
+            hidden = self.classifier_dropout(nn.relu(layer(hidden)))
+        return Fused(self.classifier(hidden), inputs, recovered)
+
+    def temperature(self) -> jax.Array:
+        return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
+
+
+def _fusion_pairs(
+    pairs: Sequence[str], modalities: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """("text<-video", ...) -> (("text", "video"), ...); empty = text, or else the first
+    modality, attends to every other."""
+    if not pairs:
+        query = "text" if "text" in modalities else modalities[0]
+        return tuple((query, m) for m in modalities if m != query)
+    split = tuple(tuple(pair.split("<-")) for pair in pairs)
+    for pair in split:
+        if len(pair) != 2 or not set(pair) <= set(modalities):
+            raise UserError(
+                f"--config.model.fusion.pairs={tuple(pairs)}: wanted 'QUERY<-KEY' of {modalities}"
+            )
+    return split
+
+
+def make(
+    config: Any,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+) -> System:
+    """CM-ARR as a system.
+
+    Args:
+      config: the `model` part of a config, frozen; see configs/common.py.
+      modalities: names, in the corpus' order.
+      num_classes: C.
+      batch_axis: name of the mapped axis that the batch is cut over, if it is.
+
+    Raises:
+      UserError: a field of `config` has no meaning.
+    """
+    _check(config)
+    network = CMARR(config, tuple(modalities), num_classes, batch_axis)
+
+    def gather(x, axis):
+        return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
+
+    def loss(params, batch, available, key):
+        encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
+        labels = gather(batch.labels, 0)
+        present = gather(batch.present, 0).T
+        simulated = gather(available, 0).T
+        missing = present & ~simulated
+        masks = jnp.broadcast_to(batch.mask, encoded.x.shape[:3])
+
+        target = encoded.x
+        if config.rec.stop_gradient_target:
+            target = jax.lax.stop_gradient(target)
+        errors = losses.squared_errors(fused.recovered, target, masks)
+        if config.rec.reduce == "mean":
+            errors = errors / (jnp.maximum(jnp.sum(masks, axis=-1), 1) * config.width)
+        points = {"fusion_inputs": fused.inputs, "recovered": fused.recovered}
+        points = points.get(config.spcl.on, encoded.tokens.mu)
+        points = jax.vmap(masked_mean, in_axes=(0, None))(points, batch.mask)
+        points = points / jnp.sqrt(jnp.sum(points**2, axis=-1, keepdims=True) + 1e-12)
+        sigma = jnp.exp(encoded.utterance.log_sigma)
+        if config.udcl.on == "point":
+            sigma = jnp.zeros_like(sigma)
+        scale = config.udcl.scale
+        if config.udcl.normalise_by_dim:
+            scale = scale * _MAP_WIDTH / config.width
+
+        terms = {
+            "cls": losses.cross_entropy(gather(fused.logits, 0), labels, gather(batch.weights, 0)),
+            "udcl": losses.distribution_contrast(
+                gather(encoded.utterance.mu, 1),
+                gather(sigma, 1),
+                simulated if config.udcl.respect_mask else present,
+                network.apply(params, method="temperature"),
+                scale=scale,
+                shift=config.udcl.shift,
+                reduce=config.udcl.reduce,
+            ),
+            "spcl": losses.point_contrast(
+                gather(points, 1), labels, present, temperature=config.spcl.temperature
+            ),
+            "rec": losses.weighted_mean(gather(errors, 1), missing),
+        }
+        total = (
+            terms["cls"]
+            + config.udcl.weight * terms["udcl"]
+            + config.spcl.weight * terms["spcl"]
+            + config.rec.weight * terms["rec"]
+        )
+        if config.flow.nll_weight:
+            nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks)
+            terms["nll"] = losses.weighted_mean(gather(nll, 1), present)
+            total = total + config.flow.nll_weight * terms["nll"]
+        if config.umc.entropy_weight:
+            hinge = losses.entropy_hinge(encoded.utterance.log_sigma, config.umc.entropy_margin)
+            terms["entropy"] = losses.weighted_mean(gather(hinge, 1), present)
+            total = total + config.umc.entropy_weight * terms["entropy"]
+        return total, terms
+
+    def predict(params, encoded, mask, available):
+        fused = network.apply(params, encoded, mask, available, method="decide")
+        return Prediction(fused.logits, fused.recovered, encoded.x)
+
+    return System(
+        init=lambda key, batch: network.init(key, batch, batch.present),
+        loss=loss,
+        encode=lambda params, batch: network.apply(params, batch, method="encode"),
+        predict=predict,
+    )
+
+
+_CHOICES = {
+    "umc.variant": ("pde", "mlp"),
+    "umc.pool": ("mean", "first", "attn"),
+    "udcl.on": ("distribution", "point"),
+    "udcl.reduce": ("mean", "sum"),
+    "flow.input": ("mu", "sample", "raw"),
+    "flow.scale": ("tanh", "sigmoid"),
+    "flow.permute": ("alternate", "none", "lu"),
+    "rec.reduce": ("mean", "sum"),
+    "spcl.on": ("fusion_inputs", "recovered", "mu"),
+    "fusion.variant": ("attention", "concat"),
+}
+
+
+def _check(config: Any) -> None:
+    for field, choices in _CHOICES.items():
+        part, name = field.split(".")
+        if config[part][name] not in choices:
+            raise UserError(
+                f"--config.model.{field}={config[part][name]}: wanted one of {', '.join(choices)}"
+            )
+    heads = 2 * config.umc.num_heads
+    if config.width % heads or config.umc.num_heads % 2 or config.width % config.fusion.num_heads:
+        raise UserError(
+            f"--config.model.width={config.width}: wanted a multiple of {heads} (twice the UMC's "
+            f"heads, an even number) and of fusion.num_heads={config.fusion.num_heads}"
+        )
+    if config.conv_kernel % 2 == 0:
+        raise UserError(f"--config.model.conv_kernel={config.conv_kernel}: wanted an odd number")
+    if config.udcl.scale >= 0:
+        raise UserError(f"--config.model.udcl.scale={config.udcl.scale}: wanted a negative number")

@@ -1,0 +1,195 @@
+"""One run's training epoch and its predictions, as pure functions; knows no system by name.
+
+A run is one fold with one seed. Everything random in a run follows from the run's key and the
+step, so a run's result does not depend on which others run beside it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cmarr_jax.systems.system import Batch, System
+
+
+class Arrays(NamedTuple):
+    """The whole corpus on the device, shared by all runs."""
+
+    features: dict[str, jax.Array]  # modality -> [N, T, D_m]
+    mask: jax.Array  # [N, T] bool
+    present: jax.Array  # [N, M] bool
+    labels: jax.Array  # [N] int32
+
+
+class Run(NamedTuple):
+    """What distinguishes one run from another."""
+
+    key: jax.Array  # [2] uint32, a PRNG key's data
+    mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
+    scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
+    class_weights: jax.Array  # [C]
+    total_steps: jax.Array  # scalar int32: steps of the whole training
+
+
+class TrainState(NamedTuple):
+    params: Any
+    opt_state: Any
+    step: jax.Array  # scalar int32
+
+
+class Masking(NamedTuple):
+    """How training hides modalities."""
+
+    patterns: jax.Array  # [P, M] bool
+    probabilities: jax.Array  # [P]
+    per_sample: bool  # else one pattern a batch
+
+
+def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
+    """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
+    features = {}
+    for modality, values in arrays.features.items():
+        chosen = values[rows].astype(jnp.float32)
+        mean, scale = run.mean[modality], run.scale[modality]
+        features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
+    labels = arrays.labels[rows]
+    return Batch(
+        features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
+    )
+
+
+def draw_available(
+    key: jax.Array, masking: Masking, present: jax.Array, batch_axis: str | None = None
+) -> jax.Array:
+    """Simulated availability `[B, M]`: a random pattern, within what the corpus has.
+
+    An utterance that would be left with nothing keeps everything that it has.
+    """
+    batch = present.shape[0]
+    shards = jax.lax.axis_size(batch_axis) if batch_axis else 1
+    draws = jax.random.choice(
+        key,
+        len(masking.patterns),
+        (batch * shards if masking.per_sample else 1,),
+        p=jnp.asarray(masking.probabilities),
+    )
+    if masking.per_sample and batch_axis:
+        start = jax.lax.axis_index(batch_axis) * batch
+        draws = jax.lax.dynamic_slice_in_dim(draws, start, batch)
+    available = jnp.asarray(masking.patterns)[draws] & present
+    return jnp.where(available.any(axis=1, keepdims=True), available, present)
+
+
+def make_optimizer(
+    *, clip_norm: float, weight_decay: float, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """AdamW less its learning rate; the decay acts on matrices only."""
+
+    def is_kernel(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "kernel" in str(path[-1].key), params
+        )
+
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.scale_by_adam(b2=b2),
+        optax.add_decayed_weights(weight_decay, mask=is_kernel),
+    )
+
+
+def learning_rate(
+    step: jax.Array, total_steps: jax.Array, *, peak: float, warmup: float, schedule: str
+) -> jax.Array:
+    """Linear warm-up over the share `warmup` of the steps, then "constant" or "cosine" to 0."""
+    progress = step / total_steps
+    rate = peak * jnp.minimum(1, (progress + 1 / total_steps) / max(warmup, 1e-9))
+    if schedule == "cosine":
+        rate = rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+    return rate
+
+
+def make_train_epoch(
+    system: System,
+    optimizer: optax.GradientTransformation,
+    rate: Callable[[jax.Array, jax.Array], jax.Array],
+    masking: Masking,
+    batch_axis: str | None = None,
+) -> Callable:
+    """Builds the epoch of one run: one scan, no Python between the steps.
+
+    Args:
+      system: what is trained.
+      optimizer: of `make_optimizer`.
+      rate: (step, total_steps) -> learning rate.
+      masking: the simulated missing patterns.
+      batch_axis: name of the mapped axis that the batch is cut over, if it is.
+
+    Returns:
+      (state, run, order `[S, B]`, arrays) -> (state, name -> mean over the steps). A row of
+      `order` that begins with -1 is no step: runs with fewer utterances end earlier.
+    """
+
+    def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
+        key = jax.random.wrap_key_data(run.key)
+
+        @jax.jit  # so that finding the terms' shapes below does not trace it twice
+        def step(state, rows):
+            mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+            batch = take_batch(arrays, run, rows)
+            available = draw_available(mask_key, masking, batch.present, batch_axis)
+            (total, terms), gradients = jax.value_and_grad(system.loss, has_aux=True)(
+                state.params, batch, available, loss_key
+            )
+            if batch_axis:
+                gradients = jax.lax.pmean(gradients, batch_axis)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            lr = rate(state.step, run.total_steps)
+            params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
+            terms = terms | {"loss": total, "gradient_norm": optax.global_norm(gradients)}
+            return TrainState(params, opt_state, state.step + 1), terms
+
+        def step_or_skip(state, rows):
+            terms = jax.eval_shape(step, state, rows)[1]
+            nothing = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), terms)
+            return jax.lax.cond(rows[0] >= 0, step, lambda s, _: (s, nothing), state, rows)
+
+        state, terms = jax.lax.scan(step_or_skip, state, order)
+        steps = jnp.sum(order[:, 0] >= 0)
+        return state, jax.tree.map(lambda t: jnp.sum(t) / steps, terms)
+
+    return train_epoch
+
+
+def make_predict(system: System, conditions: jax.Array) -> Callable:
+    """Builds the scoring of one run's model on B utterances under all conditions.
+
+    Args:
+      system: what predicts.
+      conditions: `[K, M]` bool.
+
+    Returns:
+      (params, run, rows `[B]`, arrays) -> (posteriors `[K, B, C]`, rec_errors `[K, B]`), the
+      latter the squared error of what was recovered over the squared length of what was
+      missing, NaN where nothing was. What does not depend on the condition is computed once.
+    """
+
+    def predict(params: Any, run: Run, rows: jax.Array, arrays: Arrays):
+        batch = take_batch(arrays, run, rows)
+        encoded = system.encode(params, batch)
+
+        def under(condition):
+            available = condition[None, :] & batch.present
+            prediction = system.predict(params, encoded, batch.mask, available)
+            posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
+            if prediction.recovered is None:
+                return posteriors, jnp.full(rows.shape, jnp.nan)
+            missing = (batch.present & ~available).T[:, :, None, None]
+            weights = missing & batch.mask[None, :, :, None]
+            error = jnp.sum(jnp.square(prediction.recovered - prediction.target) * weights, (0, 2, 3))
+            return posteriors, error / jnp.sum(jnp.square(prediction.target) * weights, (0, 2, 3))
+
+        return jax.lax.map(under, jnp.asarray(conditions))
+
+    return predict

@@ -1,0 +1,250 @@
+"""The loop: trains all runs of a sweep, chooses each run's epoch on its validation part."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cmarr_jax import evaluation, sweep, train_step
+from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Condition, Fold
+from cmarr_jax.errors import UserError
+from cmarr_jax.systems.system import Batch, System
+
+
+class RunId(NamedTuple):
+    fold: Fold
+    seed: int
+
+
+class Epoch(NamedTuple):
+    """What the loop reports after each epoch; arrays are `[R]`."""
+
+    number: int  # counted from 1
+    terms: dict[str, np.ndarray]  # mean training losses
+    val_uar: np.ndarray  # pooled over the conditions
+    best_uar: np.ndarray
+    utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
+
+
+class Best(NamedTuple):
+    """The chosen model of each run."""
+
+    params: Any  # leaves [R, ...]
+    epoch: np.ndarray  # [R] int32, counted from 1
+    val_uar: np.ndarray  # [R] float32
+
+
+def make_run_ids(folds: Sequence[Fold], *, seed: int, num_seeds: int, fold: int) -> list[RunId]:
+    """Folds x seeds; `fold` = 0 takes all folds, else the one of that number.
+
+    Raises:
+      UserError: no such fold or no seed.
+    """
+    chosen = [f for f in folds if fold in (0, f.number)]
+    if not chosen:
+        raise UserError(f"--config.fold={fold}: wanted 1 to {len(folds)}, or 0 for all")
+    if num_seeds < 1:
+        raise UserError(f"--config.num_seeds={num_seeds}: wanted at least 1")
+    return [RunId(f, s) for s in range(seed, seed + num_seeds) for f in chosen]
+
+
+def make_runs(
+    corpus: Corpus,
+    run_ids: Sequence[RunId],
+    *,
+    batch_size: int,
+    epochs: int,
+    normalise: bool,
+    balance_classes: bool,
+) -> train_step.Run:
+    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part."""
+    runs = []
+    for fold, seed in run_ids:
+        if len(fold.train) < batch_size:
+            raise UserError(
+                f"--config.train.batch_size={batch_size}: fold {fold.number} has "
+                f"{len(fold.train)} training utterances; make it smaller"
+            )
+        mean, scale = {}, {}
+        for m, values in enumerate(corpus.features.values()):
+            rows = fold.train[corpus.present[fold.train, m]]
+            frames = values[rows][corpus.mask[rows]].astype(np.float64)
+            name = corpus.modalities[m]
+            mean[name] = np.zeros(values.shape[-1], np.float32)
+            scale[name] = np.ones(values.shape[-1], np.float32)
+            if normalise and len(frames):
+                deviation = frames.std(axis=0)
+                mean[name] = frames.mean(axis=0).astype(np.float32)
+                scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
+        num_classes = len(corpus.class_names)
+        counts = np.bincount(corpus.labels[fold.train], minlength=num_classes)
+        weights = np.ones(num_classes)
+        if balance_classes:
+            weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
+        key = jax.random.fold_in(jax.random.key(seed), fold.number)
+        runs.append(
+            train_step.Run(
+                key=np.asarray(jax.random.key_data(key)),
+                mean=mean,
+                scale=scale,
+                class_weights=weights.astype(np.float32),
+                total_steps=np.int32(len(fold.train) // batch_size * epochs),
+            )
+        )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
+
+
+def epoch_order(run_ids: Sequence[RunId], epoch: int, batch_size: int) -> np.ndarray:
+    """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed and epoch alone.
+
+    The rest that does not fill a batch is left out, another one each epoch. Runs with fewer
+    steps than S end in rows of -1.
+    """
+    num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
+    order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)
+    for row, (fold, seed) in zip(order, run_ids, strict=True):
+        shuffled = np.random.default_rng([seed, fold.number, epoch]).permutation(fold.train)
+        steps = len(shuffled) // batch_size
+        row[:steps] = shuffled[: steps * batch_size].reshape(steps, batch_size)
+    return order
+
+
+def init_state(
+    system: System,
+    optimizer: optax.GradientTransformation,
+    runs: train_step.Run,
+    arrays: train_step.Arrays,
+) -> train_step.TrainState:
+    """Fresh states of all runs, leaves `[R, ...]`; each depends on its own run's key only."""
+    batch = jax.tree.map(
+        lambda leaf: jnp.zeros((2, *leaf.shape[1:]), leaf.dtype),
+        Batch(arrays.features, arrays.mask, arrays.present, arrays.labels, arrays.labels),
+    )
+    features = {m: values.astype(jnp.float32) for m, values in batch.features.items()}
+    batch = batch._replace(features=features, weights=jnp.zeros(2))
+
+    def init(key):
+        params = system.init(jax.random.wrap_key_data(key), batch)
+        return train_step.TrainState(params, optimizer.init(params), jnp.int32(0))
+
+    return jax.jit(lambda keys: jax.lax.map(init, keys))(runs.key)
+
+
+def train(
+    *,
+    make_system: Callable[[str | None], System],
+    corpus: Corpus,
+    run_ids: Sequence[RunId],
+    conditions: Sequence[Condition],
+    masking: train_step.Masking,
+    config: Any,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+) -> tuple[Best, evaluation.Scorer]:
+    """Trains every run for `config.train.epochs` epochs, going on from a checkpoint if any.
+
+    Args:
+      make_system: batch axis or None -> the system.
+      corpus: all utterances.
+      run_ids: the R runs.
+      conditions: that validation and test are scored under.
+      masking: the missing patterns of training.
+      config: of `configs/`; its parts `train`, `normalise`, `layout`, `checkpoint_seconds`.
+      checkpoints: where `last` and `best` are kept.
+      report: called after each epoch.
+
+    Returns:
+      Each run's model with the best validation UAR (the first one of equals), and the scorer
+      to test it with.
+
+    Raises:
+      UserError: a loss is not finite; names the fold, the seed and the epoch.
+    """
+    c = config.train
+    layout = sweep.make_layout(len(run_ids), (c.batch_size, c.eval_batch_size), config.layout)
+    system = make_system(layout.batch_axis)
+    optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, weight_decay=c.weight_decay)
+
+    def rate(step, total_steps):
+        return train_step.learning_rate(
+            step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
+        )
+
+    runs = make_runs(
+        corpus,
+        run_ids,
+        batch_size=c.batch_size,
+        epochs=c.epochs,
+        normalise=config.data.normalise,
+        balance_classes=c.balance_classes,
+    )
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    state = init_state(system, optimizer, runs, arrays)
+    num_runs = len(run_ids)
+    best = Best(state.params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
+    first = checkpoints.latest_epoch("last") or 0
+    if first:
+        state, best = checkpoints.restore("last", (state, best))
+
+    arrays = layout.share(arrays)
+    runs = layout.deal(runs)
+    scorer = evaluation.Scorer(system, layout, runs, arrays, corpus, conditions, c.eval_batch_size)
+    state, best_params = layout.deal(state), layout.deal(best.params)
+    train_epoch = layout.compile(
+        train_step.make_train_epoch(system, optimizer, rate, masking, layout.batch_axis),
+        donate=(0,),
+    )
+    keep_better = jax.jit(_keep_better, donate_argnums=(0,))
+    validation = [fold.val for fold, _ in run_ids]
+    last_saved = time.monotonic()
+
+    for epoch in range(first + 1, c.epochs + 1):
+        order = epoch_order(run_ids, epoch, c.batch_size)
+        start = time.monotonic()
+        state, terms = train_epoch(state, runs, layout.deal_rows(order), arrays)
+        terms = layout.collect(terms)
+        seconds = time.monotonic() - start
+        _check_finite(terms, run_ids, epoch)
+
+        val_uar = scorer.pooled_uar(state.params, validation)
+        improved = val_uar > best.val_uar
+        best_params = keep_better(best_params, state.params, layout.deal(improved))
+        best = best._replace(
+            epoch=np.where(improved, epoch, best.epoch).astype(np.int32),
+            val_uar=np.maximum(val_uar, best.val_uar),
+        )
+        trained = float((order[:, :, 0] >= 0).sum() * c.batch_size)
+        speed = trained / seconds if epoch > first + 1 else float("nan")
+        report(Epoch(epoch, terms, val_uar, best.val_uar, speed))
+
+        due = time.monotonic() - last_saved >= config.checkpoint_seconds
+        if due or epoch == c.epochs:
+            best = best._replace(params=layout.collect(best_params))
+            checkpoints.save("last", epoch, (layout.collect(state), best))
+            checkpoints.save("best", epoch, best)
+            last_saved = time.monotonic()
+    return best, scorer
+
+
+def _keep_better(best: Any, new: Any, improved: jax.Array) -> Any:
+    def choose(old_leaf, new_leaf):
+        shape = improved.shape + (1,) * (new_leaf.ndim - improved.ndim)
+        return jnp.where(improved.reshape(shape), new_leaf, old_leaf)
+
+    return jax.tree.map(choose, best, new)
+
+
+def _check_finite(terms: dict[str, np.ndarray], run_ids: Sequence[RunId], epoch: int) -> None:
+    for name, values in terms.items():
+        for value, (fold, seed) in zip(values, run_ids, strict=True):
+            if not np.isfinite(value):
+                raise UserError(
+                    f"fold {fold.number}, seed {seed}: {name} became {value} in epoch {epoch}; "
+                    "lower --config.train.learning_rate (earlier epochs are in checkpoints/last)"
+                )

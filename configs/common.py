@@ -1,0 +1,145 @@
+"""The fields that every config shares, with their defaults, and the named variants.
+
+The `model` part holds one field for each point that the paper leaves open (`#n` counts them);
+where a default departs from the paper's own reading, the comment says so. An argument after
+the config file picks variants, joined by commas: `--config configs/iemocap.py:paper,no_udcl`.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from cmarr_jax.errors import UserError
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.system = "cmarr"
+    c.variant = "default"  # set by the config's argument; stands in every results file
+    c.fold = 0  # a fold's number, from 1; 0 = all folds
+    c.seed = 0  # of the first run of each fold
+    c.num_seeds = 1  # runs of each fold, with consecutive seeds
+    c.layout = "auto"  # local runs "vmap" (accelerators) or "map" (CPU)
+    c.checkpoint_seconds = 30.0  # least time between two checkpoints; the last epoch always saves
+
+    c.data = ConfigDict()
+    c.data.pack = ""  # folder of the feature pack
+    c.data.data_dir = ""  # prepared TFDS datasets, may be gs://...; "" = PACK/tfds
+    c.data.loader = "tfds"  # or "numpy": no TensorFlow needed
+    c.data.align = "pool"  # or "none" for packs whose modalities are aligned already (#17)
+    c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
+    c.data.normalise = True  # per fold, by the training part's mean and deviation
+
+    c.protocol = ConfigDict()
+    c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column
+    c.protocol.validation = "random"  # or "rotate": the next session validates (#30)
+    c.protocol.val_fraction = 0.1
+    c.protocol.val_seed = 0
+    c.protocol.select_on_test = False  # optimistic, as some published code; printed in tables
+
+    c.masking = ConfigDict()
+    c.masking.patterns = "all"  # "missing" (as MMIN), "full", or names such as "t,s,svt" (#21)
+    c.masking.probabilities = ()  # one a pattern; () = uniform
+    c.masking.per_sample = True  # False: one pattern a batch
+
+    c.train = ConfigDict()
+    c.train.epochs = 30
+    c.train.batch_size = 64
+    c.train.eval_batch_size = 128
+    c.train.learning_rate = 1e-3  # (#29)
+    c.train.schedule = "cosine"  # or "constant"
+    c.train.warmup = 0.1  # share of all steps
+    c.train.weight_decay = 0.01  # AdamW, on matrices only
+    c.train.clip_norm = 1.0  # 0 = off
+    c.train.balance_classes = False  # weights inverse to class counts (#28)
+
+    c.model = m = ConfigDict()
+    m.width = 128  # D, shared by all modalities (#2); 1-D convolution's output (#18)
+    m.input_dropout = 0.0
+    m.conv_kernel = 3  # (#18); DiCMoR: 5
+    m.umc = ConfigDict()
+    m.umc.variant = "pde"  # MAP's encoder; "mlp" leaves the attention out (#1)
+    m.umc.num_heads = 8
+    m.umc.mlp_ratio = 4
+    m.umc.dropout = 0.1
+    m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
+    m.umc.log_sigma_range = (-7.0, 4.0)  # (#5)
+    m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
+    m.umc.entropy_margin = 300.0
+    m.udcl = ConfigDict()
+    m.udcl.weight = 1.0  # alpha
+    m.udcl.on = "distribution"  # "point": means only, the paper's "w/ Point"
+    m.udcl.scale = -1 / 200  # a (#6)
+    m.udcl.shift = 4.0  # b (#6)
+    m.udcl.temperature = 0.07  # tau at the start; learned, kept in [0.01, 1] (#6)
+    m.udcl.normalise_by_dim = True  # a * 768 / D, so that a means what it means in MAP (#6)
+    m.udcl.reduce = "mean"  # over pairs; "sum" (#7)
+    m.udcl.respect_mask = False  # True: simulated missing modalities do not align (#8)
+    m.flow = ConfigDict()
+    m.flow.input = "mu"  # what X is convolved from: "mu", "sample", "raw" (#4)
+    m.flow.num_couplings = 8  # (#10); DiCMoR: 32
+    m.flow.hidden = 256  # 2 D (#10); DiCMoR: 64
+    m.flow.scale = "tanh"  # "sigmoid" as DiCMoR (#11)
+    m.flow.permute = "alternate"  # "none" as DiCMoR's code, "lu" as Glow (#10)
+    m.flow.nll_weight = 0.0  # Eq. 14 has no likelihood; DiCMoR: 0.1 (#12)
+    m.flow.detach_inverse = False  # True as DiCMoR, only sensible with nll_weight > 0 (#13)
+    m.rec = ConfigDict()
+    m.rec.weight = 10.0  # lambda
+    m.rec.stop_gradient_target = True  # (#14)
+    m.rec.reduce = "mean"  # over elements; "sum" is Eq. 9 to the letter (#15)
+    m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
+    m.rec.expansion = 2
+    m.rec.reduction = 16
+    m.spcl = ConfigDict()
+    m.spcl.weight = 0.1  # beta: 0.1 in the paper's set-up, 0.5 in its parameter study
+    m.spcl.temperature = 0.1  # (#23)
+    m.spcl.on = "fusion_inputs"  # "recovered", "mu" (#24)
+    m.fusion = ConfigDict()
+    m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
+    m.fusion.pairs = ()  # ("text<-video", ...); () = text attends to every other (#25)
+    m.fusion.cross_layers = 1  # (#26)
+    m.fusion.self_layers = 1
+    m.fusion.num_heads = 8
+    m.fusion.dropout = 0.1
+    m.classifier = ConfigDict()
+    m.classifier.layers = 1  # hidden layers (#28)
+    m.classifier.hidden = 128
+    m.classifier.dropout = 0.3
+    return c
+
+
+def _paper(c: ConfigDict) -> None:
+    """Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen
+    features this trains too little, and is here for comparison."""
+    c.train.learning_rate, c.train.batch_size, c.train.epochs = 1e-5, 16, 100
+    c.train.schedule, c.train.warmup, c.train.weight_decay = "constant", 0.0, 0.0
+    c.train.balance_classes = False
+
+
+def _set(**fields: object) -> Callable[[ConfigDict], None]:
+    def apply(c: ConfigDict) -> None:
+        c.update_from_flattened_dict({f"model.{k.replace('__', '.')}": v for k, v in fields.items()})
+
+    return apply
+
+
+VARIANTS = {
+    "paper": _paper,
+    "beta05": _set(spcl__weight=0.5),
+    "no_udcl": _set(udcl__weight=0.0),
+    "no_spcl": _set(spcl__weight=0.0),
+    "no_attention": _set(fusion__variant="concat"),
+    "point": _set(udcl__on="point"),
+    "paper_nll": _set(flow__nll_weight=0.1),
+}
+
+
+def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
+    """Applies the variants named in `argument`, "a,b"; None or "" applies none."""
+    if argument:
+        for name in argument.split(","):
+            if name not in VARIANTS:
+                raise UserError(f"variant {name!r}: wanted some of {', '.join(VARIANTS)}")
+            VARIANTS[name](config)
+        config.variant = argument
+    return config

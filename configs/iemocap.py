@@ -1,0 +1,18 @@
+"""IEMOCAP, four classes, five folds by session: CM-ARR on frozen features.
+
+    python train.py --config configs/iemocap.py --config.data.pack=PACK --workdir=DIR
+
+PACK holds 5,531 utterances (1,103 ang, 1,636 hap, 1,708 neu, 1,084 sad) with text, speech and
+video, or with any of the three. Arguments pick variants, see configs/common.py:
+
+    --config configs/iemocap.py:paper          the paper's optimiser, for fine-tuned encoders
+    --config configs/iemocap.py:no_udcl        an ablation of Table 3
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    return common.with_variants(common.get_config(), argument)

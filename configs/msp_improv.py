@@ -1,0 +1,15 @@
+"""MSP-IMPROV, four classes, six folds by session: CM-ARR on frozen features.
+
+    python train.py --config configs/msp_improv.py --config.data.pack=PACK --workdir=DIR
+
+The paper's subset is scenario S, 3,819 utterances with all modalities (460 ang, 999 hap,
+1,733 neu, 627 sad). Arguments pick variants, see configs/common.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    return common.with_variants(common.get_config(), argument)

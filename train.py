@@ -1,0 +1,173 @@
+"""Trains a system on every fold and seed as one sweep, tests it, prints the table.
+
+    python train.py --config configs/iemocap.py --config.data.pack=PACK --workdir=DIR
+
+Every field of the config can be set from here: --config.fold=3, --config.num_seeds=3,
+--config.model.udcl.weight=0.5, ...; configs/common.py explains each. An argument after the
+config file picks variants: --config configs/iemocap.py:no_udcl. Started again with the same
+flags, a sweep resumes where it stopped, or prints its results if it is done.
+"""
+
+import json
+import os
+import sys
+import time
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from cmarr_jax import cli
+from cmarr_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
+
+
+def main() -> None:
+    start = time.monotonic()
+    config, workdir = _CONFIG.value, _WORKDIR.value
+    if config is None:
+        raise UserError("--config: missing; name a file of configs/, such as configs/iemocap.py")
+    if not workdir:
+        raise UserError("--workdir: missing; name the folder that the results shall lie in")
+
+    # Imported here so that --help and a mistake in a flag answer at once.
+    import jax
+    import numpy as np
+    from ml_collections import FrozenConfigDict
+
+    from cmarr_jax import report, train_step, training
+    from cmarr_jax.checkpoints import Checkpoints
+    from cmarr_jax.data import pipeline, protocol
+    from cmarr_jax.progress import Progress
+    from cmarr_jax.systems import SYSTEMS
+
+    logging.set_verbosity(logging.ERROR)
+    cli.enable_compilation_cache()
+
+    # ------------------------------------------------------------- corpus and protocol
+
+    progress = Progress()
+    if not config.data.pack and not config.data.data_dir:
+        raise UserError("--config.data.pack: missing; name the folder of a feature pack")
+    if config.system not in SYSTEMS:
+        raise UserError(f"--config.system={config.system}: wanted one of {', '.join(SYSTEMS)}")
+    corpus = pipeline.load(
+        pack=config.data.pack,
+        data_dir=config.data.data_dir,
+        loader=config.data.loader,
+        align=config.data.align,
+        length=config.data.length,
+        progress=progress.reading,
+    )
+    folds = protocol.make_folds(
+        corpus.columns,
+        corpus.labels,
+        scheme=config.protocol.scheme,
+        validation=config.protocol.validation,
+        val_fraction=config.protocol.val_fraction,
+        seed=config.protocol.val_seed,
+        select_on_test=config.protocol.select_on_test,
+    )
+    conditions = protocol.make_conditions(corpus.modalities)
+    patterns = protocol.make_patterns(conditions, config.masking.patterns)
+    probabilities = config.masking.probabilities or (1 / len(patterns),) * len(patterns)
+    if len(probabilities) != len(patterns) or abs(sum(probabilities) - 1) > 1e-6:
+        raise UserError(
+            f"--config.masking.probabilities={tuple(probabilities)}: wanted {len(patterns)} "
+            "numbers that sum to 1, one a pattern"
+        )
+    masking = train_step.Masking(
+        patterns, np.array(probabilities, np.float32), config.masking.per_sample
+    )
+    run_ids = training.make_run_ids(
+        folds, seed=config.seed, num_seeds=config.num_seeds, fold=config.fold
+    )
+
+    # -------------------------------------------------------------------- work directory
+
+    os.makedirs(workdir, exist_ok=True)
+    saved = os.path.join(workdir, "config.json")
+    content = json.loads(config.to_json_best_effort())
+    if os.path.exists(saved):
+        _refuse_other_config(saved, content)
+    report.write_json(saved, content)
+    identity = {
+        "corpus": corpus.name,
+        "system": config.system,
+        "variant": config.variant,
+        "protocol": _describe(config.protocol, folds),
+    }
+    device = jax.local_devices()[0]
+    status = {
+        "complete": False,
+        "epochs_done": 0,
+        "epochs": config.train.epochs,
+        "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "jax": jax.__version__,
+        "seconds": 0.0,
+    }
+
+    # ------------------------------------------------------------------- train, then test
+
+    def make_system(batch_axis):
+        model = FrozenConfigDict(config.model)
+        return SYSTEMS[config.system](model, corpus.modalities, len(corpus.class_names), batch_axis)
+
+    progress.sweep(identity, corpus, run_ids, config.train.epochs, status["device"])
+    with Checkpoints(workdir) as checkpoints, report.Scalars(workdir, run_ids) as scalars:
+
+        def after_epoch(epoch: training.Epoch) -> None:
+            progress.epoch(epoch)
+            scalars.write(epoch)
+            status["epochs_done"] = epoch.number
+            report.write_json(os.path.join(workdir, "status.json"), status)
+
+        best, scorer = training.train(
+            make_system=make_system,
+            corpus=corpus,
+            run_ids=run_ids,
+            conditions=conditions,
+            masking=masking,
+            config=config,
+            checkpoints=checkpoints,
+            report=after_epoch,
+        )
+    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids])
+    report.write_results(
+        workdir,
+        identity=identity,
+        corpus=corpus,
+        conditions=conditions,
+        run_ids=run_ids,
+        scored=scored,
+    )
+    status |= {"complete": True, "epochs_done": config.train.epochs}
+    status["seconds"] = round(time.monotonic() - start, 1)
+    report.write_json(os.path.join(workdir, "status.json"), status)
+    progress.done(workdir, status["seconds"])
+    print(report.table(report.read_summary(workdir)))
+
+
+def _describe(protocol, folds) -> str:
+    """The protocol as it stands in every results file and above every table."""
+    text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
+    return text + (" SELECTED ON TEST" if protocol.select_on_test else "")
+
+
+def _refuse_other_config(file: str, config: dict) -> None:
+    with open(file, encoding="utf-8") as f:
+        before = dict(cli.leaves(json.load(f)))
+    for field, value in cli.leaves(config):
+        if before.get(field) != value and field != "checkpoint_seconds":
+            raise UserError(
+                f"{file}: this work directory belongs to a sweep with {field}="
+                f"{before.get(field)}, now {value}; name a new --workdir"
+            )
+
+
+if __name__ == "__main__":
+    try:
+        cli.run(main)
+    finally:
+        sys.stdout.flush()
