@@ -38,6 +38,7 @@ class Scorer:
     def __init__(
         self,
         system: System,
+        vector: train_step.Vector,
         layout: sweep.Layout,
         runs: train_step.Run,
         arrays: train_step.Arrays,
@@ -48,7 +49,7 @@ class Scorer:
         self._layout, self._runs, self._arrays = layout, runs, arrays
         self._corpus, self._batch_size = corpus, batch_size
         self._available = np.array([c.available for c in conditions])
-        self._predict = layout.compile(train_step.make_predict(system, self._available))
+        self._predict = layout.compile(train_step.make_predict(system, vector, self._available))
 
     def score(self, params: Any, rows: Sequence[np.ndarray]) -> list[Scored]:
         """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout."""

@@ -177,6 +177,12 @@ def read_status(workdir: str) -> dict[str, Any]:
         raise UserError(f"{file}: missing, so --workdir={workdir} holds no sweep of train.py") from None
 
 
+def read_confusion(workdir: str) -> dict[str, np.ndarray]:
+    """Arrays of WORKDIR/confusion.npz: confusion, folds, seeds, conditions, classes."""
+    with np.load(os.path.join(workdir, "confusion.npz"), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def write_json(file: str, content: Mapping[str, Any]) -> None:
     """Writes a JSON file, whole or not at all."""
     _write(file, json.dumps(content, indent=2, default=str).encode() + b"\n")

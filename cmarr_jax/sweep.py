@@ -49,11 +49,18 @@ class Layout(NamedTuple):
         )
 
     def deal_rows(self, rows: np.ndarray) -> jax.Array:
-        """Like `deal` for utterance indices `[R, ..., B]`, which may be cut along B."""
-        if not self.cuts_batch:
-            return self.deal(rows)
-        shards = np.stack(np.split(rows, len(self.devices), axis=-1))
-        return jax.device_put(shards, self._sharding(PartitionSpec(AXIS)))
+        """Like `deal` for utterance indices `[R, ..., B]`, which may be cut along B.
+
+        The copies that fill up the last device get rows of -1: nothing to train on.
+        """
+        if self.cuts_batch:
+            dealt = np.stack(np.split(rows, len(self.devices), axis=-1))
+        else:
+            per_device = -(-self.num_runs // len(self.devices))
+            dealt = np.full((per_device * len(self.devices), *rows.shape[1:]), -1, rows.dtype)
+            dealt[: self.num_runs] = rows
+            dealt = dealt.reshape(len(self.devices), per_device, *rows.shape[1:])
+        return jax.device_put(dealt, self._sharding(PartitionSpec(AXIS)))
 
     def share(self, tree: Any) -> Any:
         """Puts the same arrays on every device."""

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from cmarr_jax import evaluation, sweep, train_step
+from cmarr_jax import evaluation, prng, sweep, train_step
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
@@ -35,7 +34,7 @@ class Epoch(NamedTuple):
 class Best(NamedTuple):
     """The chosen model of each run."""
 
-    params: Any  # leaves [R, ...]
+    params: np.ndarray  # [R, P], see train_step.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
     val_uar: np.ndarray  # [R] float32
 
@@ -115,25 +114,26 @@ def epoch_order(run_ids: Sequence[RunId], epoch: int, batch_size: int) -> np.nda
     return order
 
 
-def init_state(
-    system: System,
-    optimizer: optax.GradientTransformation,
-    runs: train_step.Run,
-    arrays: train_step.Arrays,
-) -> train_step.TrainState:
-    """Fresh states of all runs, leaves `[R, ...]`; each depends on its own run's key only."""
-    batch = jax.tree.map(
-        lambda leaf: jnp.zeros((2, *leaf.shape[1:]), leaf.dtype),
-        Batch(arrays.features, arrays.mask, arrays.present, arrays.labels, arrays.labels),
+def init_params(
+    system: System, runs: train_step.Run, arrays: train_step.Arrays
+) -> tuple[train_step.Vector, jax.Array]:
+    """The layout of the system's parameters and fresh ones for each run, `[R, P]`.
+
+    Each run's parameters depend on its own key only.
+    """
+    features = {
+        m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()
+    }
+    batch = Batch(
+        features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2)
     )
-    features = {m: values.astype(jnp.float32) for m, values in batch.features.items()}
-    batch = batch._replace(features=features, weights=jnp.zeros(2))
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    vector = train_step.Vector.of(shapes)
 
     def init(key):
-        params = system.init(jax.random.wrap_key_data(key), batch)
-        return train_step.TrainState(params, optimizer.init(params), jnp.int32(0))
+        return vector.ravel(system.init(prng.key(key), batch))
 
-    return jax.jit(lambda keys: jax.lax.map(init, keys))(runs.key)
+    return vector, jax.jit(lambda keys: jax.lax.map(init, keys))(runs.key)
 
 
 def train(
@@ -169,8 +169,6 @@ def train(
     c = config.train
     layout = sweep.make_layout(len(run_ids), (c.batch_size, c.eval_batch_size), config.layout)
     system = make_system(layout.batch_axis)
-    optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, weight_decay=c.weight_decay)
-
     def rate(step, total_steps):
         return train_step.learning_rate(
             step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
@@ -185,22 +183,33 @@ def train(
         balance_classes=c.balance_classes,
     )
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
-    state = init_state(system, optimizer, runs, arrays)
     num_runs = len(run_ids)
-    best = Best(state.params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
+    vector, params = init_params(system, runs, arrays)
+    optimizer = train_step.make_optimizer(
+        vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay
+    )
+    opt_state = jax.vmap(optimizer.init)(params)
+    state = train_step.TrainState(params, opt_state, np.zeros(num_runs, np.int32))
+    best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
     first = checkpoints.latest_epoch("last") or 0
     if first:
         state, best = checkpoints.restore("last", (state, best))
 
     arrays = layout.share(arrays)
     runs = layout.deal(runs)
-    scorer = evaluation.Scorer(system, layout, runs, arrays, corpus, conditions, c.eval_batch_size)
+    scorer = evaluation.Scorer(
+        system, vector, layout, runs, arrays, corpus, conditions, c.eval_batch_size
+    )
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
-        train_step.make_train_epoch(system, optimizer, rate, masking, layout.batch_axis),
+        train_step.make_train_epoch(
+            system, vector, optimizer, rate, masking, layout.batch_axis
+        ),
         donate=(0,),
     )
-    keep_better = jax.jit(_keep_better, donate_argnums=(0,))
+    keep_better = jax.jit(
+        lambda old, new, improved: jnp.where(improved[..., None], new, old), donate_argnums=(0,)
+    )
     validation = [fold.val for fold, _ in run_ids]
     last_saved = time.monotonic()
 
@@ -230,14 +239,6 @@ def train(
             checkpoints.save("best", epoch, best)
             last_saved = time.monotonic()
     return best, scorer
-
-
-def _keep_better(best: Any, new: Any, improved: jax.Array) -> Any:
-    def choose(old_leaf, new_leaf):
-        shape = improved.shape + (1,) * (new_leaf.ndim - improved.ndim)
-        return jnp.where(improved.reshape(shape), new_leaf, old_leaf)
-
-    return jax.tree.map(choose, best, new)
 
 
 def _check_finite(terms: dict[str, np.ndarray], run_ids: Sequence[RunId], epoch: int) -> None:

@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     m.flow.num_couplings = 8  # (#10); DiCMoR: 32
     m.flow.hidden = 256  # 2 D (#10); DiCMoR: 64
     m.flow.scale = "tanh"  # "sigmoid" as DiCMoR (#11)
-    m.flow.permute = "alternate"  # "none" as DiCMoR's code, "lu" as Glow (#10)
+    m.flow.alternate = True  # False as DiCMoR's code: half the features pass unchanged (#10)
     m.flow.nll_weight = 0.0  # Eq. 14 has no likelihood; DiCMoR: 0.1 (#12)
     m.flow.detach_inverse = False  # True as DiCMoR, only sensible with nll_weight > 0 (#13)
     m.rec = ConfigDict()
@@ -90,6 +90,7 @@ def get_config() -> ConfigDict:
     m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
     m.rec.expansion = 2
     m.rec.reduction = 16
+    m.rec.kernel = 3
     m.spcl = ConfigDict()
     m.spcl.weight = 0.1  # beta: 0.1 in the paper's set-up, 0.5 in its parameter study
     m.spcl.temperature = 0.1  # (#23)

@@ -67,7 +67,7 @@ def read(path: str) -> Pack:
         )
     lengths = sum(np.diff(o) for o in offsets.values())
     if (lengths == 0).any():
-        culprit = columns["id"][np.argmin(lengths)]
+        culprit = str(columns["id"][np.argmin(lengths)])
         raise UserError(
             f"{path}: utterance {culprit!r} has no row in any modality; "
             "give it at least one or leave it out of utterances.csv"
@@ -132,7 +132,10 @@ def write(
         }
         with open(os.path.join(draft, "pack.json"), "w", encoding="utf-8") as f:
             json.dump(manifest, f, indent=2)
-        read(draft)
+        try:
+            read(draft)
+        except UserError as e:
+            raise UserError(str(e).replace(draft, path)) from None
         os.replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

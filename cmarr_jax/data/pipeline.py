@@ -197,13 +197,13 @@ def _time_mask(
     if ragged.any():
         i = int(np.argmax(ragged))
         raise UserError(
-            f"--config.data.align=none: utterance {ids[i]!r} has {lengths[i].tolist()} rows in its "
+            f"--config.data.align=none: utterance {str(ids[i])!r} has {lengths[i].tolist()} rows in its "
             "modalities, wanted one length; use --config.data.align=pool"
         )
     if longest.max() > length:
         i = int(np.argmax(longest))
         raise UserError(
-            f"--config.data.length={length}: utterance {ids[i]!r} has {longest[i]} rows; "
+            f"--config.data.length={length}: utterance {str(ids[i])!r} has {longest[i]} rows; "
             "raise the length or use --config.data.align=pool"
         )
     return np.arange(length) < longest[:, None], present

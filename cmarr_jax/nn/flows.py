@@ -24,22 +24,21 @@ class RealNVP(nn.Module):
       hidden: width of the nets.
       scale: "tanh": s(h) = exp(2 tanh(h / 2)), which starts at the identity; "sigmoid":
         b' = (b + t) * sigmoid(h + 2), as DiCMoR and Glow code it.
-      permute: "alternate": the halves change places; "none": as DiCMoR codes it, which passes
-        the first half through untouched; "lu": alternate, and a learned affine map with
-        triangular factors after each coupling, Glow's 1x1 convolution and actnorm.
+      alternate: False: the halves stay, as DiCMoR codes it, and the first one passes through
+        the whole flow untouched.
     """
 
     features: int
     num_couplings: int
     hidden: int
     scale: str = "tanh"
-    permute: str = "alternate"
+    alternate: bool = True
 
     def setup(self):
         half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
         kernel = nn.initializers.lecun_normal(batch_axis=0)
         zeros = nn.initializers.zeros
-        weights = {
+        self.weights = {
             "kernel_0": self.param("kernel_0", kernel, (layers, half, hidden)),
             "bias_0": self.param("bias_0", zeros, (layers, hidden)),
             "kernel_1": self.param("kernel_1", kernel, (layers, hidden, hidden)),
@@ -47,23 +46,16 @@ class RealNVP(nn.Module):
             "kernel_2": self.param("kernel_2", zeros, (layers, hidden, self.features)),
             "bias_2": self.param("bias_2", zeros, (layers, self.features)),
         }
-        if self.permute == "lu":
-            identity = jnp.broadcast_to(jnp.eye(self.features), (layers,) + 2 * (self.features,))
-            weights["lu"] = self.param("lu", lambda key: identity)
-            weights["lu_bias"] = self.param("lu_bias", zeros, (layers, self.features))
-        self.weights = weights
 
     def forward_and_log_det(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., D]` -> latent `[..., D]` and log |det dz/dx| `[...]`."""
 
         def layer(carry, weights):
             x, log_det = carry
-            for bijector in self._layer(weights):
-                x, more = bijector.forward_and_log_det(x)
-                log_det = log_det + more
-            if self.permute != "none":
+            x, more = self._coupling(weights).forward_and_log_det(x)
+            if self.alternate:
                 x = jnp.roll(x, self.features // 2, axis=-1)
-            return (x, log_det), None
+            return (x, log_det + more), None
 
         start = (x, jnp.zeros(x.shape[:-1], jnp.float32))
         return jax.lax.scan(layer, start, self.weights)[0]
@@ -72,15 +64,13 @@ class RealNVP(nn.Module):
         """`[..., D]` -> `[..., D]`, the inverse of `forward_and_log_det`."""
 
         def layer(z, weights):
-            if self.permute != "none":
+            if self.alternate:
                 z = jnp.roll(z, self.features // 2, axis=-1)
-            for bijector in reversed(self._layer(weights)):
-                z = bijector.inverse(z)
-            return z, None
+            return self._coupling(weights).inverse(z), None
 
         return jax.lax.scan(layer, z, self.weights, reverse=True)[0]
 
-    def _layer(self, weights: dict[str, jax.Array]) -> list[distrax.Bijector]:
+    def _coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
         def net(a):
             ones = (1,) * (a.ndim - 1)
             for k in (0, 1):
@@ -96,7 +86,4 @@ class RealNVP(nn.Module):
                 shift * jax.nn.sigmoid(raw + 2), log_scale=jax.nn.log_sigmoid(raw + 2)
             )
 
-        layer = [distrax.SplitCoupling(self.features // 2, 1, net, affine)]
-        if self.permute == "lu":
-            layer.append(distrax.LowerUpperTriangularAffine(weights["lu"], weights["lu_bias"]))
-        return layer
+        return distrax.SplitCoupling(self.features // 2, 1, net, affine)

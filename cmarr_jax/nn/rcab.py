@@ -16,15 +16,18 @@ class RCAB(nn.Module):
 
     Attributes:
       reduction: width over the bottleneck's of the channel attention.
+      kernel_size: of the convolutions.
     """
 
     reduction: int
+    kernel_size: int
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
         """`[B, T, D]` -> `[B, T, D]`; the None makes it a scan body."""
         width, valid = x.shape[-1], mask[..., None]
-        y = Conv1D(width)(nn.relu(Conv1D(width)(x)) * valid)
+        y = nn.relu(Conv1D(width, self.kernel_size)(x)) * valid
+        y = Conv1D(width, self.kernel_size)(y)
         gate = nn.relu(nn.Dense(max(1, width // self.reduction))(masked_mean(y, mask)))
         gate = nn.sigmoid(nn.Dense(width)(gate))
         return (x + y * gate[:, None, :]) * valid, None
@@ -37,11 +40,13 @@ class ReconstructionHead(nn.Module):
       num_blocks: DiCMoR's 20 take 8.3 M parameters at D = 128; 4 take 1.9 M.
       expansion: inner width over D.
       reduction: of the channel attention.
+      kernel_size: of the convolutions.
     """
 
     num_blocks: int
     expansion: int = 2
     reduction: int = 16
+    kernel_size: int = 3
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -54,7 +59,7 @@ class ReconstructionHead(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.num_blocks,
-        )(self.reduction)
+        )(self.reduction, self.kernel_size)
         refined, _ = blocks(wide, mask)
-        refined = wide + Conv1D(self.expansion * width)(refined) * valid
+        refined = wide + Conv1D(wide.shape[-1], self.kernel_size)(refined) * valid
         return nn.Dense(width)(refined) * valid

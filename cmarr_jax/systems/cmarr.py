@@ -85,10 +85,10 @@ class CMARR(nn.Module):
         self.pooling = stacked(GaussianPooling)(c.umc.pool)
         self.conv = stacked(Conv1D)(width, c.conv_kernel)
         self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
-            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.permute
+            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.alternate
         )
         self.reconstruct = stacked(ReconstructionHead)(
-            c.rec.num_blocks, c.rec.expansion, c.rec.reduction
+            c.rec.num_blocks, c.rec.expansion, c.rec.reduction, c.rec.kernel
         )
         self.log_temperature = self.param(
             "log_temperature", lambda key: jnp.log(jnp.float32(c.udcl.temperature))
@@ -290,7 +290,6 @@ _CHOICES = {
     "udcl.reduce": ("mean", "sum"),
     "flow.input": ("mu", "sample", "raw"),
     "flow.scale": ("tanh", "sigmoid"),
-    "flow.permute": ("alternate", "none", "lu"),
     "rec.reduce": ("mean", "sum"),
     "spcl.on": ("fusion_inputs", "recovered", "mu"),
     "fusion.variant": ("attention", "concat"),
@@ -310,7 +309,8 @@ def _check(config: Any) -> None:
             f"--config.model.width={config.width}: wanted a multiple of {heads} (twice the UMC's "
             f"heads, an even number) and of fusion.num_heads={config.fusion.num_heads}"
         )
-    if config.conv_kernel % 2 == 0:
-        raise UserError(f"--config.model.conv_kernel={config.conv_kernel}: wanted an odd number")
+    for field, kernel in (("conv_kernel", config.conv_kernel), ("rec.kernel", config.rec.kernel)):
+        if kernel % 2 == 0:
+            raise UserError(f"--config.model.{field}={kernel}: wanted an odd number")
     if config.udcl.scale >= 0:
         raise UserError(f"--config.model.udcl.scale={config.udcl.scale}: wanted a negative number")

@@ -1,0 +1,24 @@
+# make demo   trains CM-ARR on the synthetic demo corpus and prints its table
+# make test   runs the whole suite
+# make lint   runs ruff
+
+PYTHON ?= python3
+RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
+
+.PHONY: demo test lint
+
+demo: .venv/installed
+	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
+	@$(RUN) train.py --config configs/demo.py --workdir results/demo
+
+test: .venv/installed
+	$(RUN) -m pytest -q tests
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --requirement requirements.txt
+	@touch $@

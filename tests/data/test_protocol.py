@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from cmarr_jax.data import protocol
+from cmarr_jax.errors import UserError
+
+
+def corpus(num=240, sessions=5, classes=4):
+    session = np.arange(num) * sessions // num
+    return {
+        "session": np.array([f"{s + 1}" for s in session]),
+        "speaker": np.array([f"{s + 1}{'FM'[i % 2]}" for i, s in enumerate(session)]),
+        "group": np.array([f"{s}-{i // 6}" for i, s in enumerate(session)]),
+    }, np.arange(num) * 7 % classes
+
+
+@pytest.mark.parametrize("validation", ["random", "rotate"])
+def test_session_folds_share_no_session_speaker_or_utterance(validation):
+    columns, labels = corpus()
+    folds = protocol.make_folds(columns, labels, validation=validation)
+    assert [f.number for f in folds] == [1, 2, 3, 4, 5]
+    assert sorted(np.concatenate([f.test for f in folds])) == list(range(240))
+    for fold in folds:
+        learned = np.concatenate([fold.train, fold.val])
+        for column in ("session", "speaker"):
+            assert not set(columns[column][learned]) & set(columns[column][fold.test])
+        assert not set(columns["group"][fold.train]) & set(columns["group"][fold.val])
+        assert len(set(learned) | set(fold.test)) == 240
+
+
+def test_random_validation_has_its_share_of_each_class_and_does_not_move():
+    columns, labels = corpus(num=1000)
+    folds = protocol.make_folds(columns, labels, val_fraction=0.1)
+    for fold, again in zip(folds, protocol.make_folds(columns, labels), strict=True):
+        np.testing.assert_allclose(len(fold.val), 80, atol=12)
+        counts = np.bincount(labels[fold.val], minlength=4)
+        assert counts.min() > 12
+        np.testing.assert_array_equal(fold.val, again.val)
+
+
+def test_speaker_folds_validate_on_the_other_speaker_of_the_session():
+    columns, labels = corpus()
+    folds = protocol.make_folds(columns, labels, scheme="speaker")
+    assert len(folds) == 10
+    for fold in folds:
+        assert len(set(columns["speaker"][fold.test])) == 1
+        assert set(columns["session"][fold.val]) == set(columns["session"][fold.test])
+        assert not set(columns["session"][fold.train]) & set(columns["session"][fold.test])
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+def test_official_split(has_val):
+    columns, labels = corpus()
+    split = np.where(columns["session"] == "5", "test", "train")
+    if has_val:
+        split[columns["session"] == "4"] = "val"
+    (fold,) = protocol.make_folds(columns | {"split": split}, labels, scheme="split")
+    assert (split[fold.test] == "test").all() and (split[fold.train] == "train").all()
+    assert (split[fold.val] == ("val" if has_val else "train")).all()
+    assert not set(columns["group"][fold.train]) & set(columns["group"][fold.val])
+
+
+def test_unlabelled_utterances_take_no_part():
+    columns, labels = corpus()
+    labels = np.where(np.arange(240) % 10 == 0, -1, labels)
+    for fold in protocol.make_folds(columns, labels):
+        for part in (fold.train, fold.val, fold.test):
+            assert (labels[part] >= 0).all()
+
+
+def test_selection_on_test_only_on_request():
+    columns, labels = corpus()
+    for fold in protocol.make_folds(columns, labels, select_on_test=True):
+        np.testing.assert_array_equal(fold.val, fold.test)
+
+
+def test_a_speaker_in_two_sessions_is_refused():
+    columns, labels = corpus()
+    columns["speaker"][0] = columns["speaker"][-1]
+    with pytest.raises(UserError, match="speaker '5M' is in the test part"):
+        protocol.make_folds(columns, labels)
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"scheme": "dialogue"}, "scheme=dialogue"),
+        ({"scheme": "split"}, "no split column"),
+        ({"validation": "none"}, "validation=none"),
+    ],
+)
+def test_an_impossible_protocol_is_named(change, match):
+    columns, labels = corpus()
+    with pytest.raises(UserError, match=match):
+        protocol.make_folds(columns, labels, **change)
+
+
+def test_a_class_tested_but_never_trained_on_is_refused():
+    columns, labels = corpus()
+    labels = np.where(columns["session"] == "2", 3, labels % 3)
+    with pytest.raises(UserError, match="class index 3"):
+        protocol.make_folds(columns, labels)
+
+
+@pytest.mark.parametrize(
+    "modalities, want",
+    [
+        (("text", "speech", "video"), ["t", "s", "v", "vt", "sv", "st", "svt"]),
+        (("video", "speech", "text"), ["t", "s", "v", "vt", "sv", "st", "svt"]),
+        (("text", "speech"), ["t", "s", "st"]),
+        (("text",), ["t"]),
+    ],
+)
+def test_conditions_are_named_and_ordered_as_in_the_paper(modalities, want):
+    conditions = protocol.make_conditions(modalities)
+    assert [c.name for c in conditions] == want
+    for c in conditions:
+        assert {m[0] for m, a in zip(modalities, c.available, strict=True) if a} == set(c.name)
+
+
+def test_patterns():
+    conditions = protocol.make_conditions(("text", "speech", "video"))
+    assert len(protocol.make_patterns(conditions, "all")) == 7
+    assert len(protocol.make_patterns(conditions, "missing")) == 6
+    assert protocol.make_patterns(conditions, "full").tolist() == [[True] * 3]
+    assert protocol.make_patterns(conditions, "t,sv").tolist() == [
+        [True, False, False],
+        [False, True, True],
+    ]
+    with pytest.raises(UserError, match="patterns=t,x"):
+        protocol.make_patterns(conditions, "t,x")

@@ -1,0 +1,227 @@
+"""CM-ARR as a whole: shapes, inertness of what is not there, losses from its own parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cmarr_jax import losses
+from cmarr_jax.errors import UserError
+from cmarr_jax.systems import cmarr
+from cmarr_jax.systems.system import Batch
+from tests.tiny import MODALITIES, model_config
+
+KEY = jax.random.key(0)
+DIMS = {"text": 12, "speech": 10, "video": 6}
+
+
+def make_batch(rng, modalities=MODALITIES, batch=6, length=4):
+    present = rng.random((batch, len(modalities))) > 0.15
+    present[:, 0] = True
+    mask = np.arange(length)[None] < rng.integers(1, length + 1, size=(batch, 1))
+    features = {
+        m: jnp.float32(rng.normal(size=(batch, length, DIMS[m])) * mask[..., None])
+        for m in modalities
+    }
+    labels = jnp.array(rng.integers(3, size=batch))
+    return Batch(features, jnp.array(mask), jnp.array(present), labels, jnp.ones(batch))
+
+
+def make_system(rng, modalities=MODALITIES, **fields):
+    system = cmarr.make(model_config(**fields), modalities, 3)
+    batch = make_batch(rng, modalities)
+    params = jax.jit(system.init)(jax.random.key(0), batch)
+    noise = np.random.default_rng(1)
+    params = jax.tree.map(lambda p: jnp.float32(p + 0.05 * noise.normal(size=p.shape)), params)
+    system = system._replace(
+        loss=jax.jit(system.loss), encode=jax.jit(system.encode), predict=jax.jit(system.predict)
+    )
+    return system, params, batch
+
+
+@pytest.mark.parametrize("modalities", [MODALITIES, ("text", "speech"), ("video",)])
+def test_any_set_of_modalities_predicts_and_learns(rng, modalities):
+    system, params, batch = make_system(rng, modalities)
+    prediction = system.predict(params, system.encode(params, batch), batch.mask, batch.present)
+    assert prediction.logits.shape == (6, 3)
+    assert prediction.recovered.shape == prediction.target.shape == (len(modalities), 6, 4, 16)
+    gradients = jax.jit(jax.grad(system.loss, has_aux=True))(params, batch, batch.present, KEY)[0]
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_values_of_a_masked_modality_are_inert_bit_for_bit(rng, hidden):
+    system, params, batch = make_system(rng)
+    available = batch.present.at[:, hidden].set(False).at[:, (hidden + 1) % 3].set(True)
+    name = MODALITIES[hidden]
+    poisoned = batch._replace(features=batch.features | {name: 1e3 + batch.features[name]})
+
+    @jax.jit
+    def predict(batch):
+        prediction = system.predict(params, system.encode(params, batch), batch.mask, available)
+        return prediction.logits, prediction.recovered
+
+    for clean, dirty in zip(predict(batch), predict(poisoned), strict=True):
+        np.testing.assert_array_equal(clean, dirty)
+
+
+def test_padding_is_inert_bit_for_bit(rng):
+    system, params, batch = make_system(rng)
+    poisoned = {
+        m: jnp.where(batch.mask[..., None], x, 1e3) for m, x in batch.features.items()
+    }
+
+    @jax.jit
+    def predict(batch):
+        encoded = system.encode(params, batch)
+        return system.predict(params, encoded, batch.mask, batch.present).logits
+
+    np.testing.assert_array_equal(
+        predict(batch), predict(batch._replace(features=poisoned))
+    )
+
+
+def test_an_utterance_does_not_see_its_batch(rng):
+    system, params, batch = make_system(rng)
+    whole = system.predict(params, system.encode(params, batch), batch.mask, batch.present)
+    first = jax.tree.map(lambda x: x[:1], batch)
+    alone = system.predict(params, system.encode(params, first), first.mask, first.present)
+    np.testing.assert_allclose(whole.logits[:1], alone.logits, atol=1e-5)
+
+
+def test_the_latent_of_what_is_missing_is_the_mean_of_the_available(rng):
+    """Eq. 7: with one modality available, the missing one's latent is that modality's."""
+    system, params, batch = make_system(rng)
+    network = cmarr.CMARR(model_config(), MODALITIES, 3)
+    encoded = system.encode(params, batch)
+    masks = jnp.broadcast_to(batch.mask, encoded.x.shape[:3])
+    for available, latent in (
+        ((True, False, False), encoded.z[0]),
+        ((True, True, False), (encoded.z[0] + encoded.z[1]) / 2),
+    ):
+        available = jnp.broadcast_to(jnp.array([available]), (6, 3))
+        recovered = system.predict(params, encoded, batch.mask, available).recovered
+        want = network.apply(
+            params,
+            method=lambda net, z=latent: net.reconstruct(
+                net.flow.inverse(jnp.broadcast_to(z, encoded.z.shape)) * masks[..., None], masks
+            ),
+        )
+        np.testing.assert_allclose(recovered, want, atol=1e-5)
+
+
+def test_available_modalities_enter_the_fusion_as_they_are(rng):
+    system, params, batch = make_system(rng)
+    network = cmarr.CMARR(model_config(), MODALITIES, 3)
+    encoded = system.encode(params, batch)
+    available = batch.present.at[:, 1].set(False)
+    fused = network.apply(params, encoded, batch.mask, available, method="decide")
+    for m in range(3):
+        source = np.where(available[:, m, None, None], encoded.x[m], fused.recovered[m])
+        np.testing.assert_array_equal(fused.inputs[m], source)
+
+
+def test_loss_is_the_papers_sum_of_its_terms(rng):
+    """Eq. 14, each term computed again from what the network returns."""
+    fields = {"spcl.weight": 0.3, "udcl.weight": 0.7, "rec.weight": 5.0}
+    system, params, batch = make_system(rng, **fields)
+    network = cmarr.CMARR(model_config(**fields), MODALITIES, 3)
+    available = batch.present.at[:, 2].set(False)
+    key = jax.random.key(3)
+    total, terms = system.loss(params, batch, available, key)
+    encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
+
+    errors, missing = [], np.asarray(batch.present & ~available)
+    for i, m in np.argwhere(missing):
+        valid = np.asarray(batch.mask[i])
+        errors.append(np.mean((fused.recovered[m, i, valid] - encoded.x[m, i, valid]) ** 2))
+    np.testing.assert_allclose(terms["rec"], np.mean(errors), rtol=1e-4)
+    udcl = losses.distribution_contrast(
+        encoded.utterance.mu,
+        jnp.exp(encoded.utterance.log_sigma),
+        batch.present.T,
+        jnp.exp(params["params"]["log_temperature"]),
+        scale=-768 / 200 / 16,
+        shift=4.0,
+    )
+    np.testing.assert_allclose(terms["udcl"], udcl, rtol=1e-3)
+    want = terms["cls"] + 0.7 * terms["udcl"] + 0.3 * terms["spcl"] + 5.0 * terms["rec"]
+    np.testing.assert_allclose(total, want, rtol=1e-6)
+
+
+def test_jit_changes_nothing(rng):
+    system, params, batch = make_system(rng, modalities=("text", "speech"))
+
+    def predict():
+        encoded = system.encode(params, batch)
+        return system.predict(params, encoded, batch.mask, batch.present).logits
+
+    compiled = predict()
+    with jax.disable_jit():
+        np.testing.assert_allclose(predict(), compiled, atol=1e-5)
+
+
+SWITCHES = {
+    "umc.variant": "mlp",
+    "umc.pool": "attn",
+    "umc.entropy_weight": 0.01,
+    "udcl.on": "point",
+    "udcl.respect_mask": True,
+    "udcl.reduce": "sum",
+    "udcl.normalise_by_dim": False,
+    "flow.input": "sample",
+    "flow.scale": "sigmoid",
+    "flow.alternate": False,
+    "flow.nll_weight": 0.1,
+    "rec.reduce": "sum",
+    "spcl.on": "recovered",
+    "fusion.variant": "concat",
+    "fusion.pairs": ("text<-video", "speech<-video"),
+}
+
+
+@pytest.fixture(scope="module")
+def base():
+    system, params, batch = make_system(np.random.default_rng(0))
+    return float(system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0])
+
+
+@pytest.mark.parametrize("field", SWITCHES)
+def test_every_open_points_switch_changes_the_loss(rng, base, field):
+    system, params, batch = make_system(rng, **{field: SWITCHES[field]})
+    loss = system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0]
+    assert np.isfinite(loss) and abs(loss - base) > 1e-6
+
+
+def test_gradients_are_finite_with_every_switch_thrown(rng):
+    system, params, batch = make_system(rng, **SWITCHES)
+    gradients = jax.jit(jax.grad(system.loss, has_aux=True))(params, batch, batch.present, KEY)[0]
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("field, changes", [("rec.stop_gradient_target", False), ("flow.detach_inverse", True)])
+def test_gradient_stops_change_gradients_but_not_the_loss(rng, field, changes):
+    system, params, batch = make_system(rng)
+    other, _, _ = make_system(np.random.default_rng(0), **{field: changes})
+    args = (batch, batch.present.at[:, 1].set(False), jax.random.key(0))
+    steps = [jax.jit(jax.value_and_grad(s.loss, has_aux=True)) for s in (system, other)]
+    values, gradients = zip(*(step(params, *args) for step in steps), strict=True)
+    np.testing.assert_allclose(values[0][0], values[1][0], rtol=1e-6)
+    flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients]
+    assert np.abs(flat[0] - flat[1]).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("umc.variant", "other"),
+        ("width", 18),
+        ("conv_kernel", 2),
+        ("udcl.scale", 0.1),
+        ("fusion.pairs", ("text-video",)),
+    ],
+)
+def test_a_meaningless_field_is_named(field, value):
+    with pytest.raises(UserError, match=field.split(".")[-1]):
+        system = cmarr.make(model_config(**{field: value}), MODALITIES, 3)
+        jax.eval_shape(system.init, KEY, make_batch(np.random.default_rng(0)))

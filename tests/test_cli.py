@@ -1,0 +1,167 @@
+"""The commands as a user types them: help, one-line errors, a whole sweep, resume, the table."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_pack
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = [
+    "--config=configs/demo.py",
+    "--config.data.loader=numpy",
+    "--config.data.length=2",
+    "--config.checkpoint_seconds=0",
+    "--config.train.epochs=2",
+    "--config.train.batch_size=8",
+    "--config.train.eval_batch_size=16",
+    "--config.model.width=16",
+    "--config.model.umc.num_heads=2",
+    "--config.model.fusion.num_heads=2",
+    "--config.model.flow.num_couplings=2",
+    "--config.model.rec.num_blocks=1",
+]
+
+
+def run(script, *flags):
+    return subprocess.run(
+        [sys.executable, script, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def read_csv(file):
+    with open(file, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_teaches(script):
+    result = run(script, "--help")
+    assert result.returncode == 0
+    assert "--workdir" in result.stdout and f"python {script}" in result.stdout
+
+
+MISTAKES = [
+    (["train.py"], "--config: missing"),
+    (["train.py", "--config=configs/demo.py"], "--workdir: missing"),
+    (["train.py", "--config=configs/nowhere.py"], "no such file"),
+    (["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper"),
+    (["train.py", *SMALL, "--config.train.epoch=3"], "did you mean --config.train.epochs?"),
+    (["train.py", *SMALL, "--config.train.epochs=many"], "train.epochs"),
+    (["train.py", *SMALL, "--confg=3"], "confg"),
+    (["train.py", *SMALL, "stray"], "stray: not a flag"),
+    (["train.py", *SMALL, "--config.data.pack=nowhere", "--workdir=/tmp/x"], "nowhere: no such folder"),
+    (["evaluate.py"], "--workdir: missing"),
+    (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command, message", MISTAKES, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_mistake_is_one_line_and_exit_code_2(command, message):
+    result = run(*command)
+    assert result.returncode == 2, result.stderr
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A finished sweep of two folds by the real command, and its output."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_pack(folder / "pack", sessions=2)
+    flags = [*SMALL, f"--config.data.pack={folder / 'pack'}", f"--workdir={folder / 'out'}"]
+    result = run("train.py", *flags)
+    assert result.returncode == 0, result.stderr
+    return folder / "out", flags, result
+
+
+def test_every_result_file_is_there_as_promised(sweep):
+    out, _, result = sweep
+    assert "full {s,v,t}" in result.stdout and "avg" in result.stdout
+    assert "epoch 2/2" in result.stderr
+    names = set(os.listdir(out))
+    assert names >= {
+        "results.csv", "summary.csv", "predictions.csv", "confusion.npz", "config.json",
+        "status.json", "metrics", "checkpoints",
+    }  # fmt: skip
+    assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
+    rows = read_csv(out / "results.csv")
+    assert list(rows[0]) == (
+        "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error".split(",")
+    )
+    assert len(rows) == 2 * 7
+    assert [r["condition"] for r in rows[:7]] == ["t", "s", "v", "vt", "sv", "st", "svt"]
+    assert json.loads((out / "status.json").read_text())["complete"] is True
+
+
+def test_results_follow_from_the_predictions(sweep):
+    out, _, _ = sweep
+    predictions = read_csv(out / "predictions.csv")
+    confusion = np.load(out / "confusion.npz")
+    for row in read_csv(out / "results.csv"):
+        mine = [
+            p for p in predictions if all(p[k] == row[k] for k in ("fold", "seed", "condition"))
+        ]
+        assert len(mine) == int(row["n"])
+        hits = np.mean([p["label"] == p["predicted"] for p in mine])
+        np.testing.assert_allclose(float(row["war"]), hits, atol=1e-6)
+        for p in mine:
+            posterior = np.array(p["probabilities"].split(), float)
+            np.testing.assert_allclose(posterior.sum(), 1, atol=1e-5)
+            assert "abc"[posterior.argmax()] == p["predicted"]
+    assert confusion["confusion"].shape == (2, 7, 3, 3)
+    video = [r for r in read_csv(out / "results.csv") if r["condition"] == "v"]
+    full = [r for r in read_csv(out / "results.csv") if r["condition"] == "svt"]
+    assert sum(int(r["n"]) for r in video) < sum(int(r["n"]) for r in full) == 60
+
+
+def test_summary_averages_the_missing_conditions(sweep):
+    out, _, _ = sweep
+    rows = read_csv(out / "results.csv")
+    summary = {r["condition"]: r for r in read_csv(out / "summary.csv")}
+    missing = [float(r["war"]) for r in rows if r["condition"] != "svt"]
+    np.testing.assert_allclose(float(summary["avg"]["war"]), np.mean(missing), atol=2e-6)
+    full = [float(r["war"]) for r in rows if r["condition"] == "svt"]
+    np.testing.assert_allclose(float(summary["full"]["war"]), np.mean(full), atol=2e-6)
+    np.testing.assert_allclose(float(summary["full"]["war_std"]), np.std(full, ddof=1), atol=2e-6)
+
+
+def test_run_again_it_prints_the_same_results(sweep):
+    out, flags, first = sweep
+    before = {f: (out / f).read_bytes() for f in ("results.csv", "predictions.csv")}
+    again = run("train.py", *flags)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout
+    assert "epoch" not in again.stderr.replace("epochs on", "")
+    assert before == {f: (out / f).read_bytes() for f in before}
+
+
+def test_another_config_is_refused(sweep):
+    out, flags, _ = sweep
+    result = run("train.py", *flags, "--config.model.udcl.weight=0.5")
+    assert result.returncode == 2
+    assert "model.udcl.weight=1.0, now 0.5" in result.stderr
+
+
+def test_evaluate_prints_the_table_and_draws_it(sweep):
+    out, _, first = sweep
+    figure = out / "conditions.png"
+    result = run("evaluate.py", f"--workdir={out}", f"--figure={figure}")
+    assert result.returncode == 0, result.stderr
+    assert first.stdout.strip() in result.stdout
+    assert figure.stat().st_size > 10_000
+    refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
+    assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
+
+
+def test_evaluate_says_that_a_sweep_is_not_complete(tmp_path):
+    (tmp_path / "status.json").write_text('{"complete": false, "epochs_done": 3, "epochs": 9}')
+    result = run("evaluate.py", f"--workdir={tmp_path}")
+    assert result.returncode == 2 and "3 of 9 epochs" in result.stderr

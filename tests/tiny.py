@@ -1,0 +1,88 @@
+"""A small model and a small sweep that the tests share."""
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from cmarr_jax import train_step, training
+from cmarr_jax.data import protocol
+from cmarr_jax.systems import SYSTEMS
+from configs import common
+
+MODALITIES = ("text", "speech", "video")
+
+
+def config(**fields: Any) -> ConfigDict:
+    """The shared config, made small; `fields` as "model.width": 32."""
+    c = common.get_config()
+    small = {
+        "data.length": 4,
+        "data.loader": "numpy",
+        "checkpoint_seconds": 0.0,
+        "train.epochs": 3,
+        "train.batch_size": 8,
+        "train.eval_batch_size": 16,
+        "train.learning_rate": 3e-3,
+        "model.width": 16,
+        "model.umc.num_heads": 2,
+        "model.umc.mlp_ratio": 2,
+        "model.flow.num_couplings": 2,
+        "model.flow.hidden": 16,
+        "model.rec.num_blocks": 1,
+        "model.fusion.num_heads": 2,
+        "model.classifier.hidden": 16,
+    }
+    c.update_from_flattened_dict(small | fields)
+    return c
+
+
+def model_config(**fields: Any) -> FrozenConfigDict:
+    return FrozenConfigDict(config(**{f"model.{k}": v for k, v in fields.items()}).model)
+
+
+class Memory:
+    """Stands in for `Checkpoints`: keeps what was saved, in memory."""
+
+    def __init__(self):
+        self.saved = {}
+
+    def latest_epoch(self, kind):
+        return None
+
+    def save(self, kind, epoch, state):
+        self.saved[kind] = state
+
+
+def train(
+    corpus,
+    checkpoints,
+    *,
+    folds=(1, 2, 3),
+    seeds=(0,),
+    scheme="session",
+    report=lambda epoch: None,
+    **fields,
+):
+    """Trains a small sweep; returns its run ids, best models and their test scores."""
+    c = config(**fields)
+    conditions = protocol.make_conditions(corpus.modalities)
+    patterns = protocol.make_patterns(conditions, c.masking.patterns)
+    every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
+    run_ids = [training.RunId(f, s) for s in seeds for f in every if f.number in folds]
+    best, scorer = training.train(
+        make_system=lambda axis: SYSTEMS[c.system](
+            FrozenConfigDict(c.model), corpus.modalities, len(corpus.class_names), axis
+        ),
+        corpus=corpus,
+        run_ids=run_ids,
+        conditions=conditions,
+        masking=train_step.Masking(
+            patterns, np.full(len(patterns), 1 / len(patterns), np.float32), True
+        ),
+        config=c,
+        checkpoints=checkpoints,
+        report=report,
+    )
+    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids])
+    return run_ids, best, scored
