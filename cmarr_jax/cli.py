@@ -1,9 +1,12 @@
 """Runs a command so that a user's mistake is one line and exit code 2, never a traceback."""
 
 import difflib
+import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -21,7 +24,9 @@ def run(main: Callable[[], None]) -> None:
         except UserError as e:
             _fail(str(e))
         except KeyboardInterrupt:
-            print("\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+            print(
+                "\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr
+            )
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
@@ -33,23 +38,37 @@ def _parse(argv: Sequence[str]) -> list[str]:
         print(main_module.__doc__)
         print(flags.FLAGS.main_module_help())
         sys.exit(0)
+    file, _, variant = _config_argument(argv).partition(":")
+    if file and not os.path.isfile(file):
+        _fail(f"--config={file}: no such file; the configs are in configs/")
     try:
         return flags.FLAGS(list(argv))
-    except UserError as e:
-        _fail(f"--config: {e}")
-    except FileNotFoundError as e:
-        _fail(f"--config: {e.filename or e}: no such file; the configs are in configs/")
-    except (AttributeError, KeyError) as e:
-        _fail(_unknown_field(argv, str(e).strip("'\"")))
-    except (flags.Error, TypeError, ValueError) as e:
+    except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
+        cause = e
+        while inner := cause.__cause__ or cause.__context__:
+            cause = inner
+        if isinstance(cause, UserError):
+            _fail(f"--config: {cause}")
+        if isinstance(cause, AttributeError | KeyError):
+            _fail(_unknown_field(argv, file, variant))
         _fail(str(e).splitlines()[0])
-    raise AssertionError
 
 
-def _unknown_field(argv: Sequence[str], name: str) -> str:
+def _config_argument(argv: Sequence[str]) -> str:
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if argument.lstrip("-").startswith("config="):
+            return argument.split("=", 1)[1]
+        if argument in ("-config", "--config"):
+            return following
+    return ""
+
+
+def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
     """Names the override at fault and the closest field that exists."""
-    config = flags.FLAGS["config"].value
-    known = [] if config is None else [name for name, _ in leaves(config.to_dict())]
+    spec = importlib.util.spec_from_file_location("config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    known = [field for field, _ in leaves(module.get_config(variant or None).to_dict())]
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
         if argument.lstrip("-").startswith(("config.", "noconfig.")) and field not in known:
@@ -57,7 +76,7 @@ def _unknown_field(argv: Sequence[str], name: str) -> str:
             near += [k for k in known if k.split(".")[-1] == field.split(".")[-1]]
             hint = f"did you mean --config.{near[0]}?" if near else "see configs/common.py"
             return f"--config.{field}: no such field; {hint}"
-    return f"--config: no field or attribute {name!r}; see configs/common.py"
+    return f"--config={file}: it names a field that does not exist"
 
 
 def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -69,7 +88,7 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield prefix + key, value
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.stderr.flush()
     sys.exit(2)

@@ -1,10 +1,10 @@
 """Result files of a sweep and the table that a paper shows. Reads and writes the work directory.
 
-    results.csv      a row a (fold, seed, condition)
-    summary.csv      mean and standard deviation over folds and seeds, "avg" and "full" too
-    predictions.csv  a row a (fold, seed, condition, utterance)
-    confusion.npz    counts [run, condition, true class, predicted class]
-    status.json      whether all of this is complete; device, time and versions
+results.csv      a row a (fold, seed, condition)
+summary.csv      mean and standard deviation over folds and seeds, "avg" and "full" too
+predictions.csv  a row a (fold, seed, condition, utterance)
+confusion.npz    counts [run, condition, true class, predicted class]
+status.json      whether all of this is complete; device, time and versions
 """
 
 import csv
@@ -19,9 +19,6 @@ import numpy as np
 from cmarr_jax import metrics
 from cmarr_jax.errors import UserError
 
-RESULT_COLUMNS = (
-    "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error".split(",")
-)
 _KEY = ("corpus", "system", "variant", "protocol")
 _SCORES = ("war", "uar", "macro_f1", "rec_error")
 
@@ -157,7 +154,8 @@ def read_summary(workdir: str) -> list[dict[str, str]]:
     if not status.get("complete"):
         done = f"{status.get('epochs_done', 0)} of {status.get('epochs', '?')} epochs"
         raise UserError(
-            f"{workdir}: the sweep is not complete ({done}); run train.py with the same flags to resume"
+            f"{workdir}: the sweep is not complete ({done}); "
+            "run train.py with the same flags to resume"
         )
     with open(os.path.join(workdir, "summary.csv"), newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f))
@@ -174,7 +172,9 @@ def read_status(workdir: str) -> dict[str, Any]:
         with open(file, encoding="utf-8") as f:
             return json.load(f)
     except FileNotFoundError:
-        raise UserError(f"{file}: missing, so --workdir={workdir} holds no sweep of train.py") from None
+        raise UserError(
+            f"{file}: missing, so --workdir={workdir} holds no sweep of train.py"
+        ) from None
 
 
 def read_confusion(workdir: str) -> dict[str, np.ndarray]:
@@ -195,7 +195,9 @@ def table(summary: Sequence[Mapping[str, str]]) -> str:
         rows = [row for row in summary if tuple(row[k] for k in _KEY) == key]
         corpus, system, variant, protocol = key
         lines += [f"{system} ({variant}) on {corpus}; {protocol}; {rows[0]['runs']} runs", ""]
-        lines.append(f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}")
+        lines.append(
+            f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}"
+        )
         *missing, full = [r["condition"] for r in rows if r["condition"] not in ("avg", "full")]
         names = {c: "{" + ",".join(c) + "}" for c in missing}
         names |= {"avg": "avg", "full": "full {" + ",".join(full) + "}"}

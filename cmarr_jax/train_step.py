@@ -221,7 +221,9 @@ def make_predict(system: System, vector: Vector, conditions: jax.Array) -> Calla
                 return posteriors, jnp.full(rows.shape, jnp.nan)
             missing = (batch.present & ~available).T[:, :, None, None]
             weights = missing & batch.mask[None, :, :, None]
-            error = jnp.sum(jnp.square(prediction.recovered - prediction.target) * weights, (0, 2, 3))
+            error = jnp.sum(
+                jnp.square(prediction.recovered - prediction.target) * weights, (0, 2, 3)
+            )
             return posteriors, error / jnp.sum(jnp.square(prediction.target) * weights, (0, 2, 3))
 
         return jax.lax.map(under, jnp.asarray(conditions))

@@ -121,12 +121,8 @@ def init_params(
 
     Each run's parameters depend on its own key only.
     """
-    features = {
-        m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()
-    }
-    batch = Batch(
-        features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2)
-    )
+    features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()}
+    batch = Batch(features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2))
     shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
     vector = train_step.Vector.of(shapes)
 
@@ -169,6 +165,7 @@ def train(
     c = config.train
     layout = sweep.make_layout(len(run_ids), (c.batch_size, c.eval_batch_size), config.layout)
     system = make_system(layout.batch_axis)
+
     def rate(step, total_steps):
         return train_step.learning_rate(
             step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
@@ -202,9 +199,7 @@ def train(
     )
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
-        train_step.make_train_epoch(
-            system, vector, optimizer, rate, masking, layout.batch_axis
-        ),
+        train_step.make_train_epoch(system, vector, optimizer, rate, masking, layout.batch_axis),
         donate=(0,),
     )
     keep_better = jax.jit(

@@ -119,7 +119,9 @@ def _paper(c: ConfigDict) -> None:
 
 def _set(**fields: object) -> Callable[[ConfigDict], None]:
     def apply(c: ConfigDict) -> None:
-        c.update_from_flattened_dict({f"model.{k.replace('__', '.')}": v for k, v in fields.items()})
+        c.update_from_flattened_dict(
+            {f"model.{k.replace('__', '.')}": v for k, v in fields.items()}
+        )
 
     return apply
 

@@ -61,7 +61,9 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("command, message", MISTAKES, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    "command, message", MISTAKES, ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_a_mistake_is_one_line_and_exit_code_2(command, message):
     result = run(*command)
     assert result.returncode == 2, result.stderr
@@ -93,9 +95,8 @@ def test_every_result_file_is_there_as_promised(sweep):
     }  # fmt: skip
     assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
     rows = read_csv(out / "results.csv")
-    assert list(rows[0]) == (
-        "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error".split(",")
-    )
+    columns = "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error"
+    assert ",".join(rows[0]) == columns
     assert len(rows) == 2 * 7
     assert [r["condition"] for r in rows[:7]] == ["t", "s", "v", "vt", "sv", "st", "svt"]
     assert json.loads((out / "status.json").read_text())["complete"] is True
@@ -144,7 +145,7 @@ def test_run_again_it_prints_the_same_results(sweep):
 
 
 def test_another_config_is_refused(sweep):
-    out, flags, _ = sweep
+    _, flags, _ = sweep
     result = run("train.py", *flags, "--config.model.udcl.weight=0.5")
     assert result.returncode == 2
     assert "model.udcl.weight=1.0, now 0.5" in result.stderr

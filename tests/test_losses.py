@@ -142,9 +142,7 @@ def test_gaussian_nll_equals_scipy(rng):
 
     latent, log_det = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3))
     mask = np.array([[1, 1, 0], [1, 1, 1]], bool)
-    want = [
-        -np.mean((norm.logpdf(latent[i]).sum(-1) + log_det[i])[mask[i]]) / 4 for i in range(2)
-    ]
+    want = [-np.mean((norm.logpdf(latent[i]).sum(-1) + log_det[i])[mask[i]]) / 4 for i in range(2)]
     ours = losses.gaussian_nll(jnp.float32(latent), jnp.float32(log_det), jnp.array(mask))
     np.testing.assert_allclose(ours, want, rtol=1e-5)
 

@@ -36,9 +36,7 @@ def test_one_pattern_a_batch_on_request():
 @pytest.mark.parametrize("schedule, last", [("constant", 1.0), ("cosine", 0.0)])
 def test_learning_rate_warms_up_then_follows_its_schedule(schedule, last):
     def rate(step):
-        return float(
-            train_step.learning_rate(step, 100, peak=1.0, warmup=0.1, schedule=schedule)
-        )
+        return float(train_step.learning_rate(step, 100, peak=1.0, warmup=0.1, schedule=schedule))
 
     np.testing.assert_allclose(rate(0), 0.1, rtol=0.01)
     assert rate(10) > 0.9

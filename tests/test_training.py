@@ -1,4 +1,4 @@
-"""The sweep's promises: runs are independent, devices and layouts do not matter, resume is exact."""
+"""The sweep's promises: independent runs, devices and layouts that do not matter, exact resume."""
 
 import jax
 import numpy as np
@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_names_its_run(corpus):
     broken = corpus._replace(
         features=corpus.features | {"text": np.full_like(corpus.features["text"], np.nan)}
     )
-    with pytest.raises(UserError, match="fold 1, seed 0: .* epoch 1"):
+    with pytest.raises(UserError, match=r"fold 1, seed 0: .* epoch 1"):
         tiny.train(broken, tiny.Memory(), **{"train.epochs": 1})
 
 

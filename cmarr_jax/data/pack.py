@@ -278,7 +278,9 @@ def _read_modality(
             f"wanted 0 to {len(features)}, the rows of {modality}.npy"
         )
     if (np.diff(offsets) < 0).any():
-        raise UserError(f"{offsets_file}: goes back at entry {int(np.argmin(np.diff(offsets))) + 1}")
+        raise UserError(
+            f"{offsets_file}: goes back at entry {int(np.argmin(np.diff(offsets))) + 1}"
+        )
     for start in range(0, len(features), _CHUNK_ROWS):
         finite = np.isfinite(features[start : start + _CHUNK_ROWS]).all(axis=1)
         if not finite.all():

@@ -101,9 +101,7 @@ def _load_tfds(pack_dir: str, data_dir: str, align: str, length: int, progress) 
     columns = {n.removeprefix("column_"): n for n in spec if n.startswith("column_")}
     order = builder.info.metadata["modalities"]
     features = {
-        m: np.zeros(
-            (num, length, spec[modalities[m]].shape[-1]), spec[modalities[m]].np_dtype
-        )
+        m: np.zeros((num, length, spec[modalities[m]].shape[-1]), spec[modalities[m]].np_dtype)
         for m in order
     }
     lengths = np.zeros((num, len(order)), np.int64)
@@ -158,9 +156,9 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
         last = -(-(position + 1) * rows // length)
         frame = tf.range(rows)
         inside = (frame >= first[:, None]) & (frame < last[:, None])
-        weights = tf.cast(inside, tf.float32) / tf.cast(tf.maximum(last - first, 1), tf.float32)[
-            :, None
-        ]
+        weights = (
+            tf.cast(inside, tf.float32) / tf.cast(tf.maximum(last - first, 1), tf.float32)[:, None]
+        )
         return tf.cast(weights @ tf.cast(sequence, tf.float32), sequence.dtype)
 
     def to_fixed_length(example):
@@ -197,8 +195,8 @@ def _time_mask(
     if ragged.any():
         i = int(np.argmax(ragged))
         raise UserError(
-            f"--config.data.align=none: utterance {str(ids[i])!r} has {lengths[i].tolist()} rows in its "
-            "modalities, wanted one length; use --config.data.align=pool"
+            f"--config.data.align=none: utterance {str(ids[i])!r} has {lengths[i].tolist()} rows "
+            "in its modalities, wanted one length; use --config.data.align=pool"
         )
     if longest.max() > length:
         i = int(np.argmax(longest))

@@ -117,7 +117,9 @@ def make_conditions(modalities: Sequence[str]) -> list[Condition]:
     """
     letters = [m[0] for m in modalities]
     if len(set(letters)) < len(letters):
-        raise UserError(f"modalities {list(modalities)}: two begin with the same letter; rename one")
+        raise UserError(
+            f"modalities {list(modalities)}: two begin with the same letter; rename one"
+        )
     canonical = sorted(range(len(letters)), key=lambda m: "svt".find(letters[m]))
     conditions = []
     for available in itertools.product((False, True), repeat=len(letters)):
@@ -202,14 +204,18 @@ def _check_fold(
     never_shared = {"split": ("group",), "session": ("session", "speaker"), "speaker": ("speaker",)}
     for column in never_shared[scheme]:
         if column in columns:
-            shared = set(columns[column][learned].tolist()) & set(columns[column][fold.test].tolist())
+            shared = set(columns[column][learned].tolist()) & set(
+                columns[column][fold.test].tolist()
+            )
             if shared - {""}:
                 raise UserError(
                     f"fold {fold.number} ({fold.held_out}): {column} {min(shared - {''})!r} is in "
                     "the test part and in the training part; mend utterances.csv"
                 )
     if "group" in columns:
-        shared = set(columns["group"][fold.train].tolist()) & set(columns["group"][fold.val].tolist())
+        shared = set(columns["group"][fold.train].tolist()) & set(
+            columns["group"][fold.val].tolist()
+        )
         if shared - {""}:
             raise UserError(
                 f"fold {fold.number} ({fold.held_out}): group {min(shared - {''})!r} is cut by "

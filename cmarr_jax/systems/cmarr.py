@@ -174,9 +174,7 @@ class CMARR(nn.Module):
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
 
 
-def _fusion_pairs(
-    pairs: Sequence[str], modalities: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
+def _fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """("text<-video", ...) -> (("text", "video"), ...); empty = text, or else the first
     modality, attends to every other."""
     if not pairs:

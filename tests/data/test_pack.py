@@ -13,7 +13,9 @@ from tests.conftest import write_pack
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_round_trip(tmp_path_factory, data):
     num = data.draw(st.integers(1, 5))
@@ -49,6 +51,11 @@ def rewrite_json(path, **fields):
         json.dump(content | fields, f)
 
 
+def replace_file(file, content):
+    with open(file, "w") as f:
+        f.write(content)
+
+
 def replace_in_csv(path, old, new):
     file = os.path.join(path, "utterances.csv")
     with open(file) as f:
@@ -64,7 +71,7 @@ def save(path, name, array):
 
 DAMAGE = {
     "no manifest": (lambda p: os.remove(p + "/pack.json"), "pack.json: missing"),
-    "not json": (lambda p: open(p + "/pack.json", "w").write("{"), "not JSON"),
+    "not json": (lambda p: replace_file(p + "/pack.json", "{"), "not JSON"),
     "future version": (lambda p: rewrite_json(p, format_version=2), "format_version is 2"),
     "class twice": (lambda p: rewrite_json(p, classes=["a", "a", "b", "c"]), "twice"),
     "path as modality": (lambda p: rewrite_json(p, modalities=["../x"]), "plain word"),

@@ -10,9 +10,7 @@ VARIANTS = [("tanh", True), ("sigmoid", True), ("sigmoid", False)]
 
 def make(scale, alternate, features=8, layers=4, seed=0):
     flow = RealNVP(features, layers, 16, scale, alternate)
-    params = flow.init(
-        jax.random.key(seed), jnp.zeros((1, features)), method="forward_and_log_det"
-    )
+    params = flow.init(jax.random.key(seed), jnp.zeros((1, features)), method="forward_and_log_det")
     noise = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda p: jnp.float32(p + 0.15 * noise.normal(size=p.shape)), params

@@ -6,7 +6,9 @@ import pytest
 from cmarr_jax.nn.rcab import RCAB, ReconstructionHead
 
 
-@pytest.mark.parametrize("width, blocks, want", [(128, 4, 1.87e6), (64, 20, 2.08e6), (32, 4, 0.12e6)])
+@pytest.mark.parametrize(
+    "width, blocks, want", [(128, 4, 1.87e6), (64, 20, 2.08e6), (32, 4, 0.12e6)]
+)
 def test_parameter_count_equals_dicmors(width, blocks, want):
     x, mask = jnp.zeros((1, 2, width)), jnp.ones((1, 2), bool)
     shapes = jax.eval_shape(ReconstructionHead(blocks).init, jax.random.key(0), x, mask)

@@ -67,18 +67,14 @@ def test_values_of_a_masked_modality_are_inert_bit_for_bit(rng, hidden):
 
 def test_padding_is_inert_bit_for_bit(rng):
     system, params, batch = make_system(rng)
-    poisoned = {
-        m: jnp.where(batch.mask[..., None], x, 1e3) for m, x in batch.features.items()
-    }
+    poisoned = {m: jnp.where(batch.mask[..., None], x, 1e3) for m, x in batch.features.items()}
 
     @jax.jit
     def predict(batch):
         encoded = system.encode(params, batch)
         return system.predict(params, encoded, batch.mask, batch.present).logits
 
-    np.testing.assert_array_equal(
-        predict(batch), predict(batch._replace(features=poisoned))
-    )
+    np.testing.assert_array_equal(predict(batch), predict(batch._replace(features=poisoned)))
 
 
 def test_an_utterance_does_not_see_its_batch(rng):
@@ -199,7 +195,9 @@ def test_gradients_are_finite_with_every_switch_thrown(rng):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("field, changes", [("rec.stop_gradient_target", False), ("flow.detach_inverse", True)])
+@pytest.mark.parametrize(
+    "field, changes", [("rec.stop_gradient_target", False), ("flow.detach_inverse", True)]
+)
 def test_gradient_stops_change_gradients_but_not_the_loss(rng, field, changes):
     system, params, batch = make_system(rng)
     other, _, _ = make_system(np.random.default_rng(0), **{field: changes})
