@@ -10,12 +10,13 @@ flags, a sweep resumes where it stopped, or prints its results if it is done.
 
 import json
 import os
+import sys
 import time
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from cmarr_jax import cli
+from cmarr_jax import cli, report
 from cmarr_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -30,12 +31,21 @@ def main() -> None:
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
 
+    saved = os.path.join(workdir, "config.json")
+    content = json.loads(config.to_json_best_effort())
+    if os.path.exists(saved):
+        _refuse_other_config(saved, content)
+        if report.is_complete(workdir):
+            print(f"{workdir}: complete already; these are its results", file=sys.stderr)
+            print(report.table(report.read_summary(workdir)))
+            return
+
     # Imported here so that --help and a mistake in a flag answer at once.
     import jax
     import numpy as np
     from ml_collections import FrozenConfigDict
 
-    from cmarr_jax import report, train_step, training
+    from cmarr_jax import train_step, training
     from cmarr_jax.checkpoints import Checkpoints
     from cmarr_jax.data import pipeline, protocol
     from cmarr_jax.progress import Progress
@@ -51,6 +61,7 @@ def main() -> None:
         raise UserError("--config.data.pack: missing; name the folder of a feature pack")
     if config.system not in SYSTEMS:
         raise UserError(f"--config.system={config.system}: wanted one of {', '.join(SYSTEMS)}")
+    progress.start(config.data.pack or config.data.data_dir)
     corpus = pipeline.load(
         pack=config.data.pack,
         data_dir=config.data.data_dir,
@@ -92,10 +103,6 @@ def main() -> None:
         os.makedirs(workdir, exist_ok=True)
     except OSError as e:
         raise UserError(f"--workdir={workdir}: cannot be made ({e.strerror})") from None
-    saved = os.path.join(workdir, "config.json")
-    content = json.loads(config.to_json_best_effort())
-    if os.path.exists(saved):
-        _refuse_other_config(saved, content)
     report.write_json(saved, content)
     identity = {
         "corpus": corpus.name,

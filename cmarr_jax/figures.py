@@ -53,16 +53,13 @@ def conditions(
                 place, heights, 0.36, yerr=spread, color=colour, label=label,
                 error_kw={"linewidth": 0.7},
             )  # fmt: skip
-        axes.axhline(majority, color="black", linewidth=0.7, linestyle="--")
-        axes.annotate(
-            "majority class (WAR)", (len(rows) - 0.4, majority), fontsize=6,
-            ha="right", va="bottom",
-        )  # fmt: skip
+        axes.axhline(majority, color="black", linewidth=0.7, linestyle="--", label="majority (WAR)")
         axes.set_xticks(range(len(rows)), labels)
-        axes.set_xlabel(f"available modalities ({rows[0]['runs']} runs, bars: one std)")
+        axes.set_xlabel(f"available modalities ({rows[0]['runs']} runs; lines: one std)")
         axes.set_ylabel("per cent")
         axes.set_ylim(0, 100)
-        axes.legend(frameon=False, ncols=2, loc="upper left")
+        axes.set_title(f"{rows[0]['system']} on {rows[0]['corpus']}", fontsize=8)
+        axes.legend(frameon=False, ncols=3, loc="upper left")
         try:
             os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
             figure.savefig(file)

@@ -14,6 +14,10 @@ class Progress:
         self._interactive = sys.stderr.isatty()
         self._bar = None
 
+    def start(self, pack: str) -> None:
+        """Says what is being read; preparing a pack for the first time takes a while."""
+        self._say(f"reading {pack} ...")
+
     def reading(self, done: int, total: int) -> None:
         """Shows how many utterances were read."""
         if not self._interactive:

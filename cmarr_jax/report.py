@@ -161,6 +161,13 @@ def read_summary(workdir: str) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
+def is_complete(workdir: str) -> bool:
+    """Whether `workdir` holds a finished sweep."""
+    return os.path.exists(os.path.join(workdir, "status.json")) and bool(
+        read_status(workdir).get("complete")
+    )
+
+
 def read_status(workdir: str) -> dict[str, Any]:
     """WORKDIR/status.json.
 

@@ -37,6 +37,7 @@ class Run(NamedTuple):
 
 class TrainState(NamedTuple):
     params: jax.Array  # [P] float32, see Vector
+    average: jax.Array  # [P], running mean of params: what is validated and tested
     opt_state: Any
     step: jax.Array  # scalar int32
 
@@ -145,6 +146,7 @@ def make_train_epoch(
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array, jax.Array], jax.Array],
     masking: Masking,
+    averaging: float = 0.0,
     batch_axis: str | None = None,
 ) -> Callable:
     """Builds the epoch of one run: one scan, no Python between the steps.
@@ -155,6 +157,8 @@ def make_train_epoch(
       optimizer: of `make_optimizer`.
       rate: (step, total_steps) -> learning rate.
       masking: the simulated missing patterns.
+      averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), less
+        in the first steps; 0 = the mean is the latest.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Returns:
@@ -179,8 +183,10 @@ def make_train_epoch(
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             lr = rate(state.step, run.total_steps)
             params = state.params - lr * updates
+            decay = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
+            average = params + decay * (state.average - params)
             terms = terms | {"loss": total, "gradient_norm": jnp.sqrt(jnp.sum(gradients**2))}
-            return TrainState(params, opt_state, state.step + 1), terms
+            return TrainState(params, average, opt_state, state.step + 1), terms
 
         def step_or_skip(state, rows):
             terms = jax.eval_shape(step, state, rows)[1]

@@ -186,7 +186,7 @@ def train(
         vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay
     )
     opt_state = jax.vmap(optimizer.init)(params)
-    state = train_step.TrainState(params, opt_state, np.zeros(num_runs, np.int32))
+    state = train_step.TrainState(params, params, opt_state, np.zeros(num_runs, np.int32))
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
     first = checkpoints.latest_epoch("last") or 0
     if first:
@@ -199,7 +199,7 @@ def train(
     )
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
-        train_step.make_train_epoch(system, vector, optimizer, rate, masking, layout.batch_axis),
+        train_step.make_train_epoch(system, vector, optimizer, rate, masking, c.averaging, layout.batch_axis),
         donate=(0,),
     )
     keep_better = jax.jit(
@@ -216,9 +216,9 @@ def train(
         seconds = time.monotonic() - start
         _check_finite(terms, run_ids, epoch)
 
-        val_uar = scorer.pooled_uar(state.params, validation)
+        val_uar = scorer.pooled_uar(state.average, validation)
         improved = val_uar > best.val_uar
-        best_params = keep_better(best_params, state.params, layout.deal(improved))
+        best_params = keep_better(best_params, state.average, layout.deal(improved))
         best = best._replace(
             epoch=np.where(improved, epoch, best.epoch).astype(np.int32),
             val_uar=np.maximum(val_uar, best.val_uar),
