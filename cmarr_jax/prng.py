@@ -39,6 +39,7 @@ def _fold_in(words, data):
 
 def _split(words, shape):
     count = int(np.prod(shape))
+    words = words ^ np.uint32(0x27D4EB2F)  # else child i would be the key that fold_in(i) gives
     children = jax.vmap(lambda i: _fold_in(words, i))(jnp.arange(count, dtype=jnp.uint32))
     return children.reshape(*shape, 2)
 

@@ -38,6 +38,7 @@ class Layout(NamedTuple):
         """Puts leaves `[R, ...]` on the devices as `[devices, runs, ...]`."""
 
         def place(leaf):
+            leaf = np.asarray(leaf)
             if self.cuts_batch:
                 return np.broadcast_to(leaf, (len(self.devices), *leaf.shape))
             per_device = -(-self.num_runs // len(self.devices))

@@ -151,7 +151,8 @@ def train(
       run_ids: the R runs.
       conditions: that validation and test are scored under.
       masking: the missing patterns of training.
-      config: of `configs/`; its parts `train`, `normalise`, `layout`, `checkpoint_seconds`.
+      config: of `configs/`; its parts `train`, `data.normalise`, `layout` and
+        `checkpoint_seconds`.
       checkpoints: where `last` and `best` are kept.
       report: called after each epoch.
 
@@ -199,7 +200,9 @@ def train(
     )
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
-        train_step.make_train_epoch(system, vector, optimizer, rate, masking, c.averaging, layout.batch_axis),
+        train_step.make_train_epoch(
+            system, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
+        ),
         donate=(0,),
     )
     keep_better = jax.jit(
