@@ -122,7 +122,8 @@ def _pooled(c: ConfigDict) -> None:
     """One vector a modality, for packs of pooled features: a shallower, wider and strongly
     regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals)."""
     c.data.length = 1
-    c.train.epochs, c.train.weight_decay, c.train.balance_classes = 20, 1.0, True
+    c.train.epochs, c.train.weight_decay, c.train.balance_classes = 30, 1.0, True
+    c.train.learning_rate, c.train.schedule, c.train.averaging = 7e-4, "constant", 0.99
     m = c.model
     m.width, m.input_dropout, m.conv_kernel = 256, 0.3, 1
     m.umc.mlp_ratio = 2
