@@ -19,8 +19,8 @@ import tqdm
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from cmarr_jax.data import pack  # noqa: E402
-from cmarr_jax.errors import UserError  # noqa: E402
+from cmarr_jax.data import pack
+from cmarr_jax.errors import UserError
 
 _BATCH = 64
 
