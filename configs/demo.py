@@ -3,8 +3,8 @@
     make demo
 
 About two and a half minutes on two CPU cores, compile included; about 64 WAR / 63 UAR averaged
-over the missing conditions. The corpus is made up (cmarr_jax/data/demo.py): the numbers show that the software works, not
-how well emotion is recognised.
+over the missing conditions. The corpus is made up (cmarr_jax/data/demo.py): the numbers show
+that the software works, not how well emotion is recognised.
 """
 
 from ml_collections import ConfigDict
