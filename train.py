@@ -91,8 +91,23 @@ def main() -> None:
         patterns, np.array(probabilities, np.float32), config.masking.per_sample
     )
     run_ids = training.make_run_ids(
-        folds, seed=config.seed, num_seeds=config.num_seeds, fold=config.fold
+        folds,
+        seed=config.seed,
+        num_seeds=config.num_seeds,
+        fold=config.fold,
+        batch_size=config.train.batch_size,
     )
+
+    def make_system(batch_axis):
+        model = FrozenConfigDict(config.model)
+        return SYSTEMS[config.system](model, corpus.modalities, len(corpus.class_names), batch_axis)
+
+    make_system(None)  # a mistake in the config shows before anything is written
+    if config.train.schedule not in train_step.SCHEDULES:
+        raise UserError(
+            f"--config.train.schedule={config.train.schedule}: wanted one of "
+            f"{', '.join(train_step.SCHEDULES)}"
+        )
 
     # On CPU a core a run is faster than all cores on one run; elsewhere this does nothing.
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count(), len(run_ids)))
@@ -121,10 +136,6 @@ def main() -> None:
     }
 
     # ------------------------------------------------------------------- train, then test
-
-    def make_system(batch_axis):
-        model = FrozenConfigDict(config.model)
-        return SYSTEMS[config.system](model, corpus.modalities, len(corpus.class_names), batch_axis)
 
     progress.sweep(identity, corpus, run_ids, config.train.epochs, status["device"])
     with Checkpoints(workdir) as checkpoints, report.Scalars(workdir, run_ids) as scalars:

@@ -129,6 +129,9 @@ def make_optimizer(
     )
 
 
+SCHEDULES = ("constant", "cosine")
+
+
 def learning_rate(
     step: jax.Array, total_steps: jax.Array, *, peak: float, warmup: float, schedule: str
 ) -> jax.Array:

@@ -39,17 +39,25 @@ class Best(NamedTuple):
     val_uar: np.ndarray  # [R] float32
 
 
-def make_run_ids(folds: Sequence[Fold], *, seed: int, num_seeds: int, fold: int) -> list[RunId]:
+def make_run_ids(
+    folds: Sequence[Fold], *, seed: int, num_seeds: int, fold: int, batch_size: int
+) -> list[RunId]:
     """Folds x seeds; `fold` = 0 takes all folds, else the one of that number.
 
     Raises:
-      UserError: no such fold or no seed.
+      UserError: no such fold, no seed, or a training part smaller than a batch.
     """
     chosen = [f for f in folds if fold in (0, f.number)]
     if not chosen:
         raise UserError(f"--config.fold={fold}: wanted 1 to {len(folds)}, or 0 for all")
     if num_seeds < 1:
         raise UserError(f"--config.num_seeds={num_seeds}: wanted at least 1")
+    smallest = min(chosen, key=lambda f: len(f.train))
+    if not 1 <= batch_size <= len(smallest.train):
+        raise UserError(
+            f"--config.train.batch_size={batch_size}: wanted 1 to {len(smallest.train)}, the "
+            f"training utterances of fold {smallest.number}"
+        )
     return [RunId(f, s) for s in range(seed, seed + num_seeds) for f in chosen]
 
 
@@ -65,11 +73,6 @@ def make_runs(
     """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part."""
     runs = []
     for fold, seed in run_ids:
-        if len(fold.train) < batch_size:
-            raise UserError(
-                f"--config.train.batch_size={batch_size}: fold {fold.number} has "
-                f"{len(fold.train)} training utterances; make it smaller"
-            )
         mean, scale = {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]

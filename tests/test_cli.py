@@ -73,6 +73,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, message):
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["train.batch_size=10000", "train.schedule=linear", "model.fusion.num_heads=7", "fold=9"],
+)
+def test_a_wrong_field_leaves_nothing_behind(tmp_path, tiny_pack, wrong):
+    flags = [*SMALL, f"--config.data.pack={tiny_pack.path}", f"--workdir={tmp_path / 'out'}"]
+    result = run("train.py", *flags, f"--config.{wrong}")
+    assert result.returncode == 2 and "error: " in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """A finished sweep of two folds by the real command, and its output."""

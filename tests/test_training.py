@@ -143,8 +143,16 @@ def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
     np.testing.assert_allclose(runs.class_weights[1], len(fold.train) / (3 * counts), rtol=1e-6)
 
 
-@pytest.mark.parametrize("fold, num_seeds, match", [(9, 1, "fold=9"), (0, 0, "num_seeds=0")])
-def test_impossible_runs_are_named(whole_sweep, fold, num_seeds, match):
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"fold": 9}, "fold=9"),
+        ({"num_seeds": 0}, "num_seeds=0"),
+        ({"batch_size": 99}, "batch_size=99"),
+    ],
+)
+def test_impossible_runs_are_named(whole_sweep, wrong, match):
     _, (run_ids, _, _) = whole_sweep
+    right = {"seed": 0, "num_seeds": 1, "fold": 0, "batch_size": 8}
     with pytest.raises(UserError, match=match):
-        training.make_run_ids([r.fold for r in run_ids], seed=0, num_seeds=num_seeds, fold=fold)
+        training.make_run_ids([r.fold for r in run_ids], **(right | wrong))
