@@ -179,8 +179,7 @@ def _describe(protocol, folds) -> str:
 
 
 def _refuse_other_config(file: str, config: dict) -> None:
-    with open(file, encoding="utf-8") as f:
-        before = dict(cli.leaves(json.load(f)))
+    before = dict(cli.leaves(report.read_json(file)))
     for field, value in cli.leaves(config):
         if before.get(field) != value and field != "checkpoint_seconds":
             raise UserError(

@@ -38,8 +38,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
         print(main_module.__doc__)
         print(flags.FLAGS.main_module_help())
         sys.exit(0)
-    file, _, variant = _config_argument(argv).partition(":")
-    if file and not os.path.isfile(file):
+    given = _config_argument(argv)
+    file, _, variant = (given or "").partition(":")
+    if given is not None and not os.path.isfile(file):
         _fail(f"--config={file}: no such file; the configs are in configs/")
     try:
         return flags.FLAGS(list(argv))
@@ -54,13 +55,13 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _fail(str(e).splitlines()[0])
 
 
-def _config_argument(argv: Sequence[str]) -> str:
+def _config_argument(argv: Sequence[str]) -> str | None:
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if argument.lstrip("-").startswith("config="):
             return argument.split("=", 1)[1]
         if argument in ("-config", "--config"):
             return following
-    return ""
+    return None
 
 
 def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:

@@ -176,8 +176,7 @@ def read_status(workdir: str) -> dict[str, Any]:
     """
     file = os.path.join(workdir, "status.json")
     try:
-        with open(file, encoding="utf-8") as f:
-            return json.load(f)
+        return read_json(file)
     except FileNotFoundError:
         raise UserError(
             f"{file}: missing, so --workdir={workdir} holds no sweep of train.py"
@@ -188,6 +187,19 @@ def read_confusion(workdir: str) -> dict[str, np.ndarray]:
     """Arrays of WORKDIR/confusion.npz: confusion, folds, seeds, conditions, classes."""
     with np.load(os.path.join(workdir, "confusion.npz"), allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """Reads a JSON file of the work directory.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with open(file, encoding="utf-8") as f:
+        try:
+            return json.load(f)
+        except ValueError as e:
+            raise UserError(f"{file}: damaged, not JSON ({e}); name a new --workdir") from None
 
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ MISTAKES = [
     (["train.py"], "--config: missing"),
     (["train.py", "--config=configs/demo.py"], "--workdir: missing"),
     (["train.py", "--config=configs/nowhere.py"], "no such file"),
+    (["train.py", "--config="], "--config=: no such file"),
     (["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper"),
     (["train.py", *SMALL, "--config.train.epoch=3"], "did you mean --config.train.epochs?"),
     (["train.py", *SMALL, "--config.train.epochs=many"], "train.epochs"),
@@ -171,6 +172,12 @@ def test_evaluate_prints_the_table_and_draws_it(sweep):
     assert figure.stat().st_size > 10_000
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
+
+
+def test_a_damaged_status_is_named(tmp_path):
+    (tmp_path / "status.json").write_text("[1")
+    result = run("evaluate.py", f"--workdir={tmp_path}")
+    assert result.returncode == 2 and "status.json: damaged" in result.stderr
 
 
 def test_evaluate_says_that_a_sweep_is_not_complete(tmp_path):
