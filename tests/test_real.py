@@ -22,7 +22,8 @@ def test_three_real_modalities_with_an_official_split(tmp_path):
     assert len(fold.test) == 752 and len(fold.train) + len(fold.val) == 1447
     videos = corpus.columns["group"]
     assert not set(videos[fold.train]) & set(videos[fold.val])
-    assert [c.name for c in protocol.make_conditions(corpus.modalities)][-1] == "svt"
+    conditions = protocol.make_conditions(corpus.modalities)
+    assert [c.name for c in conditions] == ["t", "s", "v", "vt", "sv", "st", "svt"]
     _, _, scored = tiny.train(
         corpus,
         tiny.Memory(),
@@ -30,9 +31,13 @@ def test_three_real_modalities_with_an_official_split(tmp_path):
         scheme="split",
         **{"train.epochs": 4, "train.batch_size": 32, "data.length": 1},
     )
-    accuracy = [np.mean(p.argmax(-1) == corpus.labels[fold.test]) for p in scored[0].posteriors]
+    accuracy = {
+        c.name: np.mean(p.argmax(-1) == corpus.labels[fold.test])
+        for c, p in zip(conditions, scored[0].posteriors, strict=True)
+    }
     majority = np.bincount(corpus.labels[fold.test]).max() / 752
-    assert accuracy[-1] > majority - 0.02  # it reads the data; four epochs prove no more
+    # Only text carries the polarity: over six seeds these scored 0.745 to 0.769.
+    assert accuracy["t"] > majority + 0.06 and accuracy["st"] > majority + 0.06
 
 
 def test_iemocap_converts_with_its_known_counts(tmp_path):
