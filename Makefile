@@ -12,7 +12,7 @@ demo: .venv/installed
 	@$(RUN) train.py --config configs/demo.py --workdir results/demo
 
 test: .venv/installed
-	$(RUN) -m pytest -q tests
+	$(RUN) -m pytest -q -n 2 --dist loadfile tests
 
 lint: .venv/installed
 	.venv/bin/ruff check .

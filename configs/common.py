@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     c.data.pack = ""  # folder of the feature pack
     c.data.data_dir = ""  # prepared TFDS datasets, may be gs://...; "" = PACK/tfds
     c.data.loader = "tfds"  # or "numpy": no TensorFlow needed
-    c.data.align = "pool"  # or "none" for packs whose modalities are aligned already (#17)
+    c.data.align = "pool"  # "interp", or "none" for packs that are aligned already (#17)
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
     c.data.normalise = True  # per fold, by the training part's mean and deviation
 
@@ -81,8 +81,9 @@ def get_config() -> ConfigDict:
     m.flow.num_couplings = 8  # (#10); DiCMoR: 32
     m.flow.hidden = 256  # 2 D (#10); DiCMoR: 64
     m.flow.scale = "tanh"  # "sigmoid" as DiCMoR (#11)
-    m.flow.alternate = True  # False as DiCMoR's code: half the features pass unchanged (#10)
+    m.flow.permute = "swap"  # "none" as DiCMoR's code: half the features pass; "glow" (#10)
     m.flow.nll_weight = 0.0  # Eq. 14 has no likelihood; DiCMoR: 0.1 (#12)
+    m.flow.prior = "unit"  # "class" as DiCMoR: a Gaussian a class, learned by the likelihood (#12)
     m.flow.detach_inverse = False  # True as DiCMoR, only sensible with nll_weight > 0 (#13)
     m.rec = ConfigDict()
     m.rec.weight = 10.0  # lambda
@@ -151,6 +152,10 @@ VARIANTS = {
     "no_attention": _set(fusion__variant="concat"),
     "point": _set(udcl__on="point"),
     "paper_nll": _set(flow__nll_weight=0.1),
+    "flow_glow": _set(flow__permute="glow"),
+    "flow_dicmor": _set(
+        flow__num_couplings=32, flow__hidden=64, flow__scale="sigmoid", flow__permute="none"
+    ),
 }
 
 

@@ -45,16 +45,17 @@ def load(
       data_dir: place of prepared TFDS datasets, see `tfds_builder.prepare`.
       loader: "tfds" (tf.data over the prepared dataset) or "numpy" (straight from the pack,
         for machines without TensorFlow). The same numbers.
-      align: "pool" (every modality to `length` positions; 1 = one vector an utterance) or
-        "none" (modalities already share a length per utterance; padded to `length`).
+      align: "pool" or "interp" (every modality averaged or interpolated to `length` positions;
+        1 = one vector an utterance), or "none" (modalities already share a length per
+        utterance; padded to `length`).
       length: T.
       progress: called with (utterances read, N).
 
     Raises:
       UserError: the pack is invalid, or does not fit `align` and `length`.
     """
-    if align not in ("pool", "none"):
-        raise UserError(f"--config.data.align={align}: wanted pool or none")
+    if align not in (*pooling.KINDS, "none"):
+        raise UserError(f"--config.data.align={align}: wanted pool, interp or none")
     if length < 1:
         raise UserError(f"--config.data.length={length}: wanted at least 1")
     if loader == "numpy":
@@ -74,10 +75,10 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpu
     for i in range(num):
         for m in pack.modalities:
             sequence = pack.sequence(m, i)
-            if align == "pool":
-                features[m][i] = pooling.pool(sequence, length)
-            else:
+            if align == "none":
                 features[m][i, : len(sequence)] = sequence
+            else:
+                features[m][i] = pooling.fix_length(sequence, length, align)
         progress(i + 1, num)
     return Corpus(
         pack.name,
@@ -149,17 +150,12 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
 
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
 
-    def pool(sequence):
-        rows = tf.shape(sequence)[0]
-        position = tf.range(length)
-        first = position * rows // length
-        last = -(-(position + 1) * rows // length)
-        frame = tf.range(rows)
-        inside = (frame >= first[:, None]) & (frame < last[:, None])
-        weights = (
-            tf.cast(inside, tf.float32) / tf.cast(tf.maximum(last - first, 1), tf.float32)[:, None]
-        )
-        return tf.cast(weights @ tf.cast(sequence, tf.float32), sequence.dtype)
+    def fix_length(sequence):
+        rows = tf.cast(tf.shape(sequence)[0], tf.float64)
+        positions = tf.range(length, dtype=tf.float64)
+        weights = pooling.weights(positions, tf.range(rows), rows, align, xp=tf)
+        fixed = tf.cast(weights, tf.float32) @ tf.cast(sequence, tf.float32)
+        return tf.cast(fixed, sequence.dtype)
 
     def to_fixed_length(example):
         fixed = dict(example)
@@ -167,11 +163,11 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
             if name.startswith("modality_"):
                 rows = tf.shape(sequence)[0]
                 fixed["length_" + name.removeprefix("modality_")] = rows
-                if align == "pool":
-                    fixed[name] = pool(sequence)
-                else:
+                if align == "none":
                     kept = sequence[:length]
                     fixed[name] = tf.pad(kept, [[0, length - tf.shape(kept)[0]], [0, 0]])
+                else:
+                    fixed[name] = fix_length(sequence)
                 fixed[name].set_shape((length, sequence.shape[-1]))
         return fixed
 
@@ -188,7 +184,7 @@ def _time_mask(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`[N, M]` row counts -> time mask `[N, T]` and presence `[N, M]`."""
     present = lengths > 0
-    if align == "pool":
+    if align != "none":
         return np.ones((len(lengths), length), bool), present
     longest = lengths.max(axis=1)
     ragged = (present & (lengths != longest[:, None])).any(axis=1)

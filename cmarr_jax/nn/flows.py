@@ -4,6 +4,9 @@ import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+PERMUTATIONS = ("swap", "none", "glow")
 
 
 class RealNVP(nn.Module):
@@ -24,28 +27,38 @@ class RealNVP(nn.Module):
       hidden: width of the nets.
       scale: "tanh": s(h) = exp(2 tanh(h / 2)), which starts at the identity; "sigmoid":
         b' = (b + t) * sigmoid(h + 2), as DiCMoR and Glow code it.
-      alternate: False: the halves stay, as DiCMoR codes it, and the first one passes through
-        the whole flow untouched.
+      permute: what follows a coupling. "swap": the halves change places. "none", as DiCMoR
+        codes it: the first half passes through the whole flow untouched. "glow": they change
+        places and each position then meets Glow's activation norm and invertible 1 x 1
+        convolution (Kingma and Dhariwal, 2018), W = L U by its factors. Both start at the
+        identity, not from the first batch: the flow's inputs stem from a layer norm.
     """
 
     features: int
     num_couplings: int
     hidden: int
     scale: str = "tanh"
-    alternate: bool = True
+    permute: str = "swap"
 
     def setup(self):
         half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
         kernel = nn.initializers.lecun_normal(batch_axis=0)
         zeros = nn.initializers.zeros
-        self.weights = {
-            "kernel_0": self.param("kernel_0", kernel, (layers, half, hidden)),
-            "bias_0": self.param("bias_0", zeros, (layers, hidden)),
-            "kernel_1": self.param("kernel_1", kernel, (layers, hidden, hidden)),
-            "bias_1": self.param("bias_1", zeros, (layers, hidden)),
-            "kernel_2": self.param("kernel_2", zeros, (layers, hidden, self.features)),
-            "bias_2": self.param("bias_2", zeros, (layers, self.features)),
+        shapes = {
+            "kernel_0": (kernel, (layers, half, hidden)),
+            "bias_0": (zeros, (layers, hidden)),
+            "kernel_1": (kernel, (layers, hidden, hidden)),
+            "bias_1": (zeros, (layers, hidden)),
+            "kernel_2": (zeros, (layers, hidden, self.features)),
+            "bias_2": (zeros, (layers, self.features)),
         }
+        if self.permute == "glow":
+            shapes |= {
+                "shift": (zeros, (layers, self.features)),
+                "log_scale": (zeros, (layers, self.features)),
+                "factors": (zeros, (layers, self.features, self.features)),
+            }
+        self.weights = {name: self.param(name, *spec) for name, spec in shapes.items()}
 
     def forward_and_log_det(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., D]` -> latent `[..., D]` and log |det dz/dx| `[...]`."""
@@ -53,8 +66,12 @@ class RealNVP(nn.Module):
         def layer(carry, weights):
             x, log_det = carry
             x, more = self._coupling(weights).forward_and_log_det(x)
-            if self.alternate:
+            if self.permute != "none":
                 x = jnp.roll(x, self.features // 2, axis=-1)
+            if self.permute == "glow":
+                lower, upper, log_scale = _triangles(weights)
+                x = (x + weights["shift"].reshape((1,) * (x.ndim - 1) + (-1,))) @ (lower @ upper).T
+                more = more + jnp.sum(log_scale)
             return (x, log_det + more), None
 
         start = (x, jnp.zeros(x.shape[:-1], jnp.float32))
@@ -64,7 +81,13 @@ class RealNVP(nn.Module):
         """`[..., D]` -> `[..., D]`, the inverse of `forward_and_log_det`."""
 
         def layer(z, weights):
-            if self.alternate:
+            if self.permute == "glow":
+                lower, upper, _ = _triangles(weights)
+                columns = z.reshape(-1, self.features).T
+                columns = solve_triangular(lower, columns, lower=True, unit_diagonal=True)
+                z = solve_triangular(upper, columns).T.reshape(z.shape)
+                z = z - weights["shift"].reshape((1,) * (z.ndim - 1) + (-1,))
+            if self.permute != "none":
                 z = jnp.roll(z, self.features // 2, axis=-1)
             return self._coupling(weights).inverse(z), None
 
@@ -87,3 +110,14 @@ class RealNVP(nn.Module):
             )
 
         return distrax.SplitCoupling(self.features // 2, 1, net, affine)
+
+
+def _triangles(weights: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Unit lower L `[D, D]`, upper U `[D, D]` and log |diag U| `[D]`; L U = I at zero.
+
+    U holds the activation norm's scale, which a 1 x 1 convolution right after it absorbs.
+    """
+    width = weights["factors"].shape[-1]
+    lower = jnp.tril(weights["factors"], -1) + jnp.eye(width)
+    upper = jnp.triu(weights["factors"], 1) + jnp.diag(jnp.exp(weights["log_scale"]))
+    return lower, upper, weights["log_scale"]

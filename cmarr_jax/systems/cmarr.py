@@ -21,7 +21,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dropout import Dropout
-from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
 from cmarr_jax.systems.system import Batch, Prediction, System
@@ -85,7 +85,7 @@ class CMARR(nn.Module):
         self.pooling = stacked(GaussianPooling)(c.umc.pool)
         self.conv = stacked(Conv1D)(width, c.conv_kernel)
         self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
-            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.alternate
+            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.permute
         )
         self.reconstruct = stacked(ReconstructionHead)(
             c.rec.num_blocks, c.rec.expansion, c.rec.reduction, c.rec.kernel
@@ -93,6 +93,11 @@ class CMARR(nn.Module):
         self.log_temperature = self.param(
             "log_temperature", lambda key: jnp.log(jnp.float32(c.udcl.temperature))
         )
+        if c.flow.prior == "class":
+            shape, zeros = (self.num_classes, width), nn.initializers.zeros
+            self.prior = Gaussian(
+                *(self.param(f"prior_{n}", zeros, shape) for n in Gaussian._fields)
+            )
         dropout = self._dropout(c.fusion.dropout)
         if c.fusion.variant == "attention":
             self.pairs = _fusion_pairs(c.fusion.pairs, self.modalities)
@@ -172,6 +177,10 @@ class CMARR(nn.Module):
 
     def temperature(self) -> jax.Array:
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
+
+    def class_prior(self, labels: jax.Array) -> Gaussian:
+        """`[B]` -> `[1, B, 1, D]`: the latent's Gaussian, one a class for all modalities."""
+        return Gaussian(*(p[labels][None, :, None, :] for p in self.prior))
 
 
 def _fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -260,7 +269,10 @@ def make(
             + config.rec.weight * terms["rec"]
         )
         if config.flow.nll_weight:
-            nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks)
+            prior = ()
+            if config.flow.prior == "class":
+                prior = network.apply(params, batch.labels, method="class_prior")
+            nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks, *prior)
             terms["nll"] = losses.weighted_mean(gather(nll, 1), present)
             total = total + config.flow.nll_weight * terms["nll"]
         if config.umc.entropy_weight:
@@ -288,6 +300,8 @@ _CHOICES = {
     "udcl.reduce": ("mean", "sum"),
     "flow.input": ("mu", "sample", "raw"),
     "flow.scale": ("tanh", "sigmoid"),
+    "flow.permute": PERMUTATIONS,
+    "flow.prior": ("unit", "class"),
     "rec.reduce": ("mean", "sum"),
     "spcl.on": ("fusion_inputs", "recovered", "mu"),
     "fusion.variant": ("attention", "concat"),

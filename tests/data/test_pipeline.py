@@ -20,13 +20,39 @@ def assert_equal(ours, theirs, tolerance=1e-6):
         np.testing.assert_allclose(ours.features[m], theirs.features[m], atol=tolerance)
 
 
+@pytest.mark.parametrize("align", ["pool", "interp"])
 @pytest.mark.parametrize("length", [1, 5])
-def test_tf_data_and_numpy_give_the_same_arrays(tiny_pack, tmp_path, length):
-    data_dir = str(tmp_path)
-    tfds = pipeline.load(pack=tiny_pack.path, data_dir=data_dir, length=length)
-    assert_equal(tfds, pipeline.load(pack=tiny_pack.path, loader="numpy", length=length))
-    alone = pipeline.load(pack="", data_dir=data_dir, length=length)  # as from a bucket
-    assert_equal(alone, tfds)
+def test_tf_data_and_numpy_give_the_same_arrays(tiny_pack, tmp_path, align, length):
+    fields = {"pack": tiny_pack.path, "align": align, "length": length}
+    assert_equal(
+        pipeline.load(data_dir=str(tmp_path), **fields), pipeline.load(loader="numpy", **fields)
+    )
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A bucket at hand: TensorFlow's in-memory file system, made known to etils as gs:// is."""
+    from etils.epath import gpath, register
+
+    monkeypatch.setattr(gpath, "_URI_PREFIXES", (*gpath._URI_PREFIXES, "ram://"))
+    monkeypatch.setattr(gpath, "_URI_SCHEMES", gpath._URI_SCHEMES | {"ram"})
+    monkeypatch.setitem(gpath._URI_MAP_ROOT, "ram://", "/ram/")
+    monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "ram", gpath.backend_lib.tf_backend)
+    monkeypatch.setitem(register._URI_PREFIXES_TO_CLS, "ram://", gpath.PosixGPath)
+    return "ram://bucket/prepared"
+
+
+def test_a_prepared_dataset_is_read_from_a_bucket_without_its_pack(tiny_pack, tmp_path, bucket):
+    import tensorflow as tf
+
+    local = pipeline.load(pack=tiny_pack.path, data_dir=str(tmp_path / "tfds"), length=5)
+    for file in (tmp_path / "tfds").rglob("*.*"):
+        if file.is_file():
+            to = f"{bucket}/{file.relative_to(tmp_path / 'tfds')}"
+            tf.io.gfile.makedirs(os.path.dirname(to))
+            tf.io.gfile.copy(str(file), to)
+    shutil.rmtree(tmp_path / "tfds")
+    assert_equal(pipeline.load(pack="", data_dir=bucket, length=5), local)
 
 
 def test_pooling_presence_and_zeros(tiny_pack):
@@ -36,7 +62,7 @@ def test_pooling_presence_and_zeros(tiny_pack):
         for i in range(len(corpus.labels)):
             sequence = tiny_pack.sequence(modality, i)
             assert corpus.present[i, m] == (len(sequence) > 0)
-            want = pooling.pool(np.asarray(sequence), 4)
+            want = pooling.fix_length(np.asarray(sequence), 4)
             np.testing.assert_array_equal(corpus.features[modality][i], want)
     assert not corpus.present.all()
 

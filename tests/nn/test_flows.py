@@ -3,13 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 
-VARIANTS = [("tanh", True), ("sigmoid", True), ("sigmoid", False)]
+VARIANTS = [("tanh", "swap"), ("sigmoid", "swap"), ("sigmoid", "none"), ("tanh", "glow")]
 
 
-def make(scale, alternate, features=8, layers=4, seed=0):
-    flow = RealNVP(features, layers, 16, scale, alternate)
+def make(scale, permute, features=8, layers=4, seed=0):
+    flow = RealNVP(features, layers, 16, scale, permute)
     params = flow.init(jax.random.key(seed), jnp.zeros((1, features)), method="forward_and_log_det")
     noise = np.random.default_rng(seed)
     params = jax.tree.map(
@@ -18,9 +18,9 @@ def make(scale, alternate, features=8, layers=4, seed=0):
     return flow, params
 
 
-@pytest.mark.parametrize("scale, alternate", VARIANTS)
-def test_round_trip(rng, scale, alternate):
-    flow, params = make(scale, alternate)
+@pytest.mark.parametrize("scale, permute", VARIANTS)
+def test_round_trip(rng, scale, permute):
+    flow, params = make(scale, permute)
     x = jnp.float32(rng.normal(size=(5, 7, 8)))
     z, _ = flow.apply(params, x, method="forward_and_log_det")
     assert np.abs(z - x).max() > 0.1
@@ -28,9 +28,9 @@ def test_round_trip(rng, scale, alternate):
     assert np.abs(back - x).max() < 1e-4
 
 
-@pytest.mark.parametrize("scale, alternate", VARIANTS)
-def test_log_det_equals_the_jacobians(rng, scale, alternate):
-    flow, params = make(scale, alternate)
+@pytest.mark.parametrize("scale, permute", VARIANTS)
+def test_log_det_equals_the_jacobians(rng, scale, permute):
+    flow, params = make(scale, permute)
 
     def forward(x):
         return flow.apply(params, x[None], method="forward_and_log_det")[0][0]
@@ -42,7 +42,7 @@ def test_log_det_equals_the_jacobians(rng, scale, alternate):
 
 
 def test_equals_a_hand_written_chain(rng):
-    flow, params = make("tanh", True)
+    flow, params = make("tanh", "swap")
     w = jax.tree.map(np.asarray, params["params"])
     x = rng.normal(size=(6, 8))
     want, log_det = x, np.zeros(6)
@@ -59,8 +59,9 @@ def test_equals_a_hand_written_chain(rng):
     np.testing.assert_allclose(ours_log_det, log_det, atol=1e-5)
 
 
-def test_starts_at_the_identity(rng):
-    flow = RealNVP(8, 4, 16)
+@pytest.mark.parametrize("permute", PERMUTATIONS)
+def test_starts_at_the_identity(rng, permute):
+    flow = RealNVP(8, 4, 16, permute=permute)
     x = jnp.float32(rng.normal(size=(3, 8)))
     params = flow.init(jax.random.key(0), x, method="forward_and_log_det")
     z, log_det = flow.apply(params, x, method="forward_and_log_det")
@@ -70,7 +71,7 @@ def test_starts_at_the_identity(rng):
 
 def test_dicmors_variant_passes_the_first_half_and_starts_at_its_scale(rng):
     """32 couplings without permutation scale the other half by sigmoid(2)^32 = 0.0172."""
-    flow = RealNVP(8, 32, 64, "sigmoid", False)
+    flow = RealNVP(8, 32, 64, "sigmoid", "none")
     x = jnp.float32(rng.normal(size=(3, 8)))
     params = flow.init(jax.random.key(0), x, method="forward_and_log_det")
     z, _ = flow.apply(params, x, method="forward_and_log_det")
@@ -78,8 +79,24 @@ def test_dicmors_variant_passes_the_first_half_and_starts_at_its_scale(rng):
     np.testing.assert_allclose(z[:, 4:] / x[:, 4:], 0.0172, atol=1e-4)
 
 
+def test_glows_step_is_its_two_factors_and_its_shift(rng):
+    """One layer whose coupling is still the identity: z = W (swapped x + shift), W = L U."""
+    flow = RealNVP(4, 1, 8, permute="glow")
+    x = rng.normal(size=(3, 4)).astype(np.float32)
+    params = flow.init(jax.random.key(0), x, method="forward_and_log_det")
+    shift, log_scale, factors = (rng.normal(size=s) for s in ((1, 4), (1, 4), (1, 4, 4)))
+    w = dict(params["params"], shift=shift, log_scale=log_scale, factors=factors)
+    params = {"params": jax.tree.map(jnp.float32, w)}
+    lower = np.tril(factors[0], -1) + np.eye(4)
+    upper = np.triu(factors[0], 1) + np.diag(np.exp(log_scale[0]))
+    z, log_det = flow.apply(params, x, method="forward_and_log_det")
+    swapped = np.concatenate([x[:, 2:], x[:, :2]], axis=1)
+    np.testing.assert_allclose(z, (swapped + shift) @ (lower @ upper).T, rtol=1e-4)
+    np.testing.assert_allclose(log_det, np.full(3, log_scale.sum()), rtol=1e-5)
+
+
 def test_gradients_are_finite_and_jit_changes_nothing(rng):
-    flow, params = make("tanh", True)
+    flow, params = make("tanh", "swap")
     x = jnp.float32(rng.normal(size=(5, 8)))
 
     def nll(params):
