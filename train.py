@@ -4,8 +4,10 @@
 
 Every field of the config can be set from here: --config.fold=3, --config.num_seeds=3,
 --config.model.udcl.weight=0.5, ...; configs/common.py explains each. An argument after the
-config file picks variants: --config configs/iemocap.py:no_udcl. Started again with the same
-flags, a sweep resumes where it stopped, or prints its results if it is done.
+config file picks a system and variants: --config configs/iemocap.py:mmin or :no_udcl. The
+arguments table2, table3 and fig4 stand for many: they are trained one after the other, each in
+a folder of its own below DIR. Started again with the same flags, a sweep resumes where it
+stopped, or prints its results if it is done.
 """
 
 import json
@@ -14,7 +16,7 @@ import sys
 import time
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax import cli, report
 from cmarr_jax.errors import UserError
@@ -24,20 +26,34 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if 
 
 
 def main() -> None:
-    start = time.monotonic()
     config, workdir = _CONFIG.value, _WORKDIR.value
     if config is None:
         raise UserError("--config: missing; name a file of configs/, such as configs/iemocap.py")
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
+    if not config.members:
+        train(config, workdir, os.path.join(workdir, "teachers"))
+        print(report.table(report.read_summary(workdir)))
+        return
+    members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
+    for number, (name, member) in enumerate(members.items(), start=1):
+        print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
+        train(member, os.path.join(workdir, name), os.path.join(workdir, "teachers"))
+        done = [os.path.join(workdir, m) for m in list(members)[:number]]
+        report.gather(workdir, done, missing=len(members) - number)
+    print(report.table(report.read_summary(workdir)))
 
+
+def train(config: ConfigDict, workdir: str, teachers: str) -> None:
+    """Trains and tests one system; leaves everything in `workdir`, and in the folder `teachers`
+    the earlier stages' models."""
+    start = time.monotonic()
     saved = os.path.join(workdir, "config.json")
     content = json.loads(config.to_json_best_effort())
     if os.path.exists(saved):
         _refuse_other_config(saved, content)
         if report.is_complete(workdir):
             print(f"{workdir}: complete already; these are its results", file=sys.stderr)
-            print(report.table(report.read_summary(workdir)))
             return
 
     # Imported here so that --help and a mistake in a flag answer at once.
@@ -46,7 +62,7 @@ def main() -> None:
     from ml_collections import FrozenConfigDict
 
     from cmarr_jax import train_step, training
-    from cmarr_jax.checkpoints import Checkpoints
+    from cmarr_jax.checkpoints import Checkpoints, Teachers
     from cmarr_jax.data import pipeline, protocol
     from cmarr_jax.progress import Progress
     from cmarr_jax.systems import SYSTEMS
@@ -80,6 +96,9 @@ def main() -> None:
         select_on_test=config.protocol.select_on_test,
     )
     conditions = protocol.make_conditions(corpus.modalities)
+    curves = protocol.make_curves(
+        corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
+    )
     patterns = protocol.make_patterns(conditions, config.masking.patterns)
     probabilities = config.masking.probabilities or (1 / len(patterns),) * len(patterns)
     if len(probabilities) != len(patterns) or abs(sum(probabilities) - 1) > 1e-6:
@@ -90,24 +109,27 @@ def main() -> None:
     masking = train_step.Masking(
         patterns, np.array(probabilities, np.float32), config.masking.per_sample
     )
-    run_ids = training.make_run_ids(
-        folds,
-        seed=config.seed,
-        num_seeds=config.num_seeds,
-        fold=config.fold,
-        batch_size=config.train.batch_size,
-    )
 
     def make_system(batch_axis):
         model = FrozenConfigDict(config.model)
         return SYSTEMS[config.system](model, corpus.modalities, len(corpus.class_names), batch_axis)
 
-    make_system(None)  # a mistake in the config shows before anything is written
-    if config.train.schedule not in train_step.SCHEDULES:
-        raise UserError(
-            f"--config.train.schedule={config.train.schedule}: wanted one of "
-            f"{', '.join(train_step.SCHEDULES)}"
-        )
+    stages = make_system(None).stages  # a mistake in the config shows before anything is written
+    for name in ("train", "pretrain"):
+        if config[name].schedule not in train_step.SCHEDULES:
+            raise UserError(
+                f"--config.{name}.schedule={config[name].schedule}: wanted one of "
+                f"{', '.join(train_step.SCHEDULES)}"
+            )
+    run_ids = training.make_run_ids(
+        folds,
+        seed=config.seed,
+        num_seeds=config.num_seeds,
+        fold=config.fold,
+        batch_sizes={
+            name: config[name].batch_size for name in ("train", "pretrain")[: len(stages)]
+        },
+    )
 
     # On CPU a core a run is faster than all cores on one run; elsewhere this does nothing.
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count(), len(run_ids)))
@@ -137,13 +159,13 @@ def main() -> None:
 
     # ------------------------------------------------------------------- train, then test
 
-    progress.sweep(identity, corpus, run_ids, config.train.epochs, status["device"])
+    progress.sweep(identity, corpus, run_ids, stages, status["device"])
     with Checkpoints(workdir) as checkpoints, report.Scalars(workdir, run_ids) as scalars:
 
         def after_epoch(epoch: training.Epoch) -> None:
             progress.epoch(epoch)
             scalars.write(epoch)
-            status["epochs_done"] = epoch.number
+            status["epochs_done"] = 0 if epoch.stage else epoch.number
             report.write_json(os.path.join(workdir, "status.json"), status)
 
         best, scorer = training.train(
@@ -154,22 +176,23 @@ def main() -> None:
             masking=masking,
             config=config,
             checkpoints=checkpoints,
+            teachers=Teachers(teachers, corpus),
             report=after_epoch,
         )
-    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids])
+    test = [fold.test for fold, _ in run_ids]
     report.write_results(
         workdir,
         identity=identity,
         corpus=corpus,
         conditions=conditions,
+        curves=curves,
         run_ids=run_ids,
-        scored=scored,
+        scored=scorer.score_best(best.params, test, conditions, curves),
     )
     status |= {"complete": True, "epochs_done": config.train.epochs}
     status["seconds"] = round(time.monotonic() - start, 1)
     report.write_json(os.path.join(workdir, "status.json"), status)
     progress.done(workdir, status["seconds"])
-    print(report.table(report.read_summary(workdir)))
 
 
 def _describe(protocol, folds) -> str:

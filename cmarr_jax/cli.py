@@ -6,9 +6,11 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax.errors import UserError
 
@@ -66,10 +68,7 @@ def _config_argument(argv: Sequence[str]) -> str | None:
 
 def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
     """Names the override at fault and the closest field that exists."""
-    spec = importlib.util.spec_from_file_location("config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    known = [field for field, _ in leaves(module.get_config(variant or None).to_dict())]
+    known = [field for field, _ in leaves(_load(file).get_config(variant or None).to_dict())]
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
         if argument.lstrip("-").startswith(("config.", "noconfig.")) and field not in known:
@@ -78,6 +77,26 @@ def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
             hint = f"did you mean --config.{near[0]}?" if near else "see configs/common.py"
             return f"--config.{field}: no such field; {hint}"
     return f"--config={file}: it names a field that does not exist"
+
+
+def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
+    """The config that `holder`'s file gives for another argument, under the same overrides.
+
+    An override of a field that this config lacks, another system's, is left out.
+    """
+    flag = flags.FLAGS[holder.name]
+    config = _load(config_flags.get_config_filename(flag).partition(":")[0]).get_config(argument)
+    known = {field for field, _ in leaves(config.to_dict())}
+    overrides = config_flags.get_override_values(flag)
+    config.update_from_flattened_dict({k: v for k, v in overrides.items() if k in known})
+    return config
+
+
+def _load(file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

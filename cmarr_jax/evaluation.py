@@ -8,7 +8,7 @@ import numpy as np
 from cmarr_jax import metrics, sweep, train_step
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
-from cmarr_jax.systems.system import System
+from cmarr_jax.systems.system import Stage
 
 
 class Scored(NamedTuple):
@@ -37,29 +37,44 @@ class Scorer:
 
     def __init__(
         self,
-        system: System,
+        stage: Stage,
         vector: train_step.Vector,
         layout: sweep.Layout,
         runs: train_step.Run,
         arrays: train_step.Arrays,
         corpus: Corpus,
-        conditions: Sequence[Condition],
         batch_size: int,
     ):
         self._layout, self._runs, self._arrays = layout, runs, arrays
         self._corpus, self._batch_size = corpus, batch_size
-        self._available = np.array([c.available for c in conditions])
-        self._predict = layout.compile(train_step.make_predict(system, vector, self._available))
+        self._predict = {
+            noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
+            for noisy in (False, True)
+        }
 
-    def score(self, params: Any, rows: Sequence[np.ndarray]) -> list[Scored]:
-        """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout."""
+    def score(
+        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+    ) -> list[Scored]:
+        """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout.
+
+        All conditions share one pass, and must share their noise.
+        """
+        (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
+        assert not others
+        num, num_modalities = self._corpus.present.shape
+        available = np.stack(
+            [np.broadcast_to(c.available, (num, num_modalities)) for c in conditions]
+        )
+        probe = train_step.Probe(available, np.float32(gaussian), np.float32(impulse))
+        shared = (self._arrays, self._layout.share(probe))
+        predict = self._predict[bool(gaussian or impulse)]
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
         padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
         parts = []
         for start in range(0, width, self._batch_size):
             batch = self._layout.deal_rows(padded[:, start : start + self._batch_size])
-            posteriors, errors = self._predict(params, self._runs, batch, self._arrays)
+            posteriors, errors = predict(params, self._runs, batch, shared)
             parts.append(
                 (
                     self._layout.collect_rows(posteriors, axis=2),
@@ -73,17 +88,33 @@ class Scorer:
                 r,
                 posteriors[k, :, : len(r)],
                 errors[k, :, : len(r)],
-                (self._available[:, None, :] & present[r][None]).any(axis=-1),
+                (available[:, r] & present[r][None]).any(axis=-1),
             )
             for k, r in enumerate(rows)
         ]
 
-    def pooled_uar(self, params: Any, rows: Sequence[np.ndarray]) -> np.ndarray:
+    def pooled_uar(
+        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+    ) -> np.ndarray:
         """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled."""
-        scored = self.score(params, rows)
+        scored = self.score(params, rows, conditions)
         pooled = [s.confusion(self._corpus.labels).sum(axis=0) for s in scored]
         return np.array([metrics.scores(c).uar for c in pooled], np.float32)
 
-    def score_best(self, params: Any, rows: Sequence[np.ndarray]) -> list[Scored]:
-        """Like `score` for `params` on the host, leaves `[R, ...]`."""
-        return self.score(self._layout.deal(params), rows)
+    def score_best(
+        self,
+        params: np.ndarray,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        curves: Sequence[Condition] = (),
+    ) -> list[Scored]:
+        """Like `score` for `params` `[R, P]` on the host, under `conditions`, then `curves`."""
+        params = self._layout.deal(params)
+        noiseless = [c for c in curves if not (c.gaussian or c.impulse)]
+        passes = [conditions] + ([noiseless] if noiseless else [])
+        passes += [[c] for c in curves if c.gaussian or c.impulse]
+        parts = zip(*(self.score(params, rows, p) for p in passes), strict=True)
+        return [
+            Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
+            for run in parts
+        ]

@@ -10,6 +10,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from cmarr_jax import report
 from cmarr_jax.errors import UserError
 
 _STYLE = {
@@ -37,8 +38,9 @@ def conditions(
     """
     if not file.endswith((".pdf", ".png")):
         raise UserError(f"--figure={file}: wanted a file name that ends in .pdf or .png")
-    *missing, full = [r for r in summary if r["condition"] not in ("avg", "full")]
-    rows = missing + [r for r in summary if r["condition"] == "avg"] + [full]
+    of = {r["condition"]: r for r in summary}
+    *missing, full = report.plain_conditions(summary)
+    rows = [of[name] for name in (*missing, *(["avg"] if missing else []), full)]
     names = [r["condition"] for r in rows]
     labels = [n if n == "avg" else "{" + ",".join(n) + "}" for n in names]
     support = confusion["confusion"][:, -1].sum(axis=-1)  # [R, C]

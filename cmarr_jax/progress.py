@@ -28,16 +28,16 @@ class Progress:
         if done == total:
             self._close()
 
-    def sweep(self, identity: dict, corpus: Any, run_ids: Any, epochs: int, device: str) -> None:
+    def sweep(self, identity: dict, corpus: Any, run_ids: Any, stages: Any, device: str) -> None:
         """Says what will be trained, before it is."""
         folds = len({fold.number for fold, _ in run_ids})
         self._say(
             f"{identity['system']} ({identity['variant']}) on {identity['corpus']}: "
             f"{len(corpus.labels)} utterances, {', '.join(corpus.modalities)}; "
-            f"{folds} folds x {len(run_ids) // folds} seeds, {epochs} epochs on {device}"
+            f"{folds} folds x {len(run_ids) // folds} seeds on {device}"
+            + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
         self._say("compiling ...")
-        self._epochs = epochs
 
     def epoch(self, epoch: Any) -> None:
         """Shows one finished epoch, `training.Epoch`."""
@@ -45,16 +45,19 @@ class Progress:
         facts = {"loss": f"{np.mean(epoch.terms['loss']):.3f}", "best val UAR %": best}
         if np.isfinite(epoch.utterances_per_second):
             facts["utt/s"] = f"{epoch.utterances_per_second:.0f}"
+        name = epoch.stage.replace("_", " ") + "epoch"
         if not self._interactive:
             text = ", ".join(f"{k} {v}" for k, v in facts.items())
-            self._say(f"epoch {epoch.number}/{self._epochs}: {text}")
+            self._say(f"{name} {epoch.number}/{epoch.total}: {text}")
             return
         if self._bar is None:
             self._bar = tqdm.tqdm(
-                total=self._epochs, initial=epoch.number - 1, unit="epoch", leave=False
+                total=epoch.total, initial=epoch.number - 1, desc=name, unit="epoch", leave=False
             )
         self._bar.set_postfix(facts, refresh=False)
         self._bar.update(1)
+        if epoch.number == epoch.total:
+            self._close()
 
     def done(self, workdir: str, seconds: float) -> None:
         """Says where the results lie."""

@@ -29,6 +29,7 @@ def write_results(
     identity: Mapping[str, str],
     corpus: Any,
     conditions: Sequence[Any],
+    curves: Sequence[Any],
     run_ids: Sequence[Any],
     scored: Sequence[Any],
 ) -> None:
@@ -39,15 +40,16 @@ def write_results(
       identity: corpus, system, variant and protocol, as they stand in every row.
       corpus: `data.pipeline.Corpus`.
       conditions: the K conditions; the last is "full".
+      curves: further conditions, of missing rates and noise.
       run_ids: the R runs.
-      scored: `evaluation.Scored` of each run's test part.
+      scored: `evaluation.Scored` of each run's test part under `conditions`, then `curves`.
     """
     results, predictions, confusions = [], [], []
     for (fold, seed), run in zip(run_ids, scored, strict=True):
         confusion = run.confusion(corpus.labels)
-        confusions.append(confusion)
+        confusions.append(confusion[: len(conditions)])
         predicted = run.posteriors.argmax(axis=-1)
-        for k, condition in enumerate(conditions):
+        for k, condition in enumerate([*conditions, *curves]):
             ok = run.predictable[k]
             errors = run.rec_errors[k][ok]
             errors = errors[np.isfinite(errors)]
@@ -102,8 +104,8 @@ class Scalars:
 
     def write(self, epoch: Any) -> None:
         """Writes one `training.Epoch`."""
-        series = {f"train/{name}": values for name, values in epoch.terms.items()}
-        series["val/uar"] = epoch.val_uar
+        series = {f"{epoch.stage}train/{name}": v for name, v in epoch.terms.items()}
+        series[f"{epoch.stage}val/uar"] = epoch.val_uar
         for name, values in series.items():
             for writer, value in zip(self._writers, values, strict=True):
                 writer.add_scalar(name, float(value), epoch.number)
@@ -114,7 +116,8 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     conditions, taken within each run) and "full".
 
     Args:
-      results: rows of results.csv; per run the conditions in order, the last of them full.
+      results: rows of results.csv; per run the conditions in order, the last of them full, then
+        those of curves ("missing=0.3"), which "avg" leaves out.
 
     Returns:
       Rows with mean and sample standard deviation over the runs; empty where undefined.
@@ -122,13 +125,15 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     summary = []
     for key in dict.fromkeys(tuple(row[k] for k in _KEY) for row in results):
         rows = [row for row in results if tuple(row[k] for k in _KEY) == key]
-        conditions = list(dict.fromkeys(row["condition"] for row in rows))
+        everything = list(dict.fromkeys(row["condition"] for row in rows))
+        conditions = plain_conditions(rows)
         runs = list(dict.fromkeys((row["fold"], row["seed"]) for row in rows))
         cell = {(row["fold"], row["seed"], row["condition"]): row for row in rows}
         groups = [(c, [c]) for c in conditions]
         if len(conditions) > 1:
             groups.append(("avg", conditions[:-1]))
         groups.append(("full", conditions[-1:]))
+        groups += [(c, [c]) for c in everything if "=" in c]
         for name, members in groups:
             line = dict(zip(_KEY, key, strict=True)) | {"condition": name, "runs": len(runs)}
             for score in _SCORES:
@@ -144,20 +149,53 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
+def plain_conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the conditions of the paper, full last: neither means nor curves."""
+    names = dict.fromkeys(row["condition"] for row in rows)
+    return [name for name in names if name not in ("avg", "full") and "=" not in name]
+
+
+def gather(workdir: str, members: Sequence[str], missing: int) -> None:
+    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing."""
+    results = []
+    for member in members:
+        with open(os.path.join(member, "results.csv"), newline="", encoding="utf-8") as f:
+            results += csv.DictReader(f)
+    _write_csv(os.path.join(workdir, "results.csv"), results)
+    _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
+    seconds = sum(read_status(member)["seconds"] for member in members)
+    status = {"complete": not missing, "sweeps_done": len(members), "seconds": round(seconds, 1)}
+    write_json(os.path.join(workdir, "status.json"), status | {"sweeps": len(members) + missing})
+
+
+def read_results(workdir: str) -> list[dict[str, str]]:
+    """Rows of WORKDIR/results.csv.
+
+    Raises:
+      UserError: the sweep is not finished, or there is none.
+    """
+    return _read_csv(workdir, "results.csv")
+
+
 def read_summary(workdir: str) -> list[dict[str, str]]:
     """Rows of WORKDIR/summary.csv.
 
     Raises:
       UserError: the sweep is not finished, or there is none.
     """
+    return _read_csv(workdir, "summary.csv")
+
+
+def _read_csv(workdir: str, name: str) -> list[dict[str, str]]:
     status = read_status(workdir)
     if not status.get("complete"):
-        done = f"{status.get('epochs_done', 0)} of {status.get('epochs', '?')} epochs"
+        unit = "sweeps" if "sweeps" in status else "epochs"
+        done = f"{status.get(f'{unit}_done', 0)} of {status.get(unit, '?')} {unit}"
         raise UserError(
             f"{workdir}: the sweep is not complete ({done}); "
             "run train.py with the same flags to resume"
         )
-    with open(os.path.join(workdir, "summary.csv"), newline="", encoding="utf-8") as f:
+    with open(os.path.join(workdir, name), newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f))
 
 
@@ -217,8 +255,9 @@ def table(summary: Sequence[Mapping[str, str]]) -> str:
         lines.append(
             f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}"
         )
-        *missing, full = [r["condition"] for r in rows if r["condition"] not in ("avg", "full")]
+        *missing, full = plain_conditions(rows)
         names = {c: "{" + ",".join(c) + "}" for c in missing}
+        names |= {r["condition"]: r["condition"] for r in rows if "=" in r["condition"]}
         names |= {"avg": "avg", "full": "full {" + ",".join(full) + "}"}
         for row in rows:
             if row["condition"] in names:

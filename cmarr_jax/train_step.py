@@ -1,10 +1,12 @@
 """One run's training epoch and its predictions, as pure functions; knows no system by name.
 
+A system is trained stage by stage; everything here is about one stage.
+
 A run is one fold with one seed. Everything random in a run follows from the run's key and the
 step, so a run's result does not depend on which others run beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 import optax
 
 from cmarr_jax import prng
-from cmarr_jax.systems.system import Batch, System
+from cmarr_jax.systems.system import Batch, Stage
 
 
 class Arrays(NamedTuple):
@@ -32,7 +34,8 @@ class Run(NamedTuple):
     mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
     scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
     class_weights: jax.Array  # [C]
-    total_steps: jax.Array  # scalar int32: steps of the whole training
+    total_steps: jax.Array  # scalar int32: steps of the stage's whole training
+    before: jax.Array  # [P'] float32, the parameters chosen in the stage before; [0] in the first
 
 
 class TrainState(NamedTuple):
@@ -52,14 +55,21 @@ class Vector(NamedTuple):
     ravel: Callable[[Any], jax.Array]  # tree -> [P]
     unravel: Callable[[jax.Array], Any]  # [P] -> tree
     decayed: np.ndarray  # [P] float32, 1 where weight decay acts: on kernels
+    trained: np.ndarray  # [P] float32, 0 where the stage's parameters are frozen
 
     @classmethod
-    def of(cls, shapes: Any) -> "Vector":
-        """For the parameters' shapes, as `jax.eval_shape` gives them."""
+    def of(cls, shapes: Any, frozen: Sequence[str] = ()) -> "Vector":
+        """For the parameters' shapes, as `jax.eval_shape` gives them.
+
+        Args:
+          shapes: of a linen module's variables, {"params": {name: ...}}.
+          frozen: names of the top-level parameters that are not trained.
+        """
         leaves, structure = jax.tree.flatten(shapes)
         ends = np.cumsum([leaf.size for leaf in leaves])
-        paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
-        kernel = [float("kernel" in str(path[-1].key)) for path, _ in paths]
+        paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+        kernel = [float("kernel" in str(path[-1].key)) for path in paths]
+        trained = [float(path[1].key not in frozen) for path in paths]
 
         def ravel(tree):
             return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
@@ -70,7 +80,8 @@ class Vector(NamedTuple):
             return structure.unflatten(parts)
 
         sizes = [leaf.size for leaf in leaves]
-        return cls(ravel, unravel, np.repeat(np.float32(kernel), sizes))
+        decayed, trained = (np.repeat(np.float32(x), sizes) for x in (kernel, trained))
+        return cls(ravel, unravel, decayed, trained)
 
 
 class Masking(NamedTuple):
@@ -117,35 +128,43 @@ def draw_available(
 
 
 def make_optimizer(
-    vector: Vector, *, clip_norm: float, weight_decay: float
+    vector: Vector, *, clip_norm: float, weight_decay: float, beta1: float = 0.9
 ) -> optax.GradientTransformation:
     """AdamW less its learning rate, on parameters as one vector; clip_norm = 0 does not clip."""
+    decay, trained = weight_decay * vector.decayed * vector.trained, vector.trained
     return optax.chain(
+        optax.stateless(lambda gradients, _: gradients * trained)
+        if not trained.all()
+        else optax.identity(),
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.scale_by_adam(),
-        optax.stateless(
-            lambda updates, params: updates + weight_decay * jnp.asarray(vector.decayed) * params
-        ),
+        optax.scale_by_adam(b1=beta1),
+        optax.stateless(lambda updates, params: updates + jnp.asarray(decay) * params),
     )
 
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "linear")
 
 
 def learning_rate(
     step: jax.Array, total_steps: jax.Array, *, peak: float, warmup: float, schedule: str
 ) -> jax.Array:
-    """Linear warm-up over the share `warmup` of the steps, then "constant" or "cosine" to 0."""
+    """Linear warm-up over the share `warmup` of the steps, then `schedule`.
+
+    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as MMIN.
+    """
     progress = step / total_steps
     rate = peak * jnp.minimum(1, (progress + 1 / total_steps) / max(warmup, 1e-9))
     if schedule == "cosine":
         rate = rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+    if schedule == "linear":
+        rate = rate * jnp.clip(2 - 2 * progress, 0, 1)
     return rate
 
 
 def make_train_epoch(
-    system: System,
+    stage: Stage,
     vector: Vector,
+    before: Vector | None,
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array, jax.Array], jax.Array],
     masking: Masking,
@@ -155,8 +174,9 @@ def make_train_epoch(
     """Builds the epoch of one run: one scan, no Python between the steps.
 
     Args:
-      system: what is trained.
+      stage: what is trained.
       vector: the layout of its parameters.
+      before: the layout of the parameters of the stage before, if there is one.
       optimizer: of `make_optimizer`.
       rate: (step, total_steps) -> learning rate.
       masking: the simulated missing patterns.
@@ -171,14 +191,17 @@ def make_train_epoch(
 
     def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
         key = prng.key(run.key)
+        params_before = before.unravel(run.before) if before else None
 
         @jax.jit  # so that finding the terms' shapes below does not trace it twice
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
             batch = take_batch(arrays, run, rows)
-            available = draw_available(mask_key, masking, batch.present, batch_axis)
-            (total, terms), gradients = jax.value_and_grad(system.loss, has_aux=True)(
-                vector.unravel(state.params), batch, available, loss_key
+            available = batch.present
+            if not stage.complete:
+                available = draw_available(mask_key, masking, batch.present, batch_axis)
+            (total, terms), gradients = jax.value_and_grad(stage.loss, has_aux=True)(
+                vector.unravel(state.params), params_before, batch, available, loss_key
             )
             gradients = vector.ravel(gradients)
             if batch_axis:
@@ -203,28 +226,62 @@ def make_train_epoch(
     return train_epoch
 
 
-def make_predict(system: System, vector: Vector, conditions: jax.Array) -> Callable:
-    """Builds the scoring of one run's model on B utterances under all conditions.
+class Probe(NamedTuple):
+    """What models are scored under: availabilities, and noise on what is available."""
+
+    available: jax.Array  # [K, N, M] bool, of every utterance of the corpus
+    gaussian: jax.Array  # scalar in [0, 1], share of the variance that is noise
+    impulse: jax.Array  # scalar in [0, 1], the same of impulse noise
+
+
+def add_noise(batch: Batch, rows: jax.Array, probe: Probe) -> Batch:
+    """NMER's corruption of normalised features: sqrt(1 - a) x + sqrt(a) noise at level a.
+
+    Gaussian noise is standard normal; impulse noise is +1 or -1 at three values in ten, else 0
+    (Lee et al.'s code). An utterance's noise hangs on its row alone, so that scores repeat.
+    """
+    noisy = {}
+    for k, (modality, x) in enumerate(batch.features.items()):
+
+        def draw(row, k=k, shape=x.shape[1:]):
+            key = jax.random.fold_in(jax.random.fold_in(prng.key(jnp.zeros(2, jnp.uint32)), k), row)
+            normal, uniform = jax.random.split(key)
+            normal = jax.random.normal(normal, shape)
+            return normal, jnp.sign(normal) * (jax.random.uniform(uniform, shape) > 0.7)
+
+        normal, impulse = jax.vmap(draw)(rows)
+        for level, noise in ((probe.gaussian, normal), (probe.impulse, impulse)):
+            x = jnp.sqrt(1 - level) * x + jnp.sqrt(level) * noise
+        noisy[modality] = x
+    return batch._replace(features=noisy)
+
+
+def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
+    """Builds the scoring of one run's model on B utterances under all of a probe's conditions.
 
     Args:
-      system: what predicts.
+      stage: what predicts.
       vector: the layout of its parameters.
-      conditions: `[K, M]` bool.
+      noisy: whether the probe adds noise.
 
     Returns:
-      (params, run, rows `[B]`, arrays) -> (posteriors `[K, B, C]`, rec_errors `[K, B]`), the
-      latter the squared error of what was recovered over the squared length of what was
-      missing, NaN where nothing was. What does not depend on the condition is computed once.
+      (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, rec_errors
+      `[K, B]`), the latter the squared error of what was recovered over the squared length of
+      what was missing, NaN where nothing was. What does not depend on the condition is computed
+      once.
     """
 
-    def predict(params: jax.Array, run: Run, rows: jax.Array, arrays: Arrays):
+    def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
+        arrays, probe = shared
         params = vector.unravel(params)
         batch = take_batch(arrays, run, rows)
-        encoded = system.encode(params, batch)
+        if noisy:
+            batch = add_noise(batch, rows, probe)
+        encoded = stage.encode(params, batch)
 
-        def under(condition):
-            available = condition[None, :] & batch.present
-            prediction = system.predict(params, encoded, batch.mask, available)
+        def under(available):
+            available = available & batch.present
+            prediction = stage.predict(params, encoded, batch.mask, available)
             posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
             if prediction.recovered is None:
                 return posteriors, jnp.full(rows.shape, jnp.nan)
@@ -235,6 +292,6 @@ def make_predict(system: System, vector: Vector, conditions: jax.Array) -> Calla
             )
             return posteriors, error / jnp.sum(jnp.square(prediction.target) * weights, (0, 2, 3))
 
-        return jax.lax.map(under, jnp.asarray(conditions))
+        return jax.lax.map(under, probe.available[:, rows])
 
     return predict

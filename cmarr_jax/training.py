@@ -1,7 +1,10 @@
-"""The loop: trains all runs of a sweep, chooses each run's epoch on its validation part."""
+"""The loop: trains all runs of a sweep, chooses each run's epoch on its validation part.
+
+A system of several stages (a teacher, then its student) goes through the loop once a stage.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax import evaluation, prng, sweep, train_step
-from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
-from cmarr_jax.systems.system import Batch, System
+from cmarr_jax.systems.system import Batch, Stage, System
 
 
 class RunId(NamedTuple):
@@ -24,7 +27,9 @@ class RunId(NamedTuple):
 class Epoch(NamedTuple):
     """What the loop reports after each epoch; arrays are `[R]`."""
 
+    stage: str  # "NAME_" of an earlier stage, "" of the last
     number: int  # counted from 1
+    total: int  # epochs of the stage
     terms: dict[str, np.ndarray]  # mean training losses
     val_uar: np.ndarray  # pooled over the conditions
     best_uar: np.ndarray
@@ -40,9 +45,16 @@ class Best(NamedTuple):
 
 
 def make_run_ids(
-    folds: Sequence[Fold], *, seed: int, num_seeds: int, fold: int, batch_size: int
+    folds: Sequence[Fold],
+    *,
+    seed: int,
+    num_seeds: int,
+    fold: int,
+    batch_sizes: Mapping[str, int],
 ) -> list[RunId]:
     """Folds x seeds; `fold` = 0 takes all folds, else the one of that number.
+
+    `batch_sizes` holds the batch size of each part of the config that trains.
 
     Raises:
       UserError: no such fold, no seed, or a training part smaller than a batch.
@@ -53,11 +65,12 @@ def make_run_ids(
     if num_seeds < 1:
         raise UserError(f"--config.num_seeds={num_seeds}: wanted at least 1")
     smallest = min(chosen, key=lambda f: len(f.train))
-    if not 1 <= batch_size <= len(smallest.train):
-        raise UserError(
-            f"--config.train.batch_size={batch_size}: wanted 1 to {len(smallest.train)}, the "
-            f"training utterances of fold {smallest.number}"
-        )
+    for part, batch_size in batch_sizes.items():
+        if not 1 <= batch_size <= len(smallest.train):
+            raise UserError(
+                f"--config.{part}.batch_size={batch_size}: wanted 1 to {len(smallest.train)}, the "
+                f"training utterances of fold {smallest.number}"
+            )
     return [RunId(f, s) for s in range(seed, seed + num_seeds) for f in chosen]
 
 
@@ -69,10 +82,14 @@ def make_runs(
     epochs: int,
     normalise: bool,
     balance_classes: bool,
+    before: np.ndarray | None = None,
 ) -> train_step.Run:
-    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part."""
+    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
+
+    `before` `[R, P']` holds the parameters that were chosen in the stage before.
+    """
     runs = []
-    for fold, seed in run_ids:
+    for r, (fold, seed) in enumerate(run_ids):
         mean, scale = {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]
@@ -97,6 +114,7 @@ def make_runs(
                 scale=scale,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
+                before=np.zeros(0, np.float32) if before is None else before[r],
             )
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
@@ -117,22 +135,35 @@ def epoch_order(run_ids: Sequence[RunId], epoch: int, batch_size: int) -> np.nda
     return order
 
 
+def make_vectors(system: System, arrays: train_step.Arrays) -> list[train_step.Vector]:
+    """The layout of each stage's parameters."""
+    vectors, shapes = [], None
+    for stage in system.stages:
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), _example(arrays), shapes)
+        vectors.append(train_step.Vector.of(shapes, stage.frozen))
+    return vectors
+
+
 def init_params(
-    system: System, runs: train_step.Run, arrays: train_step.Arrays
-) -> tuple[train_step.Vector, jax.Array]:
-    """The layout of the system's parameters and fresh ones for each run, `[R, P]`.
+    stage: Stage,
+    vector: train_step.Vector,
+    before: train_step.Vector | None,
+    runs: train_step.Run,
+    arrays: train_step.Arrays,
+) -> jax.Array:
+    """Fresh parameters of each run, `[R, P]`; they depend on its key and stage before only."""
 
-    Each run's parameters depend on its own key only.
-    """
+    def init(run):
+        key, params_before = run
+        tree = before.unravel(params_before) if before else None
+        return vector.ravel(stage.init(prng.key(key), _example(arrays), tree))
+
+    return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, runs.before)
+
+
+def _example(arrays: train_step.Arrays) -> Batch:
     features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()}
-    batch = Batch(features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2))
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    vector = train_step.Vector.of(shapes)
-
-    def init(key):
-        return vector.ravel(system.init(prng.key(key), batch))
-
-    return vector, jax.jit(lambda keys: jax.lax.map(init, keys))(runs.key)
+    return Batch(features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2))
 
 
 def train(
@@ -144,19 +175,22 @@ def train(
     masking: train_step.Masking,
     config: Any,
     checkpoints: Checkpoints,
+    teachers: Teachers,
     report: Callable[[Epoch], None],
 ) -> tuple[Best, evaluation.Scorer]:
-    """Trains every run for `config.train.epochs` epochs, going on from a checkpoint if any.
+    """Trains every run, stage by stage, going on from a checkpoint if there is one.
 
     Args:
       make_system: batch axis or None -> the system.
       corpus: all utterances.
       run_ids: the R runs.
-      conditions: that validation and test are scored under.
+      conditions: that validation chooses the last stage's epoch under; the last one is complete
+        data, which an earlier stage's epoch is chosen under.
       masking: the missing patterns of training.
-      config: of `configs/`; its parts `train`, `data.normalise`, `layout` and
-        `checkpoint_seconds`.
+      config: of `configs/`; its parts `train` (the last stage's), `pretrain` (the earlier
+        ones'), `data`, `layout` and `checkpoint_seconds`.
       checkpoints: where `last` and `best` are kept.
+      teachers: where the models of earlier stages are kept.
       report: called after each epoch.
 
     Returns:
@@ -166,9 +200,61 @@ def train(
     Raises:
       UserError: a loss is not finite; names the fold, the seed and the epoch.
     """
-    c = config.train
-    layout = sweep.make_layout(len(run_ids), (c.batch_size, c.eval_batch_size), config.layout)
-    system = make_system(layout.batch_axis)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    earlier = make_system(None).stages[:-1]
+    vectors = make_vectors(make_system(None), arrays)
+    shared = dict(
+        make_system=make_system, vectors=vectors, corpus=corpus, arrays=arrays, masking=masking,
+        config=config, checkpoints=checkpoints, report=report,
+    )  # fmt: skip
+    before = None
+    for k, stage in enumerate(earlier):
+        files = [teachers.file(config, stage, run_id) for run_id in run_ids]
+        new = [r for r, file in enumerate(files) if not teachers.has(file)]
+        if new:
+            best, _ = _train_stage(
+                k,
+                settings=config.pretrain,
+                run_ids=[run_ids[r] for r in new],
+                conditions=conditions[-1:],
+                before=None if before is None else before[new],
+                **shared,
+            )
+            for r, params in zip(new, best.params, strict=True):
+                teachers.save(files[r], params)
+        before = np.stack([teachers.load(file, len(vectors[k].trained)) for file in files])
+    return _train_stage(
+        len(earlier),
+        settings=config.train,
+        run_ids=run_ids,
+        conditions=conditions,
+        before=before,
+        **shared,
+    )
+
+
+def _train_stage(
+    number: int,
+    *,
+    settings: Any,
+    run_ids: Sequence[RunId],
+    conditions: Sequence[Condition],
+    before: np.ndarray | None,
+    make_system: Callable[[str | None], System],
+    vectors: Sequence[train_step.Vector],
+    corpus: Corpus,
+    arrays: train_step.Arrays,
+    masking: train_step.Masking,
+    config: Any,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+) -> tuple[Best, evaluation.Scorer]:
+    """Trains stage `number` for `settings.epochs` epochs; `before` is `[R, P']`."""
+    c, num_runs = settings, len(run_ids)
+    layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
+    stage = make_system(layout.batch_axis).stages[number]
+    vector, vector_before = vectors[number], vectors[number - 1] if number else None
+    prefix = f"{stage.name}_" if number < len(vectors) - 1 else ""
 
     def rate(step, total_steps):
         return train_step.learning_rate(
@@ -182,29 +268,26 @@ def train(
         epochs=c.epochs,
         normalise=config.data.normalise,
         balance_classes=c.balance_classes,
+        before=before,
     )
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
-    num_runs = len(run_ids)
-    vector, params = init_params(system, runs, arrays)
+    params = init_params(stage, vector, vector_before, runs, arrays)
     optimizer = train_step.make_optimizer(
-        vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay
+        vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
     )
     opt_state = jax.vmap(optimizer.init)(params)
     state = train_step.TrainState(params, params, opt_state, np.zeros(num_runs, np.int32))
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
-    first = checkpoints.latest_epoch("last") or 0
+    first = checkpoints.latest_epoch(prefix + "last") or 0
     if first:
-        state, best = checkpoints.restore("last", (state, best))
+        state, best = checkpoints.restore(prefix + "last", (state, best))
 
     arrays = layout.share(arrays)
     runs = layout.deal(runs)
-    scorer = evaluation.Scorer(
-        system, vector, layout, runs, arrays, corpus, conditions, c.eval_batch_size
-    )
+    scorer = evaluation.Scorer(stage, vector, layout, runs, arrays, corpus, c.eval_batch_size)
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
         train_step.make_train_epoch(
-            system, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
+            stage, vector, vector_before, optimizer, rate, masking, c.averaging, layout.batch_axis
         ),
         donate=(0,),
     )
@@ -220,9 +303,9 @@ def train(
         state, terms = train_epoch(state, runs, layout.deal_rows(order), arrays)
         terms = layout.collect(terms)
         seconds = time.monotonic() - start
-        _check_finite(terms, run_ids, epoch)
+        _check_finite(terms, run_ids, f"epoch {epoch}" + (f" of {stage.name}" if prefix else ""))
 
-        val_uar = scorer.pooled_uar(state.average, validation)
+        val_uar = scorer.pooled_uar(state.average, validation, conditions)
         improved = val_uar > best.val_uar
         best_params = keep_better(best_params, state.average, layout.deal(improved))
         best = best._replace(
@@ -231,22 +314,22 @@ def train(
         )
         trained = float((order[:, :, 0] >= 0).sum() * c.batch_size)
         speed = trained / seconds if epoch > first + 1 else float("nan")
-        report(Epoch(epoch, terms, val_uar, best.val_uar, speed))
+        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, best.val_uar, speed))
 
         due = time.monotonic() - last_saved >= config.checkpoint_seconds
         if due or epoch == c.epochs:
             best = best._replace(params=layout.collect(best_params))
-            checkpoints.save("last", epoch, (layout.collect(state), best))
-            checkpoints.save("best", epoch, best)
+            checkpoints.save(prefix + "last", epoch, (layout.collect(state), best))
+            checkpoints.save(prefix + "best", epoch, best)
             last_saved = time.monotonic()
     return best, scorer
 
 
-def _check_finite(terms: dict[str, np.ndarray], run_ids: Sequence[RunId], epoch: int) -> None:
+def _check_finite(terms: dict[str, np.ndarray], run_ids: Sequence[RunId], when: str) -> None:
     for name, values in terms.items():
         for value, (fold, seed) in zip(values, run_ids, strict=True):
             if not np.isfinite(value):
                 raise UserError(
-                    f"fold {fold.number}, seed {seed}: {name} became {value} in epoch {epoch}; "
+                    f"fold {fold.number}, seed {seed}: {name} became {value} in {when}; "
                     "lower --config.train.learning_rate (earlier epochs are in checkpoints/last)"
                 )

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.system = "cmarr"
     c.variant = "default"  # set by the config's argument; stands in every results file
+    c.members = ()  # set by table2, table3, fig4: (folder, argument) of each sweep
     c.fold = 0  # a fold's number, from 1; 0 = all folds
     c.seed = 0  # of the first run of each fold
     c.num_seeds = 1  # runs of each fold, with consecutive seeds
@@ -42,17 +43,12 @@ def get_config() -> ConfigDict:
     c.masking.probabilities = ()  # one a pattern; () = uniform
     c.masking.per_sample = True  # False: one pattern a batch
 
-    c.train = ConfigDict()
-    c.train.epochs = 30
-    c.train.batch_size = 64
-    c.train.eval_batch_size = 128
-    c.train.learning_rate = 1e-3  # (#29)
-    c.train.schedule = "cosine"  # or "constant"
-    c.train.warmup = 0.1  # share of all steps
-    c.train.weight_decay = 0.01  # AdamW, on matrices only
-    c.train.clip_norm = 1.0  # 0 = off
-    c.train.averaging = 0.0  # decay of the running mean of the weights that is tested; 0 = off
-    c.train.balance_classes = False  # weights inverse to class counts (#28)
+    c.train = _train()
+    c.pretrain = _train()  # the same for the earlier stage of a system that has one: a teacher
+
+    c.robustness = ConfigDict()  # further test conditions, beyond the paper
+    c.robustness.missing_rates = ()  # each modality is lost with this probability, 0 to below 1
+    c.robustness.noise_levels = ()  # share of the features' variance that is noise, up to 1
 
     c.model = m = ConfigDict()
     m.width = 128  # D, shared by all modalities (#2); 1-D convolution's output (#18)
@@ -108,6 +104,23 @@ def get_config() -> ConfigDict:
     m.classifier.layers = 1  # hidden layers (#28)
     m.classifier.hidden = 128
     m.classifier.dropout = 0.3
+    return c
+
+
+def _train(**fields: object) -> ConfigDict:
+    c = ConfigDict()
+    c.epochs = 30
+    c.batch_size = 64
+    c.eval_batch_size = 128
+    c.learning_rate = 1e-3  # (#29)
+    c.schedule = "cosine"  # "constant"; "linear": constant, from the middle on linear to 0
+    c.warmup = 0.1  # share of all steps
+    c.weight_decay = 0.01  # AdamW, on matrices only
+    c.beta1 = 0.9  # Adam's
+    c.clip_norm = 1.0  # 0 = off
+    c.averaging = 0.0  # decay of the running mean of the weights that is tested; 0 = off
+    c.balance_classes = False  # weights inverse to class counts (#28)
+    c.update(fields)
     return c
 
 

@@ -76,7 +76,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, message):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["train.batch_size=10000", "train.schedule=linear", "model.fusion.num_heads=7", "fold=9"],
+    ["train.batch_size=10000", "train.schedule=step", "model.fusion.num_heads=7", "fold=9"],
 )
 def test_a_wrong_field_leaves_nothing_behind(tmp_path, tiny_pack, wrong):
     flags = [*SMALL, f"--config.data.pack={tiny_pack.path}", f"--workdir={tmp_path / 'out'}"]

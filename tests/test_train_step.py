@@ -44,10 +44,11 @@ def test_learning_rate_warms_up_then_follows_its_schedule(schedule, last):
 
 
 def make_vector(rng):
-    tree = {
+    params = {
         "dense": {"kernel": jnp.float32(rng.normal(size=(2, 3))), "bias": jnp.ones(3)},
         "scale": jnp.zeros(()),
     }
+    tree = {"params": params}
     return train_step.Vector.of(jax.eval_shape(lambda: tree)), tree
 
 

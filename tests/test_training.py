@@ -148,11 +148,11 @@ def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
     [
         ({"fold": 9}, "fold=9"),
         ({"num_seeds": 0}, "num_seeds=0"),
-        ({"batch_size": 99}, "batch_size=99"),
+        ({"batch_sizes": {"pretrain": 99}}, "pretrain.batch_size=99"),
     ],
 )
 def test_impossible_runs_are_named(whole_sweep, wrong, match):
     _, (run_ids, _, _) = whole_sweep
-    right = {"seed": 0, "num_seeds": 1, "fold": 0, "batch_size": 8}
+    right = {"seed": 0, "num_seeds": 1, "fold": 0, "batch_sizes": {"train": 8}}
     with pytest.raises(UserError, match=match):
         training.make_run_ids([r.fold for r in run_ids], **(right | wrong))

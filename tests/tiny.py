@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import train_step, training
+from cmarr_jax import cli, train_step, training
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import SYSTEMS
 from configs import common
@@ -13,9 +13,9 @@ from configs import common
 MODALITIES = ("text", "speech", "video")
 
 
-def config(**fields: Any) -> ConfigDict:
-    """The shared config, made small; `fields` as "model.width": 32."""
-    c = common.get_config()
+def config(argument: str | None = None, **fields: Any) -> ConfigDict:
+    """The shared config under `argument`, made small; `fields` as "model.width": 32."""
+    c = common.with_variants(common.get_config(), argument)
     small = {
         "data.length": 4,
         "data.loader": "numpy",
@@ -33,7 +33,9 @@ def config(**fields: Any) -> ConfigDict:
         "model.fusion.num_heads": 2,
         "model.classifier.hidden": 16,
     }
-    c.update_from_flattened_dict(small | fields)
+    small |= {f"pre{k}": v for k, v in small.items() if k.startswith("train.")}
+    known = {field for field, _ in cli.leaves(c.to_dict())}
+    c.update_from_flattened_dict({k: v for k, v in small.items() if k in known} | fields)
     return c
 
 
@@ -54,6 +56,25 @@ class Memory:
         self.saved[kind] = state
 
 
+class NoTeachers:
+    """Stands in for `Teachers`: keeps them in memory, by stage and run."""
+
+    def __init__(self):
+        self.saved = {}
+
+    def file(self, config, stage, run_id):
+        return stage.name, run_id.fold.number, run_id.seed
+
+    def has(self, file):
+        return file in self.saved
+
+    def load(self, file, size):
+        return self.saved[file]
+
+    def save(self, file, params):
+        self.saved[file] = params
+
+
 def train(
     corpus,
     checkpoints,
@@ -62,10 +83,12 @@ def train(
     seeds=(0,),
     scheme="session",
     report=lambda epoch: None,
+    teachers=None,
+    argument=None,
     **fields,
 ):
     """Trains a small sweep; returns its run ids, best models and their test scores."""
-    c = config(**fields)
+    c = config(argument, **fields)
     conditions = protocol.make_conditions(corpus.modalities)
     patterns = protocol.make_patterns(conditions, c.masking.patterns)
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
@@ -82,7 +105,8 @@ def train(
         ),
         config=c,
         checkpoints=checkpoints,
+        teachers=teachers or NoTeachers(),
         report=report,
     )
-    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids])
+    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids], conditions)
     return run_ids, best, scored

@@ -33,10 +33,12 @@ class Fold(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """One set of available modalities, named by the letters of what IS available."""
+    """What is available, named by its letters, and how noisy that is."""
 
     name: str
-    available: tuple[bool, ...]  # in the order of the corpus' modalities
+    available: np.ndarray  # [M] bool in the order of the corpus' modalities, or [N, M]
+    gaussian: float = 0.0  # share of the features' variance that is noise, 0 to 1
+    impulse: float = 0.0  # the same of impulse noise
 
 
 def make_folds(
@@ -133,6 +135,43 @@ def make_conditions(modalities: Sequence[str]) -> list[Condition]:
         return len(name), known, name
 
     return sorted(conditions, key=rank)
+
+
+def make_curves(
+    present: np.ndarray, missing_rates: Sequence[float], noise_levels: Sequence[float]
+) -> list[Condition]:
+    """Further test conditions, beyond the paper's: random missing rates and noise on everything.
+
+    At rate r each utterance loses each of its modalities with probability r, but never the last
+    one. Draws are fixed, and what is missing at one rate is missing at every higher one.
+
+    Args:
+      present: `[N, M]` bool.
+      missing_rates: 0 to below 1.
+      noise_levels: above 0, at most 1; each is one condition of Gaussian and one of impulse
+        noise.
+
+    Returns:
+      Conditions "missing=r", "gaussian=a" and "impulse=a".
+
+    Raises:
+      UserError: a rate or level outside its range.
+    """
+    for name, values, fits in (
+        ("missing_rates", missing_rates, lambda x: 0 <= x < 1),
+        ("noise_levels", noise_levels, lambda x: 0 < x <= 1),
+    ):
+        if not all(map(fits, values)):
+            wanted = "0 to below 1" if name == "missing_rates" else "above 0, at most 1"
+            raise UserError(f"--config.robustness.{name}={tuple(values)}: wanted numbers {wanted}")
+    luck = np.where(present, np.random.default_rng(0).random(present.shape), -1.0)
+    kept = luck == luck.max(axis=1, keepdims=True)
+    everything = np.ones(present.shape[1], bool)
+    return [
+        *(Condition(f"missing={r:g}", (luck >= r) | kept) for r in missing_rates),
+        *(Condition(f"gaussian={a:g}", everything, gaussian=a) for a in noise_levels),
+        *(Condition(f"impulse={a:g}", everything, impulse=a) for a in noise_levels),
+    ]
 
 
 def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:

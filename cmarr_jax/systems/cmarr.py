@@ -24,7 +24,7 @@ from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, System
+from cmarr_jax.systems.system import Batch, Prediction, Stage, System
 
 _MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
 _TEMPERATURE_RANGE = (0.01, 1.0)
@@ -221,7 +221,8 @@ def make(
     def gather(x, axis):
         return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
 
-    def loss(params, batch, available, key):
+    def loss(params, before, batch, available, key):
+        del before  # CM-ARR has one stage
         encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
         labels = gather(batch.labels, 0)
         present = gather(batch.present, 0).T
@@ -285,12 +286,14 @@ def make(
         fused = network.apply(params, encoded, mask, available, method="decide")
         return Prediction(fused.logits, fused.recovered, encoded.x)
 
-    return System(
-        init=lambda key, batch: network.init(key, batch, batch.present),
+    stage = Stage(
+        name="train",
+        init=lambda key, batch, before: network.init(key, batch, batch.present),
         loss=loss,
         encode=lambda params, batch: network.apply(params, batch, method="encode"),
         predict=predict,
     )
+    return System((stage,))
 
 
 _CHOICES = {

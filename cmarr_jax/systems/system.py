@@ -1,4 +1,4 @@
-"""What the loop knows of a system: a value of four pure functions."""
+"""What the loop knows of a system: stages, each a value of four pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,18 +27,38 @@ class Prediction(NamedTuple):
     target: jax.Array | None  # [M, B, T, D], what `recovered` should be
 
 
-class System(NamedTuple):
+class Stage(NamedTuple):
     """Pure functions; `available` is `[B, M]` bool and never exceeds `batch.present`.
 
     Attributes:
-      init: (key, batch) -> params.
-      loss: (params, batch, available, key) -> (scalar, name -> scalar term).
+      name: of the stage, in what is shown, logged and saved.
+      init: (key, batch, before) -> params. `before` holds the parameters that were chosen in
+        the stage before, None in the first.
+      loss: (params, before, batch, available, key) -> (scalar, name -> scalar term).
       encode: (params, batch) -> whatever does not depend on the availability.
       predict: (params, encoded, batch.mask, available) -> Prediction. The values of a
         modality that is not available must not reach it.
+      complete: trained on complete data, not under the simulated missing patterns.
+      frozen: names of top-level parameters that stay as `init` made them.
+      depends: names of the model's config fields that an earlier stage depends on; runs that
+        agree on them share its result.
     """
 
-    init: Callable[[jax.Array, Batch], Params]
-    loss: Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, dict]]
+    name: str
+    init: Callable[[jax.Array, Batch, Params], Params]
+    loss: Callable[[Params, Params, Batch, jax.Array, jax.Array], tuple[jax.Array, dict]]
     encode: Callable[[Params, Batch], Encoded]
     predict: Callable[[Params, Encoded, jax.Array, jax.Array], Prediction]
+    complete: bool = False
+    frozen: tuple[str, ...] = ()
+    depends: tuple[str, ...] = ()
+
+
+class System(NamedTuple):
+    """A system is its stages in order; the last one is what is tested.
+
+    The last stage's epoch is chosen by validation under all conditions, an earlier one's (a
+    teacher's) by validation on complete data.
+    """
+
+    stages: tuple[Stage, ...]
