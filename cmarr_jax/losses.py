@@ -179,3 +179,47 @@ def entropy_hinge(log_sigma: jax.Array, margin: float) -> jax.Array:
     width = log_sigma.shape[-1]
     entropy = 0.5 * width * (jnp.log(2 * jnp.pi) + 1) + jnp.sum(log_sigma, axis=-1)
     return jnp.maximum(margin - entropy, 0)
+
+
+def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> jax.Array:
+    """CMD_5 between two sets of vectors (Zellinger et al., 2017), as IF-MMIN codes it.
+
+    The distance of the means plus those of the central moments 2 to 5, without scaling by an
+    interval. A small constant under each root keeps the gradient finite at equality.
+
+    Args:
+      x, y: `[B, D]`.
+      valid: `[B]` bool; other rows do not count.
+    """
+    weights = (valid / jnp.maximum(jnp.sum(valid), 1)).astype(jnp.float32)[:, None]
+
+    def moment(z):
+        return jnp.sum(weights * z, axis=0, keepdims=True)
+
+    def distance(a, b):
+        return jnp.sqrt(jnp.sum(jnp.square(a - b)) + 1e-12)
+
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    mean_x, mean_y = moment(x), moment(y)
+    total = distance(mean_x, mean_y)
+    for k in range(2, 6):
+        total += distance(moment((x - mean_x) ** k), moment((y - mean_y) ** k))
+    return total
+
+
+def decoupled_contrast(
+    x: jax.Array, y: jax.Array, valid: jax.Array, log_scale: jax.Array
+) -> jax.Array:
+    """CIF-MMIN's contrast: InfoNCE whose denominator lacks the positive, mean of both directions.
+
+    Args:
+      x, y: `[B, D]`, of unit length; row i of one is the positive of row i of the other.
+      valid: `[B]` bool; other rows are neither anchors nor negatives.
+      log_scale: scalar theta; similarities are multiplied by exp(theta).
+    """
+    logits = jnp.exp(log_scale) * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    positive = jnp.diagonal(logits)
+    others = valid[:, None] & valid[None, :] & ~jnp.eye(len(x), dtype=bool)
+    shares = jnp.where(others, jnp.exp(logits), 0)
+    there, back = (jnp.log(jnp.sum(shares, axis=axis) + 1e-10) - positive for axis in (1, 0))
+    return 0.5 * (weighted_mean(there, valid) + weighted_mean(back, valid))

@@ -35,7 +35,6 @@ class Run(NamedTuple):
     scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
     class_weights: jax.Array  # [C]
     total_steps: jax.Array  # scalar int32: steps of the stage's whole training
-    before: jax.Array  # [P'] float32, the parameters chosen in the stage before; [0] in the first
 
 
 class TrainState(NamedTuple):
@@ -63,13 +62,13 @@ class Vector(NamedTuple):
 
         Args:
           shapes: of a linen module's variables, {"params": {name: ...}}.
-          frozen: names of the top-level parameters that are not trained.
+          frozen: names of modules whose parameters are not trained.
         """
         leaves, structure = jax.tree.flatten(shapes)
         ends = np.cumsum([leaf.size for leaf in leaves])
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
         kernel = [float("kernel" in str(path[-1].key)) for path in paths]
-        trained = [float(path[1].key not in frozen) for path in paths]
+        trained = [float(not {part.key for part in path} & set(frozen)) for path in paths]
 
         def ravel(tree):
             return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
@@ -164,7 +163,6 @@ def learning_rate(
 def make_train_epoch(
     stage: Stage,
     vector: Vector,
-    before: Vector | None,
     optimizer: optax.GradientTransformation,
     rate: Callable[[jax.Array, jax.Array], jax.Array],
     masking: Masking,
@@ -176,7 +174,6 @@ def make_train_epoch(
     Args:
       stage: what is trained.
       vector: the layout of its parameters.
-      before: the layout of the parameters of the stage before, if there is one.
       optimizer: of `make_optimizer`.
       rate: (step, total_steps) -> learning rate.
       masking: the simulated missing patterns.
@@ -191,7 +188,6 @@ def make_train_epoch(
 
     def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
         key = prng.key(run.key)
-        params_before = before.unravel(run.before) if before else None
 
         @jax.jit  # so that finding the terms' shapes below does not trace it twice
         def step(state, rows):
@@ -201,7 +197,7 @@ def make_train_epoch(
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
             (total, terms), gradients = jax.value_and_grad(stage.loss, has_aux=True)(
-                vector.unravel(state.params), params_before, batch, available, loss_key
+                vector.unravel(state.params), batch, available, loss_key
             )
             gradients = vector.ravel(gradients)
             if batch_axis:

@@ -82,14 +82,10 @@ def make_runs(
     epochs: int,
     normalise: bool,
     balance_classes: bool,
-    before: np.ndarray | None = None,
 ) -> train_step.Run:
-    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
-
-    `before` `[R, P']` holds the parameters that were chosen in the stage before.
-    """
+    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part."""
     runs = []
-    for r, (fold, seed) in enumerate(run_ids):
+    for fold, seed in run_ids:
         mean, scale = {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]
@@ -114,7 +110,6 @@ def make_runs(
                 scale=scale,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
-                before=np.zeros(0, np.float32) if before is None else before[r],
             )
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
@@ -147,18 +142,25 @@ def make_vectors(system: System, arrays: train_step.Arrays) -> list[train_step.V
 def init_params(
     stage: Stage,
     vector: train_step.Vector,
-    before: train_step.Vector | None,
     runs: train_step.Run,
     arrays: train_step.Arrays,
+    before: np.ndarray | None,
+    tree_before: Callable[[jax.Array], Any] | None,
 ) -> jax.Array:
-    """Fresh parameters of each run, `[R, P]`; they depend on its key and stage before only."""
+    """Fresh parameters of each run, `[R, P]`.
+
+    They depend on the run's key and on its parameters of the stage before alone: row r of
+    `before` `[R, P']`, which `tree_before` makes a tree of.
+    """
 
     def init(run):
-        key, params_before = run
-        tree = before.unravel(params_before) if before else None
+        key, params = run
+        tree = tree_before(params) if tree_before else None
         return vector.ravel(stage.init(prng.key(key), _example(arrays), tree))
 
-    return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, runs.before)
+    if before is None:
+        before = np.zeros((len(runs.key), 0), np.float32)
+    return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, before)
 
 
 def _example(arrays: train_step.Arrays) -> Batch:
@@ -253,7 +255,7 @@ def _train_stage(
     c, num_runs = settings, len(run_ids)
     layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
     stage = make_system(layout.batch_axis).stages[number]
-    vector, vector_before = vectors[number], vectors[number - 1] if number else None
+    vector = vectors[number]
     prefix = f"{stage.name}_" if number < len(vectors) - 1 else ""
 
     def rate(step, total_steps):
@@ -268,9 +270,9 @@ def _train_stage(
         epochs=c.epochs,
         normalise=config.data.normalise,
         balance_classes=c.balance_classes,
-        before=before,
     )
-    params = init_params(stage, vector, vector_before, runs, arrays)
+    tree_before = vectors[number - 1].unravel if number else None
+    params = init_params(stage, vector, runs, arrays, before, tree_before)
     optimizer = train_step.make_optimizer(
         vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
     )
@@ -287,7 +289,7 @@ def _train_stage(
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
         train_step.make_train_epoch(
-            stage, vector, vector_before, optimizer, rate, masking, c.averaging, layout.batch_axis
+            stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
         ),
         donate=(0,),
     )

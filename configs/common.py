@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from cmarr_jax.errors import UserError
+from configs import systems
 
 
 def get_config() -> ConfigDict:
@@ -43,8 +44,8 @@ def get_config() -> ConfigDict:
     c.masking.probabilities = ()  # one a pattern; () = uniform
     c.masking.per_sample = True  # False: one pattern a batch
 
-    c.train = _train()
-    c.pretrain = _train()  # the same for the earlier stage of a system that has one: a teacher
+    c.train = systems.training()
+    c.pretrain = systems.training()  # of a system's earlier stage, a teacher, if any
 
     c.robustness = ConfigDict()  # further test conditions, beyond the paper
     c.robustness.missing_rates = ()  # each modality is lost with this probability, 0 to below 1
@@ -107,23 +108,6 @@ def get_config() -> ConfigDict:
     return c
 
 
-def _train(**fields: object) -> ConfigDict:
-    c = ConfigDict()
-    c.epochs = 30
-    c.batch_size = 64
-    c.eval_batch_size = 128
-    c.learning_rate = 1e-3  # (#29)
-    c.schedule = "cosine"  # "constant"; "linear": constant, from the middle on linear to 0
-    c.warmup = 0.1  # share of all steps
-    c.weight_decay = 0.01  # AdamW, on matrices only
-    c.beta1 = 0.9  # Adam's
-    c.clip_norm = 1.0  # 0 = off
-    c.averaging = 0.0  # decay of the running mean of the weights that is tested; 0 = off
-    c.balance_classes = False  # weights inverse to class counts (#28)
-    c.update(fields)
-    return c
-
-
 def _paper(c: ConfigDict) -> None:
     """Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen
     features this trains too little, and is here for comparison."""
@@ -171,13 +155,55 @@ VARIANTS = {
     ),
 }
 
+# "alpha=0.5" as an argument; the paper's names of the loss weights.
+WEIGHTS = {"alpha": "udcl.weight", "beta": "spcl.weight", "lambda": "rec.weight"}
+
+# Arguments that stand for several sweeps, each in a folder named as its own argument.
+TABLES = {
+    "table2": ("cra", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "augmented", "cmarr"),
+    "table3": (
+        "full_modality", "no_udcl", "no_spcl", "no_attention", "point", "paper_nll", "cmarr",
+    ),
+    "fig4": (
+        *(f"alpha={a}" for a in (0.1, 0.5, 1.0, 2.0, 5.0)),
+        *(f"beta={b}" for b in (0.05, 0.1, 0.5, 1.0, 2.0)),
+        *(f"lambda={x}" for x in (1.0, 5.0, 10.0, 20.0, 50.0)),
+    ),
+}  # fmt: skip
+
 
 def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
-    """Applies the variants named in `argument`, "a,b"; None or "" applies none."""
-    if argument:
-        for name in argument.split(","):
-            if name not in VARIANTS:
-                raise UserError(f"variant {name!r}: wanted some of {', '.join(VARIANTS)}")
+    """Applies what `argument` names, "a,b": a system, variants, weights ("alpha=0.5"), a table.
+
+    None or "" applies nothing. Of a table only the list of its members is made.
+    """
+    names = argument.split(",") if argument else []
+    variants = []
+    for name in names:
+        weight, _, value = name.partition("=")
+        if name in systems.PRESETS:
+            systems.PRESETS[name](config)
+        elif name in TABLES:
+            rest = [n for n in names if n != name]
+            config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
+        elif name in VARIANTS:
+            _needs_cmarr(config, name)
             VARIANTS[name](config)
-        config.variant = argument
+            variants.append(name)
+        elif weight in WEIGHTS:
+            _needs_cmarr(config, name)
+            try:
+                _set(**{WEIGHTS[weight]: float(value)})(config)
+            except ValueError:
+                raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
+            variants.append(name)
+        else:
+            known = ", ".join([*VARIANTS, *systems.PRESETS, *TABLES])
+            raise UserError(f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=")
+    config.variant = ",".join(variants) or "default"
     return config
+
+
+def _needs_cmarr(config: ConfigDict, name: str) -> None:
+    if config.system != "cmarr":
+        raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")

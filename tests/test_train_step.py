@@ -60,8 +60,26 @@ def test_vector_round_trip_and_decay(rng):
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
         np.testing.assert_array_equal(a, b)
     decayed = vector.unravel(jnp.asarray(vector.decayed))
-    assert (decayed["dense"]["kernel"] == 1).all() and (decayed["dense"]["bias"] == 0).all()
-    assert decayed["scale"] == 0
+    dense = decayed["params"]["dense"]
+    assert (dense["kernel"] == 1).all() and (dense["bias"] == 0).all()
+    assert decayed["params"]["scale"] == 0
+
+
+def test_frozen_parameters_stay_and_the_others_move(rng):
+    _, tree = make_vector(rng)
+    vector = train_step.Vector.of(jax.eval_shape(lambda: tree), frozen=("dense",))
+    optimizer = train_step.make_optimizer(vector, clip_norm=1.0, weight_decay=0.1)
+    params = vector.ravel(tree)
+    updates, _ = optimizer.update(jnp.ones(10), optimizer.init(params), params)
+    moved = vector.unravel(updates)["params"]
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(moved["dense"]))
+    assert abs(float(moved["scale"])) > 0.9
+
+
+def test_the_linear_schedule_is_constant_to_the_middle_and_ends_at_zero():
+    fields = {"peak": 2.0, "warmup": 0.0, "schedule": "linear"}
+    rates = [float(train_step.learning_rate(jnp.int32(s), 100, **fields)) for s in (0, 50, 75, 100)]
+    np.testing.assert_allclose(rates, [2, 2, 1, 0], atol=1e-6)
 
 
 def test_optimizer_equals_pytorchs_adamw_formula(rng):
@@ -88,6 +106,6 @@ def test_optimizer_clips_the_global_norm(rng):
     clipped = train_step.make_optimizer(vector, clip_norm=1.0, weight_decay=0.0)
     free = train_step.make_optimizer(vector, clip_norm=0.0, weight_decay=0.0)
     gradient = jnp.full(10, 5.0)
-    ours = clipped.update(gradient, clipped.init(params), params)[1][1].mu
-    want = free.update(gradient / jnp.sqrt(250.0), free.init(params), params)[1][1].mu
+    ours = clipped.update(gradient, clipped.init(params), params)[1][2].mu
+    want = free.update(gradient / jnp.sqrt(250.0), free.init(params), params)[1][2].mu
     np.testing.assert_allclose(ours, want, rtol=1e-6)

@@ -14,17 +14,21 @@ class Conv1D(nn.Module):
     Attributes:
       features: D_out.
       kernel_size: K, odd.
+      use_bias: whether a bias is added.
     """
 
     features: int
     kernel_size: int = 3
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, T, D_in]` -> `[B, T, D_out]`; padding in `x` must be zero to be inert."""
         size, length, width = self.kernel_size, x.shape[-2], x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, width, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = jnp.zeros(())
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if length == 1:  # every other tap meets only padding
             return x @ kernel[size // 2] + bias.reshape(1, 1, -1)
         padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))

@@ -33,3 +33,12 @@ class Dropout(nn.Module):
             draws = jax.lax.dynamic_slice_in_dim(draws, start, x.size)
         keep = draws[: x.size].reshape(x.shape) >= threshold
         return jnp.where(keep, x * (256 / (256 - threshold)), 0).astype(x.dtype)
+
+
+def draw_normal(key: jax.Array, shape: tuple[int, ...], batch_axis: str | None) -> jax.Array:
+    """Standard normal numbers `[B, ...]`, the same for an utterance wherever the batch is cut."""
+    if not batch_axis:
+        return jax.random.normal(key, shape)
+    whole = jax.random.normal(key, (shape[0] * jax.lax.axis_size(batch_axis), *shape[1:]))
+    start = jax.lax.axis_index(batch_axis) * shape[0]
+    return jax.lax.dynamic_slice_in_dim(whole, start, shape[0])

@@ -32,6 +32,7 @@ class RealNVP(nn.Module):
         places and each position then meets Glow's activation norm and invertible 1 x 1
         convolution (Kingma and Dhariwal, 2018), W = L U by its factors. Both start at the
         identity, not from the first batch: the flow's inputs stem from a layer norm.
+      output_scale: multiplies each net's result by exp(3 g), g learned, as Glow's code does.
     """
 
     features: int
@@ -39,6 +40,7 @@ class RealNVP(nn.Module):
     hidden: int
     scale: str = "tanh"
     permute: str = "swap"
+    output_scale: bool = False
 
     def setup(self):
         half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
@@ -52,6 +54,8 @@ class RealNVP(nn.Module):
             "kernel_2": (zeros, (layers, hidden, self.features)),
             "bias_2": (zeros, (layers, self.features)),
         }
+        if self.output_scale:
+            shapes["output_scale"] = (zeros, (layers, self.features))
         if self.permute == "glow":
             shapes |= {
                 "shift": (zeros, (layers, self.features)),
@@ -98,7 +102,10 @@ class RealNVP(nn.Module):
             ones = (1,) * (a.ndim - 1)
             for k in (0, 1):
                 a = nn.relu(a @ weights[f"kernel_{k}"] + weights[f"bias_{k}"].reshape(*ones, -1))
-            return a @ weights["kernel_2"] + weights["bias_2"].reshape(*ones, -1)
+            a = a @ weights["kernel_2"] + weights["bias_2"].reshape(*ones, -1)
+            if self.output_scale:
+                a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
+            return a
 
         def affine(params):
             # distrax returns log_det in the dtype of these two: keep it float32.

@@ -1,7 +1,25 @@
-"""The systems by name. To add one: a file that ends in `make`, and a line here."""
+"""The systems by name. To add one: a file with `make`, and a line here."""
 
-from cmarr_jax.systems import cmarr
+from cmarr_jax.systems import (
+    augmented,
+    cif_mmin,
+    cmarr,
+    cra,
+    dicmor,
+    full_modality,
+    if_mmin,
+    mmin,
+    nmer,
+)
 
 SYSTEMS = {
     "cmarr": cmarr.make,
+    "full_modality": full_modality.make,
+    "augmented": augmented.make,
+    "cra": cra.make,
+    "mmin": mmin.make,
+    "if_mmin": if_mmin.make,
+    "cif_mmin": cif_mmin.make,
+    "dicmor": dicmor.make,
+    "nmer": nmer.make,
 }

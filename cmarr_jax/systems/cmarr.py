@@ -18,13 +18,13 @@ import jax.numpy as jnp
 
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
-from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.conv import Conv1D
-from cmarr_jax.nn.dropout import Dropout
+from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
+from cmarr_jax.nn.fusion import VARIANTS, Fusion
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System
+from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
 
 _MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
 _TEMPERATURE_RANGE = (0.01, 1.0)
@@ -98,23 +98,13 @@ class CMARR(nn.Module):
             self.prior = Gaussian(
                 *(self.param(f"prior_{n}", zeros, shape) for n in Gaussian._fields)
             )
-        dropout = self._dropout(c.fusion.dropout)
-        if c.fusion.variant == "attention":
-            self.pairs = _fusion_pairs(c.fusion.pairs, self.modalities)
-            self.cross = [
-                [
-                    AttentionBlock(c.fusion.num_heads, dropout, name=f"cross_{q}_{k}_{n}")
-                    for n in range(c.fusion.cross_layers)
-                ]
-                for q, k in self.pairs
-            ]
-            self.mix = [
-                AttentionBlock(c.fusion.num_heads, dropout, name=f"self_{n}")
-                for n in range(c.fusion.self_layers)
-            ]
-        self.hidden_layers = [nn.Dense(c.classifier.hidden) for _ in range(c.classifier.layers)]
-        self.classifier_dropout = self._dropout(c.classifier.dropout)()
-        self.classifier = nn.Dense(self.num_classes, name="classifier")
+        self.fusion = Fusion(
+            c,
+            self.modalities,
+            fusion_pairs(c.fusion.pairs, self.modalities),
+            self.num_classes,
+            self._dropout,
+        )
 
     def _dropout(self, rate):
         return functools.partial(Dropout, rate, self.batch_axis)
@@ -137,8 +127,9 @@ class CMARR(nn.Module):
         gaussians = self.umc(tokens, masks)
         points = tokens if flow_input == "raw" else gaussians.mu
         if flow_input == "sample" and self.has_rng("dropout"):
-            noise = jax.random.normal(self.make_rng("dropout"), points.shape)
-            points = points + jnp.exp(gaussians.log_sigma) * noise
+            shape = (points.shape[1], num_modalities, *points.shape[2:])
+            noise = draw_normal(self.make_rng("dropout"), shape, self.batch_axis)
+            points = points + jnp.exp(gaussians.log_sigma) * jnp.swapaxes(noise, 0, 1)
         x = self.conv(points * masks[..., None]) * masks[..., None]
         z, log_det = self.flow.forward_and_log_det(x)
         return Encoded(gaussians, self.pooling(gaussians, masks), x, z, log_det)
@@ -155,25 +146,7 @@ class CMARR(nn.Module):
             recovered = jax.lax.stop_gradient(recovered)
         recovered = self.reconstruct(recovered * masks[..., None], masks)
         inputs = jnp.where(has, encoded.x, recovered)
-
-        if c.fusion.variant == "attention" and self.pairs:
-            named = dict(zip(self.modalities, inputs, strict=True))
-            streams = []
-            for (query, key), blocks in zip(self.pairs, self.cross, strict=True):
-                stream = named[query]
-                for block in blocks:
-                    stream = block(stream, mask, named[key])
-                streams.append(stream)
-        else:
-            streams = list(inputs)
-        fused = jnp.concatenate(streams, axis=-1)
-        if c.fusion.variant == "attention":
-            for block in self.mix:
-                fused = block(fused, mask)
-        hidden = masked_mean(fused, mask)
-        for layer in self.hidden_layers:
-            hidden = self.classifier_dropout(nn.relu(layer(hidden)))
-        return Fused(self.classifier(hidden), inputs, recovered)
+        return Fused(self.fusion(inputs, mask), inputs, recovered)
 
     def temperature(self) -> jax.Array:
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
@@ -183,7 +156,7 @@ class CMARR(nn.Module):
         return Gaussian(*(p[labels][None, :, None, :] for p in self.prior))
 
 
-def _fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """("text<-video", ...) -> (("text", "video"), ...); empty = text, or else the first
     modality, attends to every other."""
     if not pairs:
@@ -218,15 +191,13 @@ def make(
     _check(config)
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
 
-    def gather(x, axis):
-        return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
+    whole = functools.partial(gather, batch_axis=batch_axis)
 
-    def loss(params, before, batch, available, key):
-        del before  # CM-ARR has one stage
+    def loss(params, batch, available, key):
         encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
-        labels = gather(batch.labels, 0)
-        present = gather(batch.present, 0).T
-        simulated = gather(available, 0).T
+        labels = whole(batch.labels, 0)
+        present = whole(batch.present, 0).T
+        simulated = whole(available, 0).T
         missing = present & ~simulated
         masks = jnp.broadcast_to(batch.mask, encoded.x.shape[:3])
 
@@ -248,10 +219,10 @@ def make(
             scale = scale * _MAP_WIDTH / config.width
 
         terms = {
-            "cls": losses.cross_entropy(gather(fused.logits, 0), labels, gather(batch.weights, 0)),
+            "cls": losses.cross_entropy(whole(fused.logits, 0), labels, whole(batch.weights, 0)),
             "udcl": losses.distribution_contrast(
-                gather(encoded.utterance.mu, 1),
-                gather(sigma, 1),
+                whole(encoded.utterance.mu, 1),
+                whole(sigma, 1),
                 simulated if config.udcl.respect_mask else present,
                 network.apply(params, method="temperature"),
                 scale=scale,
@@ -259,9 +230,9 @@ def make(
                 reduce=config.udcl.reduce,
             ),
             "spcl": losses.point_contrast(
-                gather(points, 1), labels, present, temperature=config.spcl.temperature
+                whole(points, 1), labels, present, temperature=config.spcl.temperature
             ),
-            "rec": losses.weighted_mean(gather(errors, 1), missing),
+            "rec": losses.weighted_mean(whole(errors, 1), missing),
         }
         total = (
             terms["cls"]
@@ -274,11 +245,11 @@ def make(
             if config.flow.prior == "class":
                 prior = network.apply(params, batch.labels, method="class_prior")
             nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks, *prior)
-            terms["nll"] = losses.weighted_mean(gather(nll, 1), present)
+            terms["nll"] = losses.weighted_mean(whole(nll, 1), present)
             total = total + config.flow.nll_weight * terms["nll"]
         if config.umc.entropy_weight:
             hinge = losses.entropy_hinge(encoded.utterance.log_sigma, config.umc.entropy_margin)
-            terms["entropy"] = losses.weighted_mean(gather(hinge, 1), present)
+            terms["entropy"] = losses.weighted_mean(whole(hinge, 1), present)
             total = total + config.umc.entropy_weight * terms["entropy"]
         return total, terms
 
@@ -307,7 +278,7 @@ _CHOICES = {
     "flow.prior": ("unit", "class"),
     "rec.reduce": ("mean", "sum"),
     "spcl.on": ("fusion_inputs", "recovered", "mu"),
-    "fusion.variant": ("attention", "concat"),
+    "fusion.variant": VARIANTS,
 }
 
 

@@ -33,20 +33,20 @@ class Stage(NamedTuple):
     Attributes:
       name: of the stage, in what is shown, logged and saved.
       init: (key, batch, before) -> params. `before` holds the parameters that were chosen in
-        the stage before, None in the first.
-      loss: (params, before, batch, available, key) -> (scalar, name -> scalar term).
+        the stage before, None in the first; what a student needs of its teacher, it copies.
+      loss: (params, batch, available, key) -> (scalar, name -> scalar term).
       encode: (params, batch) -> whatever does not depend on the availability.
       predict: (params, encoded, batch.mask, available) -> Prediction. The values of a
         modality that is not available must not reach it.
       complete: trained on complete data, not under the simulated missing patterns.
-      frozen: names of top-level parameters that stay as `init` made them.
+      frozen: names of modules whose parameters stay as `init` made them.
       depends: names of the model's config fields that an earlier stage depends on; runs that
         agree on them share its result.
     """
 
     name: str
     init: Callable[[jax.Array, Batch, Params], Params]
-    loss: Callable[[Params, Params, Batch, jax.Array, jax.Array], tuple[jax.Array, dict]]
+    loss: Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, dict]]
     encode: Callable[[Params, Batch], Encoded]
     predict: Callable[[Params, Encoded, jax.Array, jax.Array], Prediction]
     complete: bool = False
@@ -62,3 +62,12 @@ class System(NamedTuple):
     """
 
     stages: tuple[Stage, ...]
+
+
+def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
+    """The whole batch's `x` where the batch, its dimension `axis`, is cut over devices.
+
+    A loss that is no plain mean over the batch must read it so: then D devices compute what one
+    computes.
+    """
+    return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x

@@ -127,7 +127,7 @@ def test_loss_is_the_papers_sum_of_its_terms(rng):
     network = cmarr.CMARR(model_config(**fields), MODALITIES, 3)
     available = batch.present.at[:, 2].set(False)
     key = jax.random.key(3)
-    total, terms = system.loss(params, None, batch, available, key)
+    total, terms = system.loss(params, batch, available, key)
     encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
 
     errors, missing = [], np.asarray(batch.present & ~available)
@@ -205,7 +205,7 @@ def test_a_class_prior_shifts_the_likelihood_of_its_class_only(rng):
 @pytest.fixture(scope="module")
 def base():
     system, params, batch = make_system(np.random.default_rng(0))
-    return float(system.loss(params, None, batch, batch.present.at[:, 1].set(False), KEY)[0])
+    return float(system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0])
 
 
 @pytest.mark.parametrize("permute", ["swap", "glow"])
@@ -213,7 +213,7 @@ def test_class_prior_and_glow_run_in_the_loss(rng, permute):
     fields = {"flow.nll_weight": 0.1, "flow.prior": "class", "flow.permute": permute}
     system, params, batch = make_system(rng, **fields)
     step = jax.jit(jax.value_and_grad(system.loss, has_aux=True))
-    (total, terms), gradients = step(params, None, batch, batch.present, KEY)
+    (total, terms), gradients = step(params, batch, batch.present, KEY)
     assert np.isfinite(total) and "nll" in terms
     used = [np.abs(gradients["params"][f"prior_{n}"]).max() for n in ("mu", "log_sigma")]
     assert min(used) > 0 and all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
@@ -222,7 +222,7 @@ def test_class_prior_and_glow_run_in_the_loss(rng, permute):
 @pytest.mark.parametrize("field", SWITCHES)
 def test_every_open_points_switch_changes_the_loss(rng, base, field):
     system, params, batch = make_system(rng, **{field: SWITCHES[field]})
-    loss = system.loss(params, None, batch, batch.present.at[:, 1].set(False), KEY)[0]
+    loss = system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0]
     assert np.isfinite(loss) and abs(loss - base) > 1e-6
 
 
@@ -240,7 +240,7 @@ def test_gradients_are_finite_with_every_switch_thrown(rng):
 def test_gradient_stops_change_gradients_but_not_the_loss(rng, field, changes):
     system, params, batch = make_system(rng)
     other, _, _ = make_system(np.random.default_rng(0), **{field: changes})
-    args = (None, batch, batch.present.at[:, 1].set(False), jax.random.key(0))
+    args = (batch, batch.present.at[:, 1].set(False), jax.random.key(0))
     steps = [jax.jit(jax.value_and_grad(s.loss, has_aux=True)) for s in (system, other)]
     values, gradients = zip(*(step(params, *args) for step in steps), strict=True)
     np.testing.assert_allclose(values[0][0], values[1][0], rtol=1e-6)

@@ -1,0 +1,88 @@
+"""MulT's fusion (Tsai et al., ACL 2019): every modality attends to every other one."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmarr_jax.nn.attention import AttentionBlock
+from cmarr_jax.nn.umc import masked_mean
+
+
+class MulT(nn.Module):
+    """Cross-modal stacks for each ordered pair, a self-attention stack for each target.
+
+    The published code is causal and reads the last step; padded utterances here end at different
+    steps, so attention sees the whole utterance and the result is the mean over it. Stacks of
+    equal shape are one module vmapped, their layers scanned.
+
+    Attributes:
+      num_modalities: M, at least 2.
+      num_layers: of a cross-modal stack; a self-attention stack has three at least.
+      num_heads: must divide D.
+      dropout: makes a dropout layer.
+    """
+
+    num_modalities: int
+    num_layers: int
+    num_heads: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[M, B, T, D]` under `mask` `[B, T]` -> `[B, M * (M - 1) * D]`."""
+        m, _, length, width = inputs.shape
+        inputs = jnp.sqrt(width) * inputs + _positions(length, width)[None, None]
+        pairs = [(n, k) for n in range(m) for k in range(m) if n != k]
+        target, source = (jnp.stack([inputs[p[i]] for p in pairs]) for i in (0, 1))
+        crossed = _stack(self, len(pairs), self.num_layers, "cross")(target, mask, source)
+        joined = crossed.reshape(m, m - 1, *crossed.shape[1:])
+        joined = jnp.concatenate(list(jnp.swapaxes(joined, 0, 1)), axis=-1)
+        mixed = _stack(self, m, max(self.num_layers, 3), "self")(joined, mask, None)
+        return jnp.concatenate([masked_mean(x, mask) for x in mixed], axis=-1)
+
+
+class _Layer(nn.Module):
+    num_heads: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x, mask, context):
+        return AttentionBlock(self.num_heads, self.dropout)(x, mask, context), None
+
+
+def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
+    """`num` stacks of `layers` blocks side by side: `[num, B, T, D]`, `[B, T]`, context."""
+    split = {"params": True, "dropout": True}
+    scanned = functools.partial(
+        nn.scan, variable_axes={"params": 0}, split_rngs=split, in_axes=nn.broadcast, length=layers
+    )
+    beside = functools.partial(
+        nn.vmap, variable_axes={"params": 0}, split_rngs=split, axis_size=num
+    )
+    blocks = beside(scanned(_Layer), in_axes=(0, None, 0 if name == "cross" else None))
+    module = blocks(net.num_heads, net.dropout, name=name)
+    return lambda *args: module(*args)[0]
+
+
+def _positions(length: int, width: int) -> np.ndarray:
+    """Sinusoids, `[T, D]` (Vaswani et al., 2017)."""
+    rates = 10_000 ** (-np.arange(0, width, 2) / width)
+    angles = np.arange(1, length + 1)[:, None] * rates[None]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)[:, :width]
+
+
+class ResidualMLP(nn.Module):
+    """x + Linear Dropout ReLU Linear x, then the classifier."""
+
+    num_classes: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, D]` -> logits `[B, C]`."""
+        hidden = self.dropout()(nn.relu(nn.Dense(x.shape[-1])(x)))
+        return nn.Dense(self.num_classes)(x + nn.Dense(x.shape[-1])(hidden))

@@ -1,0 +1,141 @@
+"""The MMIN family's encoders: one vector an utterance and modality (Zhao et al., ACL 2021).
+
+Text goes through a convolutional network over tokens, everything else through an LSTM whose
+steps are max-pooled. The published code pads a batch with zeros and pools over the padding, so
+its predictions depend on what else is in the batch; here only valid positions are pooled.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_LOWEST = -1e9  # finite: nothing valid then gives a number that no gradient turns into NaN
+_KERNEL = nn.initializers.he_normal()
+
+
+class LSTMEncoder(nn.Module):
+    """A one-layer LSTM; the maximum over its steps, or the last one.
+
+    Attributes:
+      features: hidden width H. PyTorch counts 4 H parameters more: it has two biases.
+      pool: "max" or "last".
+    """
+
+    features: int
+    pool: str = "max"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[B, T, D]` under `mask` `[B, T]` -> `[B, H]`."""
+        width = self.features
+        uniform = nn.initializers.uniform(2 / jnp.sqrt(width))  # PyTorch's, shifted below
+
+        def init(key, shape):
+            return uniform(key, shape) - 1 / jnp.sqrt(width)
+
+        kernel = self.param("kernel", init, (x.shape[-1], 4 * width))
+        recurrent = self.param("recurrent_kernel", init, (width, 4 * width))
+        bias = self.param("bias", init, (4 * width,))
+        inputs = x @ kernel + bias.reshape(1, 1, -1)
+
+        def step(carry, now):
+            hidden, cell = carry
+            gates, valid = now
+            i, f, g, o = jnp.split(gates + hidden @ recurrent, 4, axis=-1)
+            new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+            new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
+            keep = valid[:, None]
+            carry = jnp.where(keep, new_hidden, hidden), jnp.where(keep, new_cell, cell)
+            return carry, jnp.where(keep, new_hidden, _LOWEST)
+
+        start = jnp.zeros((x.shape[0], width), inputs.dtype)
+        (last, _), steps = jax.lax.scan(
+            step, (start, start), (jnp.swapaxes(inputs, 0, 1), jnp.swapaxes(mask, 0, 1))
+        )
+        return last if self.pool == "last" else jnp.max(steps, axis=0)
+
+
+class TextCNN(nn.Module):
+    """Windows of 3, 4 and 5 tokens, the maximum over time of each map, one dense layer.
+
+    Attributes:
+      features: width of the result and maps of each window size.
+      dropout: makes the dropout layer before the dense one.
+    """
+
+    features: int
+    dropout: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[B, T, D]` under `mask` `[B, T]` -> `[B, features]`."""
+        width = x.shape[-1]
+        x = jnp.pad(x * mask[..., None], ((0, 0), (0, 4), (0, 0)))
+        lengths = jnp.sum(mask, axis=1)
+        position = jnp.arange(mask.shape[1])
+        pooled = []
+        for size in (3, 4, 5):
+            kernel = self.param(f"kernel_{size}", _KERNEL, (size * width, self.features))
+            bias = self.param(f"bias_{size}", nn.initializers.zeros, (self.features,))
+            shifted = [x[:, k : k + mask.shape[1]] for k in range(size)]
+            maps = jnp.concatenate(shifted, axis=-1) @ kernel + bias.reshape(1, 1, -1)
+            # An utterance shorter than the window has one window, the rest of it padding.
+            starts = jnp.maximum(lengths - size, 0)[:, None] >= position[None, :]
+            pooled.append(jnp.max(jnp.where(starts[..., None], nn.relu(maps), _LOWEST), axis=1))
+        hidden = self.dropout()(jnp.concatenate(pooled, axis=-1))
+        return nn.relu(nn.Dense(self.features, kernel_init=_KERNEL)(hidden))
+
+
+class UtteranceEncoders(nn.Module):
+    """One encoder a modality.
+
+    Attributes:
+      modalities: names, in the corpus' order.
+      features: width of each vector.
+      dropout: makes a dropout layer.
+      text: the encoder of text: "cnn", "lstm" (max-pooled) or "lstm_last".
+    """
+
+    modalities: Sequence[str]
+    features: int
+    dropout: Callable[[], nn.Module]
+    text: str = "cnn"
+
+    @nn.compact
+    def __call__(
+        self, features: dict[str, jax.Array], mask: jax.Array, available: jax.Array
+    ) -> jax.Array:
+        """What is not available `[B, M]` is a zero input; -> `[B, M, features]`."""
+        vectors = []
+        for k, modality in enumerate(self.modalities):
+            x = jnp.where(available[:, k, None, None], features[modality], 0)
+            if modality == "text" and self.text == "cnn":
+                encoder = TextCNN(self.features, self.dropout, name=modality)
+            else:
+                last = modality == "text" and self.text == "lstm_last"
+                encoder = LSTMEncoder(self.features, "last" if last else "max", name=modality)
+            vectors.append(encoder(x, mask))
+        return jnp.stack(vectors, axis=1)
+
+
+class Classifier(nn.Module):
+    """Two hidden layers of Linear-ReLU-Dropout and a linear one.
+
+    Attributes:
+      num_classes: C.
+      dropout: makes a dropout layer.
+      hidden: width of both hidden layers.
+    """
+
+    num_classes: int
+    dropout: Callable[[], nn.Module]
+    hidden: int = 128
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, D]` -> logits `[B, C]`."""
+        for _ in range(2):
+            x = self.dropout()(nn.relu(nn.Dense(self.hidden, kernel_init=_KERNEL)(x)))
+        return nn.Dense(self.num_classes, kernel_init=_KERNEL)(x)

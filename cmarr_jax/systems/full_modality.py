@@ -1,0 +1,93 @@
+"""The paper's "Baseline" (Table 3): feature extraction and cross-modal fusion, nothing recovered.
+
+It is trained on complete data; a missing modality's sequence is zero. `augmented` trains the same
+network on simulated missing modalities, which is the cheapest honest baseline.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.dropout import Dropout
+from cmarr_jax.nn.fusion import Fusion
+from cmarr_jax.systems.cmarr import fusion_pairs
+from cmarr_jax.systems.mmin import whole_cross_entropy
+from cmarr_jax.systems.system import Batch, Prediction, Stage, System
+
+
+class FullModality(nn.Module):
+    """CM-ARR's projections, convolutions and fusion; `config` as of `systems.cmarr.CMARR`."""
+
+    config: Any
+    modalities: tuple[str, ...]
+    num_classes: int
+    batch_axis: str | None = None
+
+    def setup(self):
+        c = self.config
+        self.input_dropout = self._dropout(c.input_dropout)()
+        self.projections = [nn.Dense(c.width, name=f"project_{m}") for m in self.modalities]
+        self.norms = [nn.LayerNorm(name=f"norm_{m}") for m in self.modalities]
+        self.convs = [Conv1D(c.width, c.conv_kernel, name=f"conv_{m}") for m in self.modalities]
+        pairs = fusion_pairs(c.fusion.pairs, self.modalities)
+        self.fusion = Fusion(c, self.modalities, pairs, self.num_classes, self._dropout)
+
+    def _dropout(self, rate):
+        return functools.partial(Dropout, rate, self.batch_axis)
+
+    def __call__(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> logits `[B, C]`."""
+        return self.decide(self.embed(batch), batch.mask, available)
+
+    def embed(self, batch: Batch) -> jax.Array:
+        """-> `[M, B, T, D]`, zero where padded."""
+        valid, sequences = batch.mask[..., None], []
+        for k, modality in enumerate(self.modalities):
+            x = self.projections[k](self.input_dropout(batch.features[modality]))
+            sequences.append(self.convs[k](self.norms[k](x) * valid) * valid)
+        return jnp.stack(sequences)
+
+    def decide(self, sequences: jax.Array, mask: jax.Array, available: jax.Array) -> jax.Array:
+        """What is not available is zero."""
+        return self.fusion(jnp.where(available.T[:, :, None, None], sequences, 0), mask)
+
+
+def make(
+    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+) -> System:
+    """The baseline as a system; arguments and errors as of `systems.cmarr.make`."""
+    return System((make_stage(config, modalities, num_classes, batch_axis, complete=True),))
+
+
+def make_stage(
+    config: Any,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None,
+    *,
+    complete: bool,
+) -> Stage:
+    """The network under one way of training, `systems.system.Stage.complete`."""
+    network = FullModality(config, tuple(modalities), num_classes, batch_axis)
+
+    def loss(params, batch, available, key):
+        logits = network.apply(params, batch, available, rngs={"dropout": key})
+        cls = whole_cross_entropy(logits, batch, batch_axis)
+        return cls, {"cls": cls}
+
+    def encode(params, batch):
+        return network.apply(params, batch, method="embed")
+
+    def predict(params, encoded, mask, available):
+        logits = network.apply(params, encoded, mask, available, method="decide")
+        return Prediction(logits, None, None)
+
+    def init(key, batch, before):
+        return network.init(key, batch, batch.present)
+
+    return Stage("train", init, loss, encode, predict, complete=complete)

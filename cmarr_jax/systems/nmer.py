@@ -1,0 +1,217 @@
+"""NMER: noise-robust multimodal emotion recognition (Lee et al., after IF-MMIN).
+
+RECONSTRUCTED FROM PARTIAL CODE: the published repository lacks the decoder, and its encoder lets
+utterances of a batch attend to each other, which leaks; here the modalities of one utterance are
+the tokens. A "missing" modality is noise of a random strength while training, and a zero input
+in the test; a variational autoencoder conditioned on invariant features restores the teacher's
+vectors, which are then classified.
+
+    CE + MSE(c, teacher's c) + MSE(x^, teacher's vectors of complete data) + w KL
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmarr_jax.nn.attention import AttentionBlock
+from cmarr_jax.nn.dropout import Dropout, draw_normal
+from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
+from cmarr_jax.systems.if_mmin import SharedEncoder, mean_discrepancy
+from cmarr_jax.systems.mmin import whole_cross_entropy
+from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+
+_LATENT = 64
+
+
+def noise_schedule() -> np.ndarray:
+    """abar(t), `[100]`: the share of a feature's variance that is left at noise step t."""
+    betas = np.linspace(np.sqrt(0.01), np.sqrt(0.5), 100) ** 2
+    return np.cumprod(1 - betas).astype(np.float32)
+
+
+class Encoders(nn.Module):
+    """Specific vectors, and invariants by a shared encoder on top of encoders of their own."""
+
+    modalities: tuple[str, ...]
+    width: int
+    dropout: Any
+
+    def setup(self):
+        self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
+        self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
+        self.shared = SharedEncoder(self.width)
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-> x, c, both `[B, M, W]`."""
+        of = (batch.features, batch.mask, available)
+        return self.specific(*of), self.shared(self.invariant(*of))
+
+
+class Teacher(nn.Module):
+    config: Any
+    modalities: tuple[str, ...]
+    num_classes: int
+    batch_axis: str | None = None
+
+    def setup(self):
+        dropout = functools.partial(Dropout, self.config.teacher_dropout, self.batch_axis)
+        self.encoders = Encoders(self.modalities, self.config.width, dropout)
+        self.classifier = Classifier(self.num_classes, dropout)
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-> logits `[B, C]`, invariants `[B, M, W]`."""
+        x, c = self.embed(batch, available)
+        return self.decide(x, c), c
+
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.encoders(batch, available)
+
+    def decide(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return self.classifier(jnp.concatenate([x, c], axis=1).reshape(len(x), -1))
+
+
+class Student(nn.Module):
+    config: Any
+    modalities: tuple[str, ...]
+    num_classes: int
+    batch_axis: str | None = None
+
+    def setup(self):
+        c = self.config
+        dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
+        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
+        self.encoders = Encoders(self.modalities, c.width, dropout)
+        self.blocks = [AttentionBlock(c.num_heads, dropout) for _ in range(c.num_layers)]
+        self.moments = nn.Dense(2 * _LATENT)
+        self.hidden = nn.Dense(2 * c.width)
+        self.restored = nn.Dense(len(self.modalities) * c.width)
+        self.classifier = Classifier(self.num_classes, dropout)
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
+        """-> x^, c `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
+        self.teacher(batch, available)  # so that init makes its parameters
+        x, c = self.embed(batch, available)
+        restored, logits, divergence = self.decide(x, c)
+        return restored, c, logits, divergence
+
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.encoders(batch, available)
+
+    def decide(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        tokens = jnp.concatenate([x, c], axis=-1)
+        everything = jnp.ones(tokens.shape[:2], bool)
+        for block in self.blocks:
+            tokens = block(tokens, everything)
+        mu, log_variance = jnp.split(self.moments(tokens.reshape(len(x), -1)), 2, axis=-1)
+        log_variance = jnp.clip(log_variance, -10, 10)
+        z = mu
+        if self.has_rng("dropout"):  # training; the test takes the mean
+            noise = draw_normal(self.make_rng("dropout"), mu.shape, self.batch_axis)
+            z = mu + jnp.exp(0.5 * log_variance) * noise
+        hidden = nn.relu(self.hidden(jnp.concatenate([z, c.reshape(len(c), -1)], axis=-1)))
+        restored = self.restored(hidden)
+        divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mu**2 - 1 - log_variance, axis=-1)
+        return restored.reshape(x.shape), self.classifier(restored), divergence
+
+    def targets(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return self.teacher.embed(batch, batch.present)
+
+
+def corrupt(
+    batch: Batch, available: jax.Array, key: jax.Array, batch_axis: str | None = None
+) -> Batch:
+    """Mixes noise into what is not available, one random strength a modality and batch."""
+    left = jnp.asarray(noise_schedule())
+    features = {}
+    for k, (modality, x) in enumerate(batch.features.items()):
+        strength_key, noise_key = jax.random.split(jax.random.fold_in(key, k))
+        share = left[jax.random.randint(strength_key, (), 0, len(left))]
+        noise = draw_normal(noise_key, x.shape, batch_axis)
+        noisy = jnp.sqrt(share) * x + jnp.sqrt(1 - share) * noise
+        features[modality] = jnp.where(available[:, k, None, None], x, noisy)
+    return batch._replace(features=features)
+
+
+def make(
+    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+) -> System:
+    """NMER as a system; arguments as of `systems.cmarr.make`."""
+    network = Student(config, tuple(modalities), num_classes, batch_axis)
+
+    def init(key, batch, before):
+        params = network.init(key, batch, batch.present)["params"]
+        teacher = before["params"]
+        return {"params": params | {"teacher": teacher, "encoders": teacher["encoders"]}}
+
+    def loss(params, batch, available, key):
+        noise_key, dropout_key = jax.random.split(key)
+        noisy = corrupt(batch, available, noise_key, batch_axis)
+        restored, invariants, logits, divergence = network.apply(
+            params, noisy, batch.present, rngs={"dropout": dropout_key}
+        )
+        target, invariants_target = jax.lax.stop_gradient(
+            network.apply(params, batch, method="targets")
+        )
+        terms = {
+            "cls": whole_cross_entropy(logits, batch, batch_axis),
+            "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
+            "rec": jnp.mean(jnp.square(restored - target)),
+            "kl": jnp.mean(divergence),
+        }
+        return (
+            terms["cls"] + terms["invariance"] + terms["rec"] + config.kl_weight * terms["kl"],
+            terms,
+        )
+
+    def encode(params, batch):
+        nothing = jnp.zeros_like(batch.present)
+        real = network.apply(params, batch, batch.present, method="embed")
+        blank = network.apply(params, batch, nothing, method="embed")
+        return real, blank, network.apply(params, batch, method="targets")[0]
+
+    def predict(params, encoded, mask, available):
+        real, blank, target = encoded
+        seen = [jnp.where(available[..., None], r, b) for r, b in zip(real, blank, strict=True)]
+        restored, logits, _ = network.apply(params, *seen, method="decide")
+        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (restored, target)))
+
+    student = Stage("student", init, loss, encode, predict, frozen=("teacher",))
+    return System((_teacher(config, modalities, num_classes, batch_axis), student))
+
+
+def _teacher(
+    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
+) -> Stage:
+    network = Teacher(config, tuple(modalities), num_classes, batch_axis)
+
+    def loss(params, batch, available, key):
+        logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})
+        whole = (gather(x, batch_axis=batch_axis) for x in (invariants, batch.present))
+        terms = {
+            "cls": whole_cross_entropy(logits, batch, batch_axis),
+            "cmd": mean_discrepancy(*whole),
+        }
+        return terms["cls"] + terms["cmd"], terms
+
+    def encode(params, batch):
+        both = (batch.present, jnp.zeros_like(batch.present))
+        return tuple(network.apply(params, batch, a, method="embed") for a in both)
+
+    def predict(params, encoded, mask, available):
+        seen = [jnp.where(available[..., None], r, b) for r, b in zip(*encoded, strict=True)]
+        return Prediction(network.apply(params, *seen, method="decide"), None, None)
+
+    return Stage(
+        "teacher",
+        lambda key, batch, before: network.init(key, batch, batch.present),
+        loss,
+        encode,
+        predict,
+        complete=True,
+        depends=("width", "teacher_dropout"),
+    )
