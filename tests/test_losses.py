@@ -174,3 +174,35 @@ def test_contrastive_gradients_are_finite(rng, case):
     value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(mu, jnp.float32(0.07))
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_central_moment_discrepancy_equals_the_formula(rng):
+    x, y = rng.normal(size=(2, 7, 3))
+    valid = np.array([1, 1, 0, 1, 1, 1, 0], bool)
+    a, b = x[valid], y[valid]
+    want = np.linalg.norm(a.mean(0) - b.mean(0))
+    for k in range(2, 6):
+        moments = [((z - z.mean(0)) ** k).mean(0) for z in (a, b)]
+        want += np.linalg.norm(moments[0] - moments[1])
+    ours = losses.central_moment_discrepancy(jnp.float32(x), jnp.float32(y), jnp.array(valid))
+    np.testing.assert_allclose(ours, want, rtol=1e-5)
+    at_equality = jax.grad(losses.central_moment_discrepancy)(
+        jnp.float32(x), jnp.float32(x), jnp.array(valid)
+    )
+    assert np.isfinite(at_equality).all()
+
+
+def test_decoupled_contrast_equals_the_naive_loop(rng):
+    x, y = rng.normal(size=(2, 5, 4))
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    valid = np.array([1, 1, 0, 1, 1], bool)
+    rows = np.flatnonzero(valid)
+    total = 0.0
+    for a, b in ((x, y), (y, x)):
+        for i in rows:
+            negatives = sum(np.exp(np.e * a[i] @ b[j]) for j in rows if j != i)
+            total += -np.log(np.exp(np.e * a[i] @ b[i]) / (negatives + 1e-10)) / len(rows) / 2
+    ours = losses.decoupled_contrast(
+        jnp.float32(x), jnp.float32(y), jnp.array(valid), jnp.float32(1)
+    )
+    np.testing.assert_allclose(ours, total, rtol=1e-5)

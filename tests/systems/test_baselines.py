@@ -1,0 +1,234 @@
+"""Every system beside CM-ARR: size, inertness of what is missing, and a life in the one loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from cmarr_jax.data import pipeline
+from cmarr_jax.errors import UserError
+from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.systems import SYSTEMS, mmin, nmer
+from cmarr_jax.systems.system import Batch
+from configs import common
+from tests import tiny
+from tests.conftest import DIMS
+
+BASELINES = [name for name in SYSTEMS if name != "cmarr"]
+SMALL = {
+    "dicmor": {
+        "model.num_layers": 1,
+        "model.num_heads": 2,
+        "model.num_blocks": 1,
+        "model.flow.num_couplings": 2,
+    },
+    "nmer": {"model.num_layers": 1, "model.num_heads": 2},
+}
+KEY = jax.random.key(0)
+
+
+def make_batch(rng, dims=DIMS, batch=6, length=4):
+    present = rng.random((batch, len(dims))) > 0.15
+    present[:, 0] = True
+    mask = np.arange(length)[None] < rng.integers(1, length + 1, size=(batch, 1))
+    features = {
+        m: jnp.float32(rng.normal(size=(batch, length, d)) * mask[..., None])
+        for m, d in dims.items()
+    }
+    labels = jnp.array(rng.integers(3, size=batch))
+    return Batch(features, jnp.array(mask), jnp.array(present), labels, jnp.ones(batch))
+
+
+def make_stages(name, batch, num_classes=3, batch_axis=None, **fields):
+    """Each stage with parameters away from their start; the second from the first's."""
+    config = tiny.config(name, **(SMALL.get(name, {}) | fields))
+    modalities, model = tuple(batch.features), FrozenConfigDict(config.model)
+    system = SYSTEMS[name](model, modalities, num_classes, batch_axis)
+    start = SYSTEMS[name](model, modalities, num_classes).stages
+    noise, params, made = np.random.default_rng(1), None, []
+    for stage, unmapped in zip(system.stages, start, strict=True):
+        params = jax.jit(unmapped.init)(KEY, batch, params)
+        params = jax.tree.map(lambda p: jnp.float32(p + 0.05 * noise.normal(size=p.shape)), params)
+        made.append((stage, params))
+    return made
+
+
+def count(tree):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(tree))
+
+
+# PyTorch's counts, from the published code; its LSTMs have a second bias of 4 x 128.
+PUBLISHED = {
+    "mmin": [(2_063_620, 2), (5_444_228, 2)],
+    "if_mmin": [(2_145_796, 2), (3_782_852, 2)],
+    "cif_mmin": [None, (4_723_652, 5)],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name):
+    """At the family's features: BERT-large text, ComParE speech, denseface video; 4 classes."""
+    batch = make_batch(np.random.default_rng(0), {"text": 1024, "speech": 130, "video": 342})
+    config = common.with_variants(common.get_config(), name)
+    system = SYSTEMS[name](FrozenConfigDict(config.model), tuple(batch.features), 4)
+    shapes = None
+    for stage, published in zip(system.stages, PUBLISHED[name], strict=True):
+        shapes = jax.eval_shape(stage.init, KEY, batch, shapes)
+        own = {k: v for k, v in shapes["params"].items() if k not in stage.frozen}
+        if published is not None:
+            total, lstms = published
+            assert count(own) == total - lstms * 4 * 128
+
+
+@pytest.mark.parametrize("num_couplings, width, published", [(32, 32, 235_520), (32, 64, 335_872)])
+def test_dicmors_flow_has_the_published_number_of_parameters(num_couplings, width, published):
+    flow = RealNVP(width, num_couplings, 64, "sigmoid", "none", output_scale=True)
+    shapes = jax.eval_shape(
+        lambda: flow.init(KEY, jnp.zeros((1, width)), method="forward_and_log_det")
+    )
+    assert count(shapes) == published
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_what_is_missing_is_inert_and_gradients_are_finite(rng, name):
+    batch = make_batch(rng)
+    for stage, params in make_stages(name, batch):
+
+        @jax.jit
+        def predict(batch, available, stage=stage, params=params):
+            encoded = stage.encode(params, batch)
+            return stage.predict(params, encoded, batch.mask, available).logits
+
+        for hidden, modality in enumerate(DIMS):
+            available = batch.present.at[:, hidden].set(False).at[:, (hidden + 1) % 3].set(True)
+            poisoned = batch.features | {modality: batch.features[modality] + 1e3}
+            dirty = predict(batch._replace(features=poisoned), available)
+            np.testing.assert_array_equal(predict(batch, available), dirty)
+        padded = {m: jnp.where(batch.mask[..., None], x, 1e3) for m, x in batch.features.items()}
+        dirty = predict(batch._replace(features=padded), batch.present)
+        np.testing.assert_array_equal(predict(batch, batch.present), dirty)
+
+        available = batch.present if stage.complete else batch.present.at[:, 0].set(False)
+        step = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
+        (total, terms), gradients = step(params, batch, available, KEY)
+        assert np.isfinite(total) and "cls" in terms
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+        for name_frozen in stage.frozen:
+            moved = gradients["params"].get(name_frozen, {})
+            assert all((g == 0).all() for g in jax.tree.leaves(moved))
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_pack):
+    return pipeline.load(pack=tiny_pack.path, loader="numpy", length=3)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_it_learns_in_the_one_loop_and_a_fold_alone_is_the_same(corpus, name, monkeypatch):
+    fields = {"train.epochs": 6, "train.learning_rate": 5e-3} | SMALL.get(name, {})
+    together, alone = tiny.NoTeachers(), tiny.NoTeachers()
+    _, best, scored = tiny.train(
+        corpus, tiny.Memory(), folds=(1, 2), argument=name, teachers=together, **fields
+    )
+    full = np.mean([s.posteriors[-1].argmax(-1) == corpus.labels[s.rows] for s in scored])
+    assert full > 0.6  # chance is a third
+    one_device = tuple(jax.devices()[:1])
+    monkeypatch.setattr(jax, "local_devices", lambda: list(one_device))
+    _, best_alone, _ = tiny.train(
+        corpus, tiny.Memory(), folds=(2,), argument=name, teachers=alone, **fields
+    )
+    np.testing.assert_allclose(best_alone.params[0], best.params[1], atol=1e-5)
+    for file, params in alone.saved.items():
+        np.testing.assert_allclose(params, together.saved[file], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cra", "if_mmin", "cif_mmin", "dicmor", "nmer"])
+def test_a_batch_cut_over_two_devices_has_the_same_loss_and_gradients(rng, name):
+    batch = make_batch(rng)
+    available = batch.present.at[:, 1].set(False)
+    for number, (stage, params) in enumerate(make_stages(name, batch)):
+        seen = batch.present if stage.complete else available
+        whole, gradients = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))(
+            params, batch, seen, KEY
+        )
+        cut_stage = make_stages(name, batch, batch_axis="devices")[number][0]
+
+        def shard(params, batch, seen, stage=cut_stage):
+            value, gradients = jax.value_and_grad(stage.loss, has_aux=True)(
+                params, batch, seen, KEY
+            )
+            return jax.lax.pmean((value, gradients), "devices")
+
+        halves = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (batch, seen))
+        cut = jax.pmap(shard, axis_name="devices", in_axes=(None, 0, 0))(params, *halves)
+        cut = jax.tree.map(lambda x: x[0], cut)
+        for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves((whole, gradients)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
+
+
+def test_a_kept_teacher_is_not_trained_again(corpus):
+    teachers, seen = tiny.NoTeachers(), []
+    for _ in range(2):
+        tiny.train(
+            corpus, tiny.Memory(), folds=(1,), argument="mmin", teachers=teachers,
+            report=lambda e: seen.append(e.stage), **{"train.epochs": 1},
+        )  # fmt: skip
+    assert seen == ["teacher_"] * 3 + [""] * 2
+
+
+def test_mmins_loss_is_its_parts(rng):
+    """Targets are the teacher's vectors of exactly what is missing, without dropout."""
+    batch = make_batch(rng)
+    fields = {"model.dropout": 0.0, "model.faithful_to": "code"}
+    (_, _), (stage, params) = make_stages("mmin", batch, **fields)
+    available = batch.present.at[:, 1].set(False)
+    total, terms = stage.loss(params, batch, available, KEY)
+    config = FrozenConfigDict(tiny.config("mmin", **fields).model)
+    student = mmin.Student(config, tuple(DIMS), 3)
+    teacher = mmin.Teacher(config, tuple(DIMS), 3)
+    h, forward, back, logits = student.apply(params, batch, available)
+    missing = np.asarray(batch.present & ~available)
+    only_missing = {
+        m: x * missing[:, k, None, None] for k, (m, x) in enumerate(batch.features.items())
+    }
+    target = teacher.apply(
+        {"params": params["params"]["teacher"]},
+        batch._replace(features=only_missing),
+        jnp.ones_like(batch.present),
+        method="embed",
+    )
+    posterior = np.asarray(jax.nn.softmax(logits))[np.arange(6), batch.labels]
+    want = -np.log(posterior).mean()
+    want += 4 * np.mean((forward - target) ** 2) + 2 * np.mean((back - h) ** 2)
+    np.testing.assert_allclose(total, want, rtol=1e-5)
+    assert set(terms) == {"cls", "forward", "backward"}
+
+
+def test_nmers_noise_schedule_is_the_published_one():
+    left = nmer.noise_schedule()
+    want = {4: 0.94, 9: 0.85, 14: 0.73, 19: 0.59, 29: 0.31, 49: 0.024}
+    for t, share in want.items():
+        np.testing.assert_allclose(left[t], share, rtol=0.02)
+    assert left[99] < 1e-10
+
+
+def test_nmers_noise_spares_what_is_available(rng):
+    batch = make_batch(rng)
+    available = batch.present.at[:, 1].set(False)
+    noisy = nmer.corrupt(batch, available, KEY)
+    np.testing.assert_array_equal(noisy.features["text"], batch.features["text"])
+    assert np.abs(noisy.features["speech"] - batch.features["speech"]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["mmin", "if_mmin", "cif_mmin", "dicmor"])
+def test_code_and_paper_differ_and_nothing_else_is_known(rng, name):
+    batch = make_batch(rng)
+    available = batch.present.at[:, 1].set(False)
+    values = []
+    for faithful_to in ("code", "paper"):
+        stage, params = make_stages(name, batch, **{"model.faithful_to": faithful_to})[-1]
+        values.append(float(jax.jit(stage.loss)(params, batch, available, KEY)[0]))
+    assert abs(values[0] - values[1]) > 1e-6
+    with pytest.raises(UserError, match="faithful_to=memory"):
+        make_stages(name, batch, **{"model.faithful_to": "memory"})
