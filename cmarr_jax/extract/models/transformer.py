@@ -60,7 +60,8 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array)
     sum comes after the second.
     """
     query = query.transpose(0, 2, 1, 3) * np.array(query.shape[-1] ** -0.5, query.dtype)
-    scores = (query @ key.transpose(0, 2, 3, 1)).astype(jnp.float32)
+    key = key.transpose(0, 2, 3, 1)
+    scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     scores = scores + jnp.where(mask, 0, _MASKED)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     mixed = weights.astype(value.dtype) @ value.transpose(0, 2, 1, 3)
