@@ -89,7 +89,7 @@ def write(
         name=corpus.name,
         class_names=corpus.class_names,
         columns=columns(kept),
-        sequences={m: (store.features(u.id) for u in kept) for m, store in stores.items()},
+        sequences={m: map(store.features, [u.id for u in kept]) for m, store in stores.items()},
         provenance={**corpus.provenance, **facts, "extraction": report._asdict()},
     )
     with open(
