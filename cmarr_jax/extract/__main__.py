@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         return _run(args)
     except UserError as e:
         _fail(str(e))
+    except OSError as e:
+        _fail(f"{e}; what is finished is kept and the same command goes on from it")
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130

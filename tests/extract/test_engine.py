@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_without_any_modality_an_utterance_is_dropped_with_a_warning(tmp_path, c
 def test_a_modality_without_features_is_refused_and_no_pack_is_made(tmp_path):
     empty = source("speech", load=lambda u: Loaded("missing_file", None, "no x.wav"))
     with pytest.raises(
-        UserError, match="speech: no utterance has features .20 missing_file.*no x.wav"
+        UserError, match=r"speech: no utterance has features \(20 missing_file\).*no x\.wav"
     ):
         extract(tmp_path / "p", TWENTY, [source(), empty])
     assert not os.path.exists(tmp_path / "p")
@@ -133,11 +134,35 @@ def test_a_failing_device_is_one_line_and_finished_batches_are_kept(tmp_path):
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nat ...")
         return source().encode(bucket, items)
 
-    with pytest.raises(UserError, match="bucket 8 .RESOURCE_EXHAUSTED: out of memory.; finished"):
+    with pytest.raises(UserError, match=r"bucket 8 \(RESOURCE_EXHAUSTED: out of memory\)"):
         extract(tmp_path / "p", TWENTY, [source()._replace(encode=fail_on_short)])
     loads = []
     extract(tmp_path / "p", TWENTY, [source(loads=loads)])
     assert 0 < len(loads) < len(TWENTY)
+
+
+def test_decoding_goes_on_while_the_device_computes(tmp_path):
+    later = threading.Event()
+
+    def load(u):
+        if u.id == order[-1]:
+            later.set()
+        return Loaded("ok", (u.id, len(u.text)))
+
+    def encode(bucket, items):
+        assert later.wait(10)
+        return source().encode(bucket, items)
+
+    order = sorted((u.id for u in TWENTY), key=lambda i: (-len(TWENTY[int(i[1:])].text), i))
+    extract(tmp_path / "p", TWENTY, [source(load=load)._replace(encode=encode)])
+
+
+def test_a_missing_extra_stops_the_run(tmp_path):
+    def load(u):
+        raise UserError("soundfile is missing: pip install -r requirements-extract.txt")
+
+    with pytest.raises(UserError, match="soundfile is missing"):
+        extract(tmp_path / "p", TWENTY, [source(load=load)])
 
 
 class Killed(BaseException):
@@ -268,7 +293,7 @@ with store.locked({folder!r}):
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=f"p.partial: process {process.pid} is working in it"):
+    with pytest.raises(UserError, match=rf"p\.partial: process {process.pid} is working in it"):
         extract(tmp_path / "p", TWENTY, [source()])
     process.kill()
     process.wait()

@@ -62,18 +62,19 @@ def scan(
             f"--root={root}: no Evaluation.txt (or Evalution.txt) in it or below; wanted the "
             "folder of MSP-IMPROV's official release"
         )
+    place = os.path.relpath(evaluation, root)
     if all(name in files for name in _EVALUATIONS):
-        warnings.append(f"both spellings of Evaluation.txt found, {evaluation} counts")
+        warnings.append(f"both spellings of Evaluation.txt found, {place} counts")
     turns: dict[str, Utterance] = {}
-    for identifier, code in _labels(evaluation, warnings):
+    for identifier, code in _labels(evaluation, place, warnings):
         sentence, speaker, session, scenario = _TURN.fullmatch(identifier).groups()
         if scenario not in scenarios:
             continue
         if identifier in turns:
-            warnings.append(f"{evaluation}: repeats {identifier}, the first line counts")
+            warnings.append(f"{place}: repeats {identifier}, the first line counts")
             continue
         if code not in _CLASS_OF_CODE and code not in _OTHER_CODES:
-            warnings.append(f"{evaluation}: {identifier} has the unknown emotion {code!r}")
+            warnings.append(f"{place}: {identifier} has the unknown emotion {code!r}")
         turns[identifier] = Utterance(
             id=identifier,
             session=str(int(session)),
@@ -90,7 +91,7 @@ def scan(
     if not turns:
         raise UserError(f"{evaluation}: no turn of scenarios {scenarios} in it")
     if not any(t.text for t in turns.values()) and "human_transcriptions.zip" in files:
-        warnings.append(f"{files['human_transcriptions.zip']}: unpack it to have the transcripts")
+        warnings.append("Human_Transcriptions.zip: unpack it to have the transcripts")
     if known := KNOWN_COUNTS.get("".join(sorted(set(scenarios)))):
         warnings += counts.difference(turns.values(), known)
     return [turns[i] for i in sorted(turns)], warnings
@@ -111,11 +112,11 @@ def _index(root: str, warnings: list[str]) -> dict[str, str]:
             repeated += is_turn and key in files
             files.setdefault(key, os.path.join(folder, name))
     if repeated:
-        warnings.append(f"{root}: {repeated} files have a name twice; the first path counts")
+        warnings.append(f"{repeated} files have a name twice; the first path counts")
     return files
 
 
-def _labels(evaluation: str, warnings: list[str]) -> Iterator[tuple[str, str]]:
+def _labels(evaluation: str, place: str, warnings: list[str]) -> Iterator[tuple[str, str]]:
     """(id, code) of each turn; the raters' own lines lie between them."""
     for number, line in enumerate(transcripts.lines(evaluation), start=1):
         if not line.startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
@@ -125,7 +126,7 @@ def _labels(evaluation: str, warnings: list[str]) -> Iterator[tuple[str, str]]:
         if _TURN.fullmatch(identifier):
             yield identifier, match[2]
         else:
-            warnings.append(f"{evaluation}: line {number} is no label line: {line[:60]!r}")
+            warnings.append(f"{place}: line {number} is no label line: {line[:60]!r}")
 
 
 def _read_text(file: str | None, strip_tags: bool) -> str | None:

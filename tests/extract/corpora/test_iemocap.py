@@ -86,5 +86,5 @@ def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
 
 
 def test_a_wrong_root_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no label under Session1..5/dialog/EmoEvaluation"):
+    with pytest.raises(UserError, match=r"no label under Session1\.\.5/dialog/EmoEvaluation"):
         iemocap.scan(str(tmp_path))
