@@ -138,7 +138,11 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
 
         sources.append(
             video.source(
-                model=args.video_model, features=args.video_features, faces=args.faces, dtype=dtype
+                model=args.video_model,
+                features=args.video_features,
+                faces=args.faces,
+                fps=args.video_fps,
+                dtype=dtype,
             )
         )
     return sources
@@ -264,8 +268,9 @@ def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
     add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
     add("--video-model", metavar="CHECKPOINT", help="DenseNet on FER+; none can be shipped")
-    add("--video-features", metavar="DIR", help="ready features, ID.npy or an .h5 file")
-    add("--faces", metavar="DIR", help="pre-cropped faces, a folder per turn")
+    add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")
+    add("--faces", metavar="DIR", help="pre-cropped faces, a folder of pictures or ID.npy a turn")
+    add("--video-fps", type=_positive(float), default=10.0, metavar="N", help="frames a second")
     add(
         "--dtype",
         choices=("float32", "bfloat16"),

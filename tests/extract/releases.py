@@ -83,7 +83,7 @@ def iemocap(root: str) -> str:
     for dialogue, lines in evaluations.items():
         folder = f"{root}/Session{dialogue[4]}/dialog"
         write(f"{folder}/EmoEvaluation/{dialogue}.txt", "\n".join(lines) + "\n")
-        write(f"{folder}/EmoEvaluation/._{dialogue}.txt", b"\0\5\26\7Mac OS X")
+        write(f"{folder}/EmoEvaluation/._{dialogue}.txt", b"\0\5\26\7Mac OS X\n[\2")
         write(f"{folder}/EmoEvaluation/Categorical/{dialogue}_e2_cat.txt", "[bad]\tline")
         if dialogue in texts:
             content = "\r\n".join(texts[dialogue]).encode()

@@ -242,6 +242,9 @@ def test_a_torn_journal_and_a_lost_or_short_shard_are_done_again(tmp_path):
     extract(tmp_path / "q", TWENTY, [source(batches=batches)], cache=str(tmp_path / "cache"))
     assert len(batches) == 3
     assert contents(tmp_path / "q") == contents(tmp_path / "whole")
+    batches.clear()  # what was done again is known to the next run
+    extract(tmp_path / "r", TWENTY, [source(batches=batches)], cache=str(tmp_path / "cache"))
+    assert batches == []
 
 
 def test_another_recipe_never_mixes_with_what_is_there(tmp_path):
@@ -274,8 +277,10 @@ def test_a_finished_pack_is_left_alone(tmp_path):
     batches = []
     first = extract(tmp_path / "p", given, [source()])
     before = contents(tmp_path / "p")
+    os.makedirs(tmp_path / "p.partial" / "text-0")  # killed between its last two steps
     assert extract(tmp_path / "p", given, [source(batches=batches)]) == first
     assert batches == [] and contents(tmp_path / "p") == before
+    assert os.listdir(tmp_path) == ["p"]
     with pytest.raises(UserError, match="exists already"):
         extract(tmp_path / "p", [u._replace(label="a") for u in given], [source()])
 
