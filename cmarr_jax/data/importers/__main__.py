@@ -104,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     layouts = parser.add_subparsers(metavar="LAYOUT", required=True)
 
     def add(name: str, module, read) -> argparse.ArgumentParser:
-        layout = layouts.add_parser(name, description=module.__doc__, **raw)
+        layout = layouts.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            epilog="An example of every layout: python -m cmarr_jax.data.importers --help",
+            **raw,
+        )
         layout.set_defaults(read=read)
         layout.error = _fail
         return layout
@@ -183,7 +189,7 @@ def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
         p.add_argument(
             "--polarity",
             default="",
-            choices=("", *POLARITIES),
+            choices=tuple(POLARITIES),
             help="two classes from a score: has0 = negative against the rest, non0 = negative "
             "against positive, zero unlabelled",
         )
