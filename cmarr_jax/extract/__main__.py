@@ -64,6 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.out:
         raise UserError("--out: missing; wanted the folder of the pack to make (or --list)")
     progress.say(f"{args.corpus}: {turns} turns, {len(utterances)} of them for the pack")
+    cli.enable_compilation_cache()
     sources = _sources(args, utterances)
     report = engine.extract(
         args.out,
@@ -158,7 +159,6 @@ def _environment() -> dict[str, str]:
     """What the numbers depend on besides the recipes: runs that differ in it are not mixed."""
     import jax
 
-    cli.enable_compilation_cache()
     return {"jax": jax.__version__, "platform": jax.default_backend()}
 
 

@@ -136,8 +136,8 @@ def _encode(
     order = sorted(utterances, key=lambda u: (-amounts[u.id], u.id))
     rank = {u.id: i for i, u in enumerate(order)}
     todo = [u for u in order if u.id not in store.entries]
-    total = sum(amounts.values())
-    progress.start(source.modality, source.unit, total, total - sum(amounts[u.id] for u in todo))
+    done = sum(amounts[u.id] for u in order if u.id in store.entries)
+    progress.start(source.modality, source.unit, sum(amounts.values()), done)
     waiting: dict[int, list[tuple[Utterance, Loaded]]] = {}
 
     def encode_batch(bucket: int) -> None:

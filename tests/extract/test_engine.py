@@ -14,6 +14,7 @@ import pytest
 from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import store
+from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Loaded
 from tests.extract.fake import extract, source, utterance
 
@@ -60,6 +61,12 @@ def test_the_longest_come_first(tmp_path):
     assert batches[0][0] == 32
     lengths = {u.id: len(u.text) for u in TWENTY}
     assert min(lengths[i] for i in batches[0][1]) >= max(lengths[i] for i in batches[1][1])
+
+
+def test_a_fresh_run_does_not_speak_of_resuming(tmp_path, capsys):
+    fractions = source()._replace(amount=lambda u: len(u.text) * 0.1)
+    extract(tmp_path / "p", TWENTY, [fractions], progress=Progress())
+    assert "resuming" not in capsys.readouterr().err
 
 
 def test_every_status_is_counted_and_named_and_no_clip_stops_the_run(tmp_path):
@@ -289,6 +296,7 @@ def test_one_process_a_folder_and_a_dead_ones_lock_is_void(tmp_path):
     folder = str(tmp_path / "p.partial")
     code = f"""
 from cmarr_jax.extract import store
+from cmarr_jax.extract.progress import Progress
 import time
 with store.locked({folder!r}):
     print("held", flush=True)
