@@ -1,15 +1,28 @@
 """Sound files as 16 kHz mono, checked and normalised."""
 
+import importlib.util
 import math
 import os
 
 import numpy as np
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.extract.source import Loaded
 
 SAMPLE_RATE = 16_000  # Hz; what the speech encoders were trained on
 _SILENCE = 1e-8  # variance, full scale = 1
 _EPSILON = 1e-7  # of the normalisation, as in wav2vec2's published feature extractor
+
+
+def require_packages() -> None:
+    """Checks that sound files can be read and resampled.
+
+    Raises:
+      UserError: an optional package is not installed.
+    """
+    for package in ("soundfile", "soxr"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"speech needs {package}; pip install -r requirements-extract.txt")
 
 
 def load(path: str | None, min_samples: int, max_samples: int) -> Loaded:

@@ -85,15 +85,13 @@ def hashes(path: str) -> dict[str, str]:
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """`name` as a dtype; "auto" is float32 on CPU, where XLA's bfloat16 is slower, else bfloat16.
+    """`name` as a dtype.
 
     Raises:
-      UserError: `name` is none of the three.
+      UserError: `name` is neither "float32" nor "bfloat16".
     """
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if name not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype={name}: wanted auto, float32 or bfloat16")
+        raise UserError(f"--dtype={name}: wanted float32 or bfloat16")
     return jnp.dtype(name)
 
 

@@ -13,8 +13,8 @@ from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
 _LONGEST = 60.0  # s; attention's cost grows with the square
-_SECONDS_A_BATCH = {"cpu": 36}
-_SECONDS_A_BATCH_ON_ACCELERATOR = 320
+_CPU_SECONDS = 36  # a batch
+_ACCELERATOR_SECONDS = 320
 
 
 def source(model: str, *, max_seconds: float, dtype: str) -> Source:
@@ -24,14 +24,16 @@ def source(model: str, *, max_seconds: float, dtype: str) -> Source:
       model: a folder with a Hugging Face wav2vec2 of the base kind (`config.json`,
         `model.safetensors`), or its name on the hub.
       max_seconds: longer clips are cut.
-      dtype: of convolutions and matrix products: "auto", "float32" or "bfloat16".
+      dtype: of convolutions and matrix products, "float32" or "bfloat16"; norms and softmax are
+        float32.
 
     Raises:
       UserError: the model is not there, is of another kind, or its files contradict each
-        other; or `max_seconds` is out of its range.
+        other; `max_seconds` is out of its range; a package is missing.
     """
     if not 1 <= max_seconds <= _LONGEST:
         raise UserError(f"--max-seconds={max_seconds}: wanted 1 to {_LONGEST:.0f}")
+    audio.require_packages()
     folder = pretrained.folder(model)
     compute_dtype = pretrained.compute_dtype(dtype)
     module = wav2vec2.from_config(
@@ -41,7 +43,7 @@ def source(model: str, *, max_seconds: float, dtype: str) -> Source:
     forward = jax.jit(module.apply)
     max_samples = round(max_seconds * audio.SAMPLE_RATE)
     ladder = buckets.samples(max_samples, audio.SAMPLE_RATE)
-    budget = _SECONDS_A_BATCH.get(jax.default_backend(), _SECONDS_A_BATCH_ON_ACCELERATOR)
+    budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
     def load(utterance: Utterance) -> Loaded:
         return audio.load(utterance.wav, module.receptive_field, max_samples)

@@ -12,8 +12,8 @@ from cmarr_jax.extract.models import bert
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
-_TOKENS_A_BATCH = {"cpu": 512}
-_TOKENS_A_BATCH_ON_ACCELERATOR = 16_384
+_CPU_TOKENS = 512  # a batch
+_ACCELERATOR_TOKENS = 16_384
 
 
 def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str) -> Source:
@@ -24,7 +24,7 @@ def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str
         tokenizer's files), or its name on the hub.
       keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
       max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
-      dtype: of the matrix products: "auto", "float32" or "bfloat16".
+      dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
 
     Raises:
       UserError: the model is not there, is no BERT, or its files contradict each other; or
@@ -36,12 +36,12 @@ def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str
         os.path.join(folder, "config.json"), pretrained.config(folder), compute_dtype
     )
     if not 3 <= max_length <= module.max_length:
-        raise UserError(f"--max-length={max_length}: wanted 3 to {module.max_length}, {model}'s")
+        raise UserError(f"--max-tokens={max_length}: wanted 3 to {module.max_length}, {model}'s")
     tokenizer = pretrained.tokenizer(folder, module.vocab_size)
     params = jax.device_put(weights.bert(os.path.join(folder, "model.safetensors"), module))
     forward = jax.jit(module.apply)
     ladder = buckets.tokens(max_length)
-    budget = _TOKENS_A_BATCH.get(jax.default_backend(), _TOKENS_A_BATCH_ON_ACCELERATOR)
+    budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _ACCELERATOR_TOKENS
 
     def load(utterance: Utterance) -> Loaded:
         if utterance.text is None:

@@ -97,8 +97,12 @@ def wav2vec2(file: str, module: Wav2Vec2) -> dict[str, Any]:
 
 
 def _read(file: str, prefix: str) -> dict[str, np.ndarray]:
-    import safetensors
-
+    try:
+        import safetensors
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{file}: needs safetensors; pip install -r requirements-extract.txt"
+        ) from None
     try:
         with safetensors.safe_open(file, "np") as f:
             return {name.removeprefix(prefix): f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
