@@ -23,18 +23,19 @@ from typing import NoReturn
 from cmarr_jax import cli
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import engine, result
+from cmarr_jax.extract import engine, flags, result
 from cmarr_jax.extract.corpora import iemocap, msp_improv
 from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Source, Utterance
 
+_READERS = {"iemocap": iemocap, "msp_improv": msp_improv}
 _MODALITIES = {"t": "text", "s": "speech", "v": "video"}
 _SHOWN_WARNINGS = 10
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    args = _parser().parse_args(argv)
+    args = flags.parser(__doc__, _READERS, _fail).parse_args(argv)
     try:
         return _run(args)
     except UserError as e:
@@ -70,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         args.out,
         result.Corpus(
             name=args.corpus,
-            class_names=iemocap.CLASS_NAMES,
+            class_names=_READERS[args.corpus].CLASS_NAMES,
             utterances=utterances,
             provenance={"made_by": "cmarr_jax.extract", "options": options, "warnings": warnings},
         ),
@@ -87,16 +88,13 @@ def _run(args: argparse.Namespace) -> int:
 def _scan(args: argparse.Namespace) -> tuple[list[Utterance], list[str], dict]:
     if not os.path.isdir(args.root):
         raise UserError(f"--root={args.root}: no such folder; wanted the corpus' official release")
-    options = {"corpus": args.corpus, "strip_tags": args.strip_tags}
+    options = {"strip_tags": args.strip_tags}
     if args.corpus == "iemocap":
         options["speaker_side"] = args.speaker_side
-        reader = iemocap
     else:
         options["scenarios"] = "".join(sorted(set(args.scenarios)))
-        reader = msp_improv
-    chosen = {name: value for name, value in options.items() if name != "corpus"}
-    utterances, warnings = reader.scan(args.root, **chosen)
-    return utterances, warnings, options
+    utterances, warnings = _READERS[args.corpus].scan(args.root, **options)
+    return utterances, warnings, {"corpus": args.corpus, **options}
 
 
 def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[Source]:
@@ -164,20 +162,15 @@ def _environment() -> dict[str, str]:
 
 def _listing(corpus: str, turns: int, utterances: Sequence[Utterance]) -> str:
     """Turns by session and class, and how many have their files."""
-    names = (
-        (*iemocap.CLASS_NAMES, "")
-        if any(not u.label for u in utterances)
-        else (iemocap.CLASS_NAMES)
-    )
-    head = ["session", *(name or "none" for name in names), "total", "transcript", "wav", "video"]
-    rows = []
+    classes = sorted({u.label for u in utterances}, key=lambda name: (name == "", name))
+    files = {"transcript": "text", "wav": "wav", "video": "video"}
+    rows = [["session", *(name or "none" for name in classes), "total", *files]]
     for session in [*sorted({u.session for u in utterances}), "all"]:
         part = [u for u in utterances if session in (u.session, "all")]
         labels = Counter(u.label for u in part)
-        files = [sum(1 for u in part if getattr(u, f)) for f in ("text", "wav", "video")]
-        rows.append([session, *(labels[name] for name in names), len(part), *files])
-    lines = ["  ".join(f"{cell:>{max(7, len(h))}}" for cell, h in zip(row, head, strict=True))
-             for row in [head, *rows]]  # fmt: skip
+        found = [sum(getattr(u, field) is not None for u in part) for field in files.values()]
+        rows.append([session, *(labels[name] for name in classes), len(part), *found])
+    lines = ["".join(f"{cell:>11}" for cell in row) for row in rows]
     return "\n".join([f"{corpus}: {turns} turns in the release", *lines])
 
 
@@ -206,119 +199,6 @@ def _verdict(report: result.Report, args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 3
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cmarr_jax.extract",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = _fail
-    corpora = parser.add_subparsers(dest="corpus", required=True, metavar="{iemocap,msp_improv}")
-    for name, module in (("iemocap", iemocap), ("msp_improv", msp_improv)):
-        corpus = corpora.add_parser(
-            name,
-            help=module.__doc__.splitlines()[0],
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        corpus.error = _fail
-        _add_flags(corpus, name)
-    return parser
-
-
-def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
-    add = parser.add_argument
-    add("--root", required=True, metavar="DIR", help="the official release")
-    add("--out", metavar="PACK", help="folder of the pack to make; must not exist yet")
-    add("--list", action="store_true", help="count turns and files by class and stop")
-    add(
-        "--modalities",
-        metavar="t,s,v",
-        help="text, speech, video (default: t,s, and v if a video option is given)",
-    )
-    if corpus == "iemocap":
-        add(
-            "--speaker-side",
-            choices=iemocap.SPEAKER_SIDES,
-            default="marker_left",
-            help="who is in the left half of the picture: the actor that the file's name gives "
-            "(default), or always the female; look at two files to be sure",
-        )
-    else:
-        add(
-            "--scenarios",
-            default=msp_improv.SCENARIOS,
-            metavar="LETTERS",
-            help="of R read, S target sentence improvised, P rest of the improvisation, T natural "
-            f"(default: {msp_improv.SCENARIOS}; the paper's subset is S)",
-        )
-    add("--strip-tags", action="store_true", help="drop [LAUGHTER], -- and ... from transcripts")
-    add("--keep-unlabelled", action="store_true", help="keep turns of other or no majority label")
-    models = parser.add_argument_group(
-        "encoders", "a folder with a Hugging Face snapshot (model.safetensors), or a hub name"
-    )
-    add = models.add_argument
-    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
-    add("--keep-special-tokens", action="store_true", help="keep the vectors of [CLS] and [SEP]")
-    add("--max-tokens", type=_positive(int), default=512, metavar="N", help="cut longer texts")
-    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
-    add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
-    add("--video-model", metavar="CHECKPOINT", help="DenseNet on FER+; none can be shipped")
-    add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")
-    add("--faces", metavar="DIR", help="pre-cropped faces, a folder of pictures or ID.npy a turn")
-    add("--video-fps", type=_positive(float), default=10.0, metavar="N", help="frames a second")
-    add(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        help="of the computation (default: float32 on CPU, bfloat16 elsewhere)",
-    )
-    add(
-        "--store-dtype",
-        choices=("float16", "float32"),
-        default="float16",
-        help="of the features in the pack (default: float16)",
-    )
-    running = parser.add_argument_group("running")
-    add = running.add_argument
-    add(
-        "--max-bad",
-        type=_share,
-        default=0.05,
-        metavar="SHARE",
-        help="exit code 3 if a larger share of the turns lacks a modality (default: 0.05)",
-    )
-    add(
-        "--cache",
-        metavar="DIR",
-        help="keep finished features there for other packs of the same turns (default: beside "
-        "PACK, removed when it is done)",
-    )
-    add("--quiet", action="store_true", help="show warnings and errors alone")
-
-
-def _positive(kind: type) -> type:
-    def parse(text: str):
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text}: wanted more than 0")
-        return value
-
-    parse.__name__ = kind.__name__
-    return parse
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted a share from 0 to 1")
-    return value
-
-
-_share.__name__ = "share"
 
 
 def _fail(message: str) -> NoReturn:
