@@ -1,4 +1,6 @@
-"""What the golden files were made from."""
+"""What the golden files were made from, and random parameters."""
+
+from typing import Any
 
 import numpy as np
 
@@ -31,3 +33,12 @@ def clip(number: int, length: int) -> np.ndarray:
     noise = (i * i * 7919 + i * (104_729 + number)) % 10_007 / 10_007 - 0.5
     tone = np.sin(i * (0.05 + 0.03 * number))
     return (0.02 * number + 0.3 * noise + 0.2 * tone).astype(np.float32)
+
+
+def variables(module: Any, *inputs: np.ndarray) -> Any:
+    """Random variables of a linen module; running its initialisers would take seconds."""
+    import jax  # not where the golden files are made
+
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return jax.tree.map(lambda s: rng.normal(scale=0.3, size=s.shape).astype("f4"), shapes)

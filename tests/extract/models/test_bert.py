@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.extract.models.bert import Bert
+from tests.extract.samples import variables
 
 SHAPE = {
     "vocab_size": 50,
@@ -25,26 +26,26 @@ def inputs(rng):
 
 def test_padding_is_inert(rng):
     ids, mask = inputs(rng)
-    variables = jax.jit(TINY.init)(jax.random.key(0), ids, mask)
+    params = variables(TINY, ids, mask)
     apply = jax.jit(TINY.apply)
-    a = apply(variables, ids, mask)
-    b = apply(variables, jnp.where(mask, ids, 7), mask)
+    a = apply(params, ids, mask)
+    b = apply(params, jnp.where(mask, ids, 7), mask)
     np.testing.assert_array_equal(a[mask], b[mask])
-    alone = apply(variables, ids[1:2, :4], mask[1:2, :4])
+    alone = apply(params, ids[1:2, :4], mask[1:2, :4])
     np.testing.assert_allclose(a[1, :4], alone[0], atol=1e-6)
 
 
 def test_a_row_of_padding_alone_is_finite(rng):
     ids, mask = inputs(rng)
-    variables = jax.jit(TINY.init)(jax.random.key(0), ids, mask)
-    assert np.isfinite(TINY.apply(variables, ids, jnp.zeros_like(mask))).all()
+    params = variables(TINY, ids, mask)
+    assert np.isfinite(jax.jit(TINY.apply)(params, ids, jnp.zeros_like(mask))).all()
 
 
 def test_bfloat16_stays_near_float32_and_returns_float32(rng):
     ids, mask = inputs(rng)
-    variables = jax.jit(TINY.init)(jax.random.key(0), ids, mask)
+    params = variables(TINY, ids, mask)
     exact, rounded = (
-        jax.jit(Bert(dtype=jnp.dtype(d), **SHAPE).apply)(variables, ids, mask)
+        jax.jit(Bert(dtype=jnp.dtype(d), **SHAPE).apply)(params, ids, mask)
         for d in ("float32", "bfloat16")
     )
     assert rounded.dtype == jnp.float32

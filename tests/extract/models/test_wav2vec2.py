@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 
 from cmarr_jax.extract.models.wav2vec2 import MaskedGroupNorm, Wav2Vec2
+from tests.extract.samples import variables
 
 BASE = {
     "conv_kernels": (10, 3, 3, 3, 3, 2, 2),
@@ -43,12 +44,12 @@ def test_receptive_field_of_the_base_model():
 def test_what_the_padding_holds_is_inert(rng):
     samples = jnp.float32(rng.normal(size=(2, 3_000)))
     lengths = jnp.array([3_000, 1_700])
-    variables = jax.jit(TINY.init)(jax.random.key(0), samples, lengths)
+    params = variables(TINY, samples, lengths)
     zeros = samples.at[1, 1_700:].set(0)
     junk = samples.at[1, 1_700:].set(99.0)
     frames = TINY.num_frames(1_700)
     apply = jax.jit(TINY.apply)
-    a, b = (apply(variables, x, lengths)[1, :frames] for x in (zeros, junk))
+    a, b = (apply(params, x, lengths)[1, :frames] for x in (zeros, junk))
     np.testing.assert_array_equal(a, b)
 
 
@@ -56,7 +57,7 @@ def test_masked_group_norm_is_flax_group_norm_on_the_valid_part(rng):
     x = jnp.float32(3 + 2 * rng.normal(size=(2, 9, 4)))
     lengths = jnp.array([9, 5])
     params = {"scale": jnp.float32(rng.normal(size=4)), "bias": jnp.float32(rng.normal(size=4))}
-    ours = MaskedGroupNorm().apply({"params": params}, x, lengths)
+    ours = jax.jit(MaskedGroupNorm().apply)({"params": params}, x, lengths)
     reference = nn.GroupNorm(num_groups=4, epsilon=1e-5)
     for row, length in enumerate(lengths.tolist()):
         alone = reference.apply({"params": params}, x[row : row + 1, :length])
@@ -64,10 +65,10 @@ def test_masked_group_norm_is_flax_group_norm_on_the_valid_part(rng):
 
 
 def test_bfloat16_stays_near_float32_and_returns_float32(rng):
-    samples, lengths = jnp.float32(rng.normal(size=(1, 3_000))), jnp.array([3_000])
-    variables = jax.jit(TINY.init)(jax.random.key(0), samples, lengths)
+    samples, lengths = jnp.float32(rng.normal(size=(2, 3_000))), jnp.array([3_000, 3_000])
+    params = variables(TINY, samples, lengths)
     half = Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=jnp.dtype("bfloat16"), **BASE)
-    exact, rounded = (jax.jit(m.apply)(variables, samples, lengths) for m in (TINY, half))
+    exact, rounded = (jax.jit(m.apply)(params, samples, lengths) for m in (TINY, half))
     assert rounded.dtype == jnp.float32
     error = np.linalg.norm(exact - rounded) / np.linalg.norm(exact)
     assert 1e-4 < error < 5e-2
