@@ -96,7 +96,7 @@ def _utterance_table(pack: pack_lib.Pack) -> str:
 
     def add(name: str, chosen: np.ndarray) -> None:
         counts = Counter(pack.columns["label"][chosen].tolist())
-        speakers = sorted(set(pack.columns["speaker"][chosen].tolist()))
+        speakers = sorted(set(pack.columns["speaker"][chosen].tolist()), key=protocol.natural)
         listed = " ".join(speakers) if len(speakers) <= 4 else str(len(speakers))
         rows.append(
             [name, chosen.sum(), *(counts[c] for c in classes)]

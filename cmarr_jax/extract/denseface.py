@@ -23,24 +23,21 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import densenet
 
 _OF_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+_LAYER = "composite_function/kernel"
 _TRAINING_ONLY = ("/Momentum", "/Adam", "/Adam_1", "global_step", "beta1_power", "beta2_power")
 
 
 class Weights(NamedTuple):
-    """What `models.densenet.DenseNet.apply` needs, and how to normalise its input."""
+    """A face network, and how to normalise its input."""
 
+    network: densenet.DenseNet  # of the depth, growth and classes that the arrays have
     variables: dict[str, Any]  # linen's {"params": ..., "batch_stats": ...}, float32
-    num_classes: int
     mean: float  # of grey levels, 0 to 255
     std: float
 
 
-def read(file: str, *, layers: int = 16) -> Weights:
+def read(file: str) -> Weights:
     """Reads a .npz or .safetensors file; every array must have its place and every place its array.
-
-    Args:
-      file: path of the weights, `mean` and `std` included.
-      layers: of `DenseNet`.
 
     Raises:
       UserError: the file is missing, not of these formats, or does not fit the network.
@@ -48,17 +45,20 @@ def read(file: str, *, layers: int = 16) -> Weights:
     arrays = {name.removesuffix(":0"): array for name, array in _arrays(file).items()}
     arrays = {n: a for n, a in arrays.items() if not n.endswith(_TRAINING_ONLY)}
     head = arrays.get("Transition_to_classes/W")
-    if head is None or head.ndim != 2:
+    layers = sum(n.startswith("Block_0/") and n.endswith(_LAYER) for n in arrays)
+    blocks = sum(n.endswith(f"/layer_0/{_LAYER}") for n in arrays)
+    last = arrays.get(f"Block_0/layer_0/{_LAYER}")
+    if head is None or head.ndim != 2 or last is None or last.ndim != 4:
         raise UserError(
-            f"{file}: has no matrix 'Transition_to_classes/W'; wanted the arrays of a TensorFlow "
-            "DenseNet under their own names, see python -m cmarr_jax.extract.denseface --help"
+            f"{file}: wanted the arrays of a TensorFlow DenseNet under their own names, such as "
+            "'Transition_to_classes/W'; see python -m cmarr_jax.extract.denseface --help"
         )
+    network = densenet.DenseNet(layers, last.shape[3], blocks, head.shape[1])
     mean, std = (_grey_level(file, arrays, name) for name in ("mean", "std"))
     if not std > 0:
         raise UserError(f"{file}: 'std' is {std:g}, wanted more than 0")
-    model = densenet.DenseNet(layers=layers, num_classes=head.shape[1])
     face = jnp.zeros((1, densenet.INPUT_SIZE, densenet.INPUT_SIZE, 1))
-    wanted = flax.traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), face))
+    wanted = flax.traverse_util.flatten_dict(jax.eval_shape(network.init, jax.random.key(0), face))
     found = {}
     for path, place in wanted.items():
         name = tf_name(path)
@@ -71,7 +71,7 @@ def read(file: str, *, layers: int = 16) -> Weights:
     if arrays:
         raise UserError(f"{file}: {len(arrays)} arrays have no place, {min(arrays)!r} first")
     variables = flax.traverse_util.unflatten_dict(found)
-    return Weights(variables, head.shape[1], mean, std)
+    return Weights(network, variables, mean, std)
 
 
 def tf_name(path: Sequence[str]) -> str:

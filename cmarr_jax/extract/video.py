@@ -1,5 +1,6 @@
 """Video as a source of features: faces through the face network, or features that are ready."""
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -14,7 +15,6 @@ from cmarr_jax.data.importers import stores
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface
 from cmarr_jax.extract import faces as faces_lib
-from cmarr_jax.extract.models import densenet
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 VERSION = 1  # of this file and of `faces`; a change of the numbers changes it
@@ -93,17 +93,18 @@ def _ready(path: str) -> Source:
 
 def _dim(store: stores.Store) -> int:
     for i in sorted(store.ids):
-        array = store.read(i)
-        if array.size:
-            return array.shape[-1]
-    raise UserError(f"{store.path}: every entry is empty; wanted features [T, D]")
+        with contextlib.suppress(UserError):  # a bad entry is reported when it is loaded
+            if (array := store.read(i)).size:
+                return array.shape[-1]
+    raise UserError(f"{store.path}: no entry holds numbers; wanted features [T, D]")
 
 
 def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> Source:
-    encode_clip = _encoder(model, dtype)
+    weights = denseface.read(model)
+    encode_clip = _encoder(weights, dtype)
     recipe = {
         "version": VERSION,
-        "network": "DenseNet-BC 100-12",
+        "network": "DenseNet-BC",
         "weights": _hash(model),
         "dtype": dtype,
     }
@@ -123,7 +124,7 @@ def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> So
         load, amount = _load_video(fps)
     return Source(
         modality="video",
-        dim=densenet.FEATURE_DIM,
+        dim=weights.variables["params"]["classes"]["kernel"].shape[0],
         unit="frames",
         recipe=recipe,
         amount=amount,
@@ -203,10 +204,9 @@ def _found(found: faces_lib.Faces) -> Loaded:
     return Loaded("ok", found.images, detail)
 
 
-def _encoder(model: str, dtype: str):
-    """Faces `[n, 64, 64]` uint8 -> features `[n, 342]` float32, in chunks of one shape."""
-    weights = denseface.read(model)
-    network = densenet.DenseNet(num_classes=weights.num_classes, dtype=jnp.dtype(dtype))
+def _encoder(weights: denseface.Weights, dtype: str):
+    """Faces `[n, 64, 64]` uint8 -> features `[n, D]` float32, in chunks of one shape."""
+    network = weights.network.clone(dtype=jnp.dtype(dtype))
     variables = jax.device_put(weights.variables)
 
     @jax.jit

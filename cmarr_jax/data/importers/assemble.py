@@ -130,7 +130,8 @@ def _sequences(
             )
         if dtype is None:
             dtype = np.float16 if array.dtype == np.float16 else np.float32
-        array = array.astype(dtype)
+        with np.errstate(over="ignore"):  # shows as an infinity, which is refused next
+            array = array.astype(dtype)
         if not np.isfinite(array).all():
             raise UserError(
                 f"{store.path}: {modality} of {i!r} has a NaN, an infinity or a number beyond "

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 INPUT_SIZE = 64
-FEATURE_DIM = 342
 
 
 class _NormReluConv(nn.Module):
