@@ -10,7 +10,9 @@ import pytest
 
 from cmarr_jax.data import pack
 from cmarr_jax.extract import __main__ as command
+from cmarr_jax.extract import faces
 from tests.extract import releases
+from tests.extract.models.test_densenet import filled, shapes
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 MODELS = [
@@ -144,3 +146,42 @@ def test_a_wrong_model_is_one_line(iemocap, tmp_path, capsys):
         captured = capsys.readouterr()
         assert captured.err.splitlines()[-1].startswith("error: "), flags
         assert "Traceback" not in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "side, expected",
+    [
+        ("marker_left", {"Ses01F_impro01_F000"}),
+        ("female_left", {"Ses01F_impro01_F000", "Ses01M_script01_1b_F000"}),
+    ],
+)
+def test_faces_are_cut_from_the_speakers_half(tmp_path, monkeypatch, rng, side, expected):
+    """Videos with somebody in the left half alone, through a small face network."""
+    cv2 = pytest.importorskip("cv2")
+    root = releases.iemocap(str(tmp_path))
+    for dialogue in ("Ses01F_impro01", "Ses01M_script01_1b"):
+        file = f"{root}/Session1/dialog/avi/DivX/{dialogue}.avi"
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        video = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (720, 480))
+        for shade in range(130):
+            frame = np.zeros((480, 720, 3), np.uint8)
+            frame[:, :360] = 120 + shade
+            video.write(frame)
+        video.release()
+
+    def find_bright(frame):
+        return [(100, 150, 80, 80)] if frame.mean() > 50 else []
+
+    monkeypatch.setattr(faces, "mtcnn", lambda: find_bright)
+    network = str(tmp_path / "weights.npz")
+    np.savez(network, **filled(rng, shapes(layers=1)), mean=130.0, std=50.0)
+    out = str(tmp_path / "pack")
+    argv = ["iemocap", "--root", root, "--out", out, "--video-model", network, "--max-bad", "1"]
+    assert command.main([*argv, "--modalities", "t,v", "--speaker-side", side, *MODELS]) == 0
+    made = pack.read(out)
+    rows = dict(zip(made.columns["id"].tolist(), np.diff(made.offsets["video"]), strict=True))
+    assert {i for i, count in rows.items() if count} == expected
+    assert rows["Ses01F_impro01_F000"] in (12, 13)  # 1.21 s at 10 frames a second
+    problems = read_problems(out)
+    assert problems["Ses01F_impro01_M000", "video"] == "no_face"
+    assert problems["Ses05M_impro05_M005", "video"] == "missing_file"
