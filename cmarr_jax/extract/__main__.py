@@ -108,6 +108,10 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
     letters = (args.modalities or ("t,s,v" if with_video else "t,s")).split(",")
     if set(letters) - set(_MODALITIES) or len(set(letters)) < len(letters):
         raise UserError(f"--modalities={args.modalities}: wanted some of t,s,v, each once")
+    if with_video and "v" not in letters:
+        raise UserError(
+            f"--modalities={args.modalities}: leaves out v, but a video option is given"
+        )
     for letter in letters:
         if not has_input[letter]:
             files = {"t": "transcript", "s": "wav file", "v": "video file"}[letter]

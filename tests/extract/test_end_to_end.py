@@ -123,7 +123,7 @@ def test_a_missing_package_is_one_line_that_names_the_command(
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             with pytest.raises(SystemExit) as exit_:
-                command.main([*argv, *MODELS, "--out", str(tmp_path / "p"), "--modalities", "s"])
+                command.main([*argv, *MODELS, "--out", str(tmp_path / "p"), "--modalities", "s,v"])
         assert exit_.value.code == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert package in error and "pip install -r requirements-extract.txt" in error

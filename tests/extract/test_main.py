@@ -76,6 +76,7 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "a"], "wanted some of t,s,v"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t,t"], "each once"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "v"], "no turn has a video"),
+        (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t", "--faces", "x"], "leaves out v"),
         (["iemocap", "--root", iemocap, "--out", out, "--max-bad", "5"], "a share from 0 to 1"),
         (["iemocap", "--root", iemocap, "--out", out, "--max-tokens", "0"], "more than 0"),
         (["iemocap", "--root", iemocap, "--out", out, "--speaker-side", "up"], "marker_left"),
