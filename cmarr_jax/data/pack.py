@@ -6,6 +6,9 @@
     MODALITY.offsets.npy  int64, [N + 1]; utterance i owns rows offsets[i]:offsets[i + 1]
 
 Zero rows mean that the utterance lacks this modality. One vector per utterance is length 1.
+
+    python -m cmarr_jax.data.pack describe PACK    what is inside
+    python -m cmarr_jax.data.pack validate PACK    whether it can be trusted
 """
 
 import csv
@@ -13,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -321,3 +325,9 @@ def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray]) ->
     os.remove(raw)
     np.save(os.path.join(folder, f"{modality}.offsets.npy"), np.array(offsets, np.int64))
     return width
+
+
+if __name__ == "__main__":
+    from cmarr_jax.data import describe  # it imports this module, and only the command needs it
+
+    sys.exit(describe.main(sys.argv[1:]))

@@ -85,7 +85,7 @@ def make_folds(
             train, val = _carve(train, rng=np.random.default_rng([seed, 1]), **carve)
         folds.append(Fold(1, "split", train, val, test))
     elif scheme in ("session", "speaker"):
-        units = sorted(set(columns[scheme][labelled].tolist()), key=_natural)
+        units = sorted(set(columns[scheme][labelled].tolist()), key=natural)
         for number, unit in enumerate(units, start=1):
             of_unit = columns[scheme][labelled] == unit
             test, rest = labelled[of_unit], labelled[~of_unit]
@@ -200,7 +200,8 @@ def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:
 _SPLIT_PARTS = ("train", "val", "test")
 
 
-def _natural(name: str) -> list:
+def natural(name: str) -> list:
+    """Sort key that puts session 10 after session 9."""
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
 
 

@@ -1,12 +1,14 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cmarr_jax.data import pack
+from cmarr_jax.data import describe, pack
 from cmarr_jax.errors import UserError
 from tests.conftest import write_pack
 
@@ -132,3 +134,120 @@ def test_an_utterance_with_no_modality_is_refused_and_nothing_is_written(tmp_pat
 def test_an_existing_folder_is_not_overwritten(tmp_path, tiny_pack):
     with pytest.raises(UserError, match="exists already"):
         write_pack(tiny_pack.path)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "cmarr_jax.data.pack", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def described_pack(tmp_path):
+    """Five utterances, one unlabelled, with every column and an extraction's problems."""
+    path = str(tmp_path / "pack")
+    lengths = {"text": [1, 2, 4, 1, 3], "video": [0, 5, 0, 1, 0]}
+    pack.write(
+        path,
+        name="five",
+        class_names=["ang", "sad", "joy"],
+        columns={
+            "id": list("abcde"),
+            "session": ["1", "1", "2", "10", "10"],
+            "speaker": ["1F", "1M", "2F", "10F", "10F"],
+            "label": ["ang", "sad", "ang", "", "sad"],
+            "split": ["train", "train", "val", "test", "test"],
+            "group": ["g", "g", "h", "", "i"],
+        },
+        sequences={
+            m: [np.full((n, d), n, "f4") for n in lengths[m]]
+            for m, d in [("text", 3), ("video", 2)]
+        },
+        provenance={"made_by": "tests", "encoder": {"weights": "0" * 200, "list": list(range(9))}},
+    )
+    with open(path + "/problems.csv", "w") as f:
+        f.write(
+            "id,modality,status,detail\na,video,no_face,\nc,video,no_face,x\ne,text,truncated,\n"
+        )
+    return path
+
+
+def test_describe_prints_what_is_inside(described_pack):
+    result = run("describe", described_pack)
+    assert result.returncode == 0, result.stderr
+    print_of_pack = pack.fingerprint(pack.read(described_pack))
+    assert result.stdout == (
+        f"{described_pack}: five\n"
+        "5 utterances, 3 sessions, 4 speakers, 3 groups, 3 splits, 1 unlabelled\n"
+        f"fingerprint {print_of_pack}\n"
+        "\n"
+        "             all  ang  sad  joy  none  text  video  speakers\n"
+        "session 1      2    1    1    0     0     2      1  1F 1M\n"
+        "session 2      1    1    0    0     0     1      0  2F\n"
+        "session 10     2    0    1    0     1     2      1  10F\n"
+        "split train    2    1    1    0     0     2      1  1F 1M\n"
+        "split val      1    1    0    0     0     1      0  2F\n"
+        "split test     2    0    1    0     1     2      1  10F\n"
+        "all            5    2    2    0     1     5      2  1F 1M 2F 10F\n"
+        "\n"
+        "modality  dim    dtype  have it  rows  min  median  max   MB\n"
+        "text        3  float32   100.0%    11    1       2    4  0.0\n"
+        "video       2  float32    40.0%     6    1       3    5  0.0\n"
+        "\n"
+        "has     text 3, text+video 2\n"
+        "\n"
+        "problems.csv     text truncated 1, video no_face 2\n"
+        "\n"
+        "made by\n"
+        "  made_by: tests\n"
+        "  encoder\n"
+        f"    weights: {'0' * 83} ...\n"
+        "    list: 9 entries\n"
+    )
+
+
+def test_validate_says_what_is_sound_and_what_looks_wrong(described_pack):
+    result = run("validate", described_pack)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "ok       5 utterances: ids unique, labels known, all numbers finite"
+    assert lines[1] == "ok       protocol.scheme=split: 1 fold, train/val/test 2/1/1"
+    assert lines[-1] == f"{described_pack}: valid, 4 warnings"
+    warnings = "\n".join(lines[2:-1])
+    assert "warning  class 'joy' has no utterance" in warnings
+    assert "warning  video: 60% of the utterances lack it" in warnings
+    assert "protocol.scheme=session cannot be used: fold" in warnings
+
+
+def test_validate_counts_folds_and_finds_zeros(tiny_pack, tmp_path):
+    sound, warnings = describe.validate(tiny_pack)
+    assert sound[1].startswith("protocol.scheme=session: 3 folds, train/val/test ")
+    assert sound[2].startswith("protocol.scheme=speaker: 6 folds") and warnings == []
+    features = tiny_pack.features["text"].copy()
+    features[[3, 70]] = 0
+    features[:, 5] = 2.5
+    features[[3, 70], 5] = 0
+    features[:, 7] = 0
+    _, warnings = describe.validate(tiny_pack._replace(features={"text": features}))
+    assert warnings[0].startswith(f"text: 2 of {len(features)} rows are zeros alone")
+    assert warnings[1] == "text: 1 of 12 dimensions are the same in every row"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["describe"], "wanted `describe PACK` or `validate PACK`"),
+        (["show", "x"], "wanted `describe PACK` or `validate PACK`"),
+        (["describe", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, expected):
+    result = run(*arguments)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and expected in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_validate_refuses_a_damaged_pack(described_pack):
+    os.truncate(described_pack + "/text.npy", 200)
+    result = run("validate", described_pack)
+    assert result.returncode == 2 and "text.npy: not a plain NumPy array" in result.stderr

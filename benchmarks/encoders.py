@@ -1,0 +1,272 @@
+"""Our encoders beside PyTorch's: utterances per CPU-second on one core, float32.
+
+    python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--json FILE]
+
+BERT-base and wav2vec2-base with random weights. PYTHON is an interpreter with torch and
+transformers 5 (its models' weights go through our loader, and outputs are compared); without
+it our side runs alone. Each engine is a process of its own, pinned to the same core, and they
+take turns batch by batch, so that both meet the same neighbours on a shared machine. The bare
+matrix product tells how near to the machine's rate each engine is. About four minutes.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# name: (model, rows, valid length, padded length); tokens or samples at 16 kHz
+CASES = {
+    "BERT, T=30, B=16": ("bert", 16, 30, 30),
+    "BERT, T=30 in its bucket of 32, B=16": ("bert", 16, 30, 32),
+    "wav2vec2, 4.5 s, B=4": ("wav2vec2", 4, 72_000, 72_000),
+    "wav2vec2, 4.5 s in its bucket of 4.88 s, B=4": ("wav2vec2", 4, 72_000, 78_125),
+}
+PRODUCT = (512, 768, 3072)  # M, K, N of the matrix product that tells the machine's rate
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--torch-python", help="interpreter with torch and transformers 5")
+    parser.add_argument("--rounds", type=int, default=7, help="batches a case and engine")
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return _serve({"jax": _jax_engine, "torch": _torch_engine}[args.worker](args.folder))
+    with tempfile.TemporaryDirectory() as folder:
+        engines = {}
+        if args.torch_python:
+            engines["torch"] = _Worker(args.torch_python, "torch", folder)
+        engines["jax"] = _Worker(sys.executable, "jax", folder if args.torch_python else "")
+        report = _race(engines, args.rounds, folder)
+    _print(report)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=2)
+    return 0
+
+
+def _race(engines: dict, rounds: int, folder: str) -> dict:
+    report = {"rounds": rounds, "cases": {}}
+    for name in ["product", *CASES]:
+        row = {"compile_s": engines["jax"].ask("prepare", name)}
+        for worker in engines.values():
+            worker.ask("run", name)  # warm
+        times = {engine: [] for engine in engines}
+        for _ in range(rounds):
+            for engine, worker in engines.items():
+                times[engine].append(worker.ask("run", name))
+        for engine, seconds in times.items():
+            row[engine] = {"median_s": statistics.median(seconds), "min_s": min(seconds)}
+        if "torch" in engines:
+            ratios = [t / j for t, j in zip(times["torch"], times["jax"], strict=True)]
+            row["speedup"] = {
+                "median": statistics.median(ratios),
+                "of_min": min(times["torch"]) / min(times["jax"]),
+            }
+            if name != "product":
+                theirs, ours = (_output(worker, name, folder) for worker in engines.values())
+                row["relative_error"] = float(
+                    np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+                )
+        report["cases"][name] = row
+        print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return report
+
+
+def _output(worker: "_Worker", name: str, folder: str) -> np.ndarray:
+    file = os.path.join(folder, "output.npy")
+    worker.ask("save", f"{name}|{file}")
+    return np.load(file)
+
+
+def _print(report: dict) -> None:
+    print(f"utterances per CPU-second, one core, float32, median of {report['rounds']}\n")
+    head = f"{'':46}{'ours':>8}{'torch':>8}{'ratio':>8}{'of best':>9}{'error':>10}{'compile':>9}"
+    print(head)
+    for name, row in report["cases"].items():
+        if name == "product":
+            continue
+        rows = CASES[name][1]
+        line = f"{name:46}{rows / row['jax']['median_s']:>8.2f}"
+        if "torch" in row:
+            line += f"{rows / row['torch']['median_s']:>8.2f}{row['speedup']['median']:>8.2f}"
+            line += f"{row['speedup']['of_min']:>9.2f}{row['relative_error']:>10.1e}"
+        print(f"{line:89}{row['compile_s']:>7.1f} s")
+    m, k, n = PRODUCT
+    row = report["cases"]["product"]
+    rates = [
+        f"{engine} {2e-9 * m * k * n / row[engine]['min_s']:.0f}"
+        for engine in ("jax", "torch")
+        if engine in row
+    ]
+    print(f"\na bare product {m} x {k} x {n}, best: {', '.join(rates)} GFLOP/s")
+
+
+class _Worker:
+    """An engine in a process of its own; answers one number a question."""
+
+    def __init__(self, python: str, engine: str, folder: str):
+        command = [python, os.path.abspath(__file__), "--worker", engine, "--folder", folder]
+        environment = os.environ | {
+            "PYTHONPATH": "",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self._answer()
+
+    def ask(self, verb: str, argument: str) -> float:
+        print(f"{verb} {argument}", file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> float:
+        while line := self._process.stdout.readline():
+            if line.startswith("answer "):
+                return float(line.split()[1])
+        sys.exit("an engine stopped; its message is above")
+
+
+def _serve(engine: dict) -> int:
+    print("answer 0", flush=True)
+    for line in sys.stdin:
+        verb, argument = line.rstrip("\n").split(" ", 1)
+        print(f"answer {engine[verb](argument)}", flush=True)
+    return 0
+
+
+def _pin() -> None:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def _timed(step) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
+
+
+def _inputs(name: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Model, padded ids or samples, and how many of each row are valid."""
+    model, rows, valid, padded = CASES[name]
+    rng = np.random.default_rng(0)
+    x = np.zeros((rows, padded), np.int32 if model == "bert" else np.float32)
+    x[:, :valid] = (
+        rng.integers(1, 30_522, (rows, valid))
+        if model == "bert"
+        else rng.normal(size=(rows, valid))
+    )
+    return model, x, np.full(rows, valid, np.int32)
+
+
+def _jax_engine(folder: str) -> dict:
+    _pin()
+    sys.path.insert(0, ROOT)
+    import jax
+    import jax.numpy as jnp
+
+    from cmarr_jax.extract import weights
+    from cmarr_jax.extract.models.bert import Bert
+    from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
+
+    base = {"features": 768, "num_layers": 12, "num_heads": 12, "hidden_features": 3072}
+    base["dtype"] = jnp.dtype("float32")
+    modules = {
+        "bert": Bert(vocab_size=30_522, max_length=512, num_segments=2, epsilon=1e-12, **base),
+        "wav2vec2": Wav2Vec2(
+            conv_features=(512,) * 7,
+            conv_kernels=(10, 3, 3, 3, 3, 2, 2),
+            conv_strides=(5, 2, 2, 2, 2, 2, 2),
+            conv_bias=False,
+            position_kernel=128,
+            position_groups=16,
+            epsilon=1e-5,
+            **base,
+        ),
+    }
+    loaders = {"bert": weights.bert, "wav2vec2": weights.wav2vec2}
+    variables, ready = {}, {}
+
+    def prepare(name: str) -> float:
+        if name == "product":
+            a, b = (jnp.ones(shape) for shape in (PRODUCT[:2], PRODUCT[1:]))
+            ready[name] = lambda: jax.block_until_ready(jnp.matmul(a, b))
+            return 0.0
+        model, x, valid = _inputs(name)
+        mask = np.arange(x.shape[1])[None] < valid[:, None]
+        arguments = (x, mask if model == "bert" else valid)
+        if model not in variables and folder:
+            file = os.path.join(folder, model, "model.safetensors")
+            variables[model] = jax.device_put(loaders[model](file, modules[model]))
+        elif model not in variables:
+            rng = np.random.default_rng(0)
+            shapes = jax.eval_shape(modules[model].init, jax.random.key(0), *arguments)
+            variables[model] = jax.tree.map(
+                lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape, np.float32)), shapes
+            )
+        start = time.process_time()
+        compiled = jax.jit(modules[model].apply).lower(variables[model], *arguments).compile()
+        seconds = time.process_time() - start
+        ready[name] = lambda: jax.block_until_ready(compiled(variables[model], *arguments))
+        return seconds
+
+    def save(argument: str) -> float:
+        name, file = argument.split("|")
+        model, _, valid = _inputs(name)
+        frames = valid[0] if model == "bert" else modules[model].num_frames(valid[0])
+        np.save(file, np.asarray(ready[name]())[:, :frames])
+        return 0.0
+
+    return {"prepare": prepare, "run": lambda name: _timed(ready[name]), "save": save}
+
+
+def _torch_engine(folder: str) -> dict:
+    _pin()
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    models = {
+        "bert": transformers.BertModel(transformers.BertConfig()),
+        "wav2vec2": transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()),
+    }
+    with torch.no_grad():
+        for name, model in models.items():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter += 0.1 * torch.randn_like(parameter)
+            model.eval().save_pretrained(os.path.join(folder, name))
+
+    def output(name: str) -> torch.Tensor:
+        """Of the valid part alone: padding costs PyTorch time and changes its speech vectors."""
+        if name == "product":
+            return torch.ones(PRODUCT[:2]) @ torch.ones(PRODUCT[1:])
+        model, x, valid = _inputs(name)
+        x = torch.from_numpy(x[:, : valid[0]])
+        with torch.inference_mode():
+            return models[model](x.long() if model == "bert" else x).last_hidden_state
+
+    def save(argument: str) -> float:
+        name, file = argument.split("|")
+        np.save(file, output(name).numpy())
+        return 0.0
+
+    return {"run": lambda name: _timed(lambda: output(name)), "save": save}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

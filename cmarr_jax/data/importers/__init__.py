@@ -1,0 +1,1 @@
+"""From the feature archives of other toolkits to a feature pack; see `__main__` for the command."""

@@ -1,0 +1,175 @@
+"""Reads pickles and object arrays of other toolkits as data: nothing in them is ever called.
+
+A pickle is a program. Feature archives use a harmless part of that language, NumPy arrays in
+dicts, lists, tuples and sets; only this part is executed, and any other name that a file asks
+for is refused before it is imported. NumPy's own unpickling trusts the state that it is given
+(flags, strides, nested dtypes), so arrays are rebuilt here from dtype, shape and bytes.
+"""
+
+import collections
+import pickle
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+
+
+def load(file: str) -> Any:
+    """The content of a pickle file: containers, numbers, text and NumPy arrays.
+
+    Text pickled by Python 2 is decoded as Latin-1, as its readers do.
+
+    Raises:
+      UserError: the file is missing, damaged, or asks for anything but data.
+    """
+    try:
+        with open(file, "rb") as f:
+            return load_stream(f, file)
+    except OSError as e:
+        raise UserError(f"{file}: {e.strerror or e}") from None
+
+
+def load_stream(stream: BinaryIO, name: str) -> Any:
+    """As `load`, from an open file; `name` stands in errors."""
+    try:
+        return _Unpickler(stream, encoding="latin1").load()
+    except _RefusedError as e:
+        raise UserError(
+            f"{name}: refused, it asks for {e}, which is not data; only NumPy arrays and plain "
+            "containers are read: save it so, with the code that made it"
+        ) from None
+    except (MemoryError, RecursionError):
+        raise UserError(f"{name}: damaged, or too large for this machine's memory") from None
+    except Exception as e:  # a damaged pickle can raise anything
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise UserError(f"{name}: no readable pickle ({reason})") from None
+
+
+def load_npy(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+    """An array of a `.npy` file or stream; an array of objects is read as a pickle by `load`.
+
+    Raises:
+      UserError: no such file, no array, or an array of objects that are not data.
+    """
+    name = name or str(file)
+    try:
+        if isinstance(file, str):
+            with open(file, "rb") as f:
+                return load_npy(f, name)
+        version = np.lib.format.read_magic(file)
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if header is None:
+            raise ValueError(f"format version {version}")
+        shape, fortran_order, dtype = header(file)
+        if dtype == np.dtype(object):
+            return np.asarray(load_stream(file, name), object)
+        if dtype.hasobject or dtype.fields:
+            raise ValueError(f"a structured array, {dtype}")
+        count = int(np.prod(shape, dtype=np.int64))
+        flat = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
+        return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
+    except UserError:
+        raise
+    except OSError as e:
+        raise UserError(f"{name}: {e.strerror or e}") from None
+    except (ValueError, EOFError, MemoryError) as e:
+        reason = str(e).splitlines()[0] if str(e) else "empty"
+        raise UserError(f"{name}: not a NumPy array ({reason})") from None
+
+
+class _RefusedError(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    # Overriding these two methods is the standard library's way of restricting globals.
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise _RefusedError(f"{module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _RefusedError(f"an outside object ({pid!r:.40})")
+
+
+class _Dtype:
+    """Stands for np.dtype while unpickling: plain dtypes only."""
+
+    __slots__ = ("real",)
+
+    def __init__(self, spec: Any, align: Any = False, copy: Any = True):
+        self.real = np.dtype(spec) if isinstance(spec, str) else None
+        if self.real is None or self.real.kind not in _KINDS:
+            raise _RefusedError(f"the dtype {spec!r:.40}")
+
+    def __setstate__(self, state: tuple) -> None:
+        _, order, *nested = state
+        if any(part is not None for part in nested[:3]):
+            raise _RefusedError("a structured dtype")
+        if order in ("<", ">"):
+            self.real = self.real.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """An array whose state is checked before NumPy sees it."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran_order, content = state
+        if not isinstance(dtype, _Dtype):
+            raise _RefusedError("an array without a dtype")
+        wanted = list if dtype.real.hasobject else (bytes, bytearray, str)
+        if not isinstance(content, wanted):
+            raise _RefusedError("an array whose content does not fit its dtype")
+        super().__setstate__((1, shape, dtype.real, bool(fortran_order), content))
+
+
+def _reconstruct(subtype: type, shape: tuple, kind: Any) -> _Array:
+    if subtype is not _NDARRAY:
+        raise _RefusedError(f"an array subclass ({subtype!r:.40})")
+    return np.ndarray.__new__(_Array, (0,))
+
+
+def _scalar(dtype: _Dtype, content: bytes | str) -> Any:
+    if dtype.real.hasobject:
+        raise _RefusedError("a scalar of objects")
+    raw = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(raw, dtype.real, 1)[0]
+
+
+def _frombuffer(content: bytes, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+    if dtype.real.hasobject:
+        raise _RefusedError("a buffer of objects")
+    return np.frombuffer(content, dtype.real).reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):  # other codecs may be programs too
+        raise _RefusedError(f"the codec {encoding!r:.40}")
+    return text.encode("latin1")
+
+
+_KINDS = "biufcSUO"  # numbers, text and objects; structured arrays and dates are left out
+_BUILTINS = (set, frozenset, list, tuple, dict, bytes, bytearray, str, int, float, bool, complex)
+_NDARRAY = object()  # a name to compare with, not a class to call
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): collections.defaultdict,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Dtype,
+}
+for _module in ("builtins", "__builtin__"):
+    _ADMITTED |= {(_module, kind.__name__): kind for kind in _BUILTINS}
+_ADMITTED["__builtin__", "unicode"] = str
+_ADMITTED["__builtin__", "long"] = int
+for _core in ("numpy.core", "numpy._core"):
+    _ADMITTED |= {
+        (f"{_core}.multiarray", "_reconstruct"): _reconstruct,
+        (f"{_core}.multiarray", "scalar"): _scalar,
+        (f"{_core}.numeric", "_frombuffer"): _frombuffer,
+    }

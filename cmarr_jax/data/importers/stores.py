@@ -1,0 +1,179 @@
+"""Features looked up by utterance id: an .h5 file, a folder of .npy files, an .npz archive."""
+
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmarr_jax.data.importers import pickles
+from cmarr_jax.errors import UserError
+
+
+class Store(NamedTuple):
+    """Arrays by id; the file stays open, nothing is held in memory."""
+
+    path: str
+    ids: frozenset[str]
+    read: Callable[[str], np.ndarray]  # of an id that is in `ids`
+
+
+def open_store(path: str) -> Store:
+    """Opens what lies at `path`.
+
+      .h5, .hdf5   one dataset an id, or one group an id that holds a dataset `feat`
+      .npz         one array an id
+      a folder     ID.npy, or a folder ID with one .npy a frame, stacked in the order of names
+
+    Raises:
+      UserError: nothing is there, or nothing that is known; `read` raises it for a bad array.
+    """
+    if os.path.isdir(path):
+        return _folder(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file or folder")
+    if path.endswith((".h5", ".hdf5")):
+        return _hdf5(path)
+    if path.endswith(".npz"):
+        archive = open_npz(path)
+        return Store(path, frozenset(archive), lambda i: _numeric(archive[i](), f"{path}: {i!r}"))
+    raise UserError(f"{path}: wanted an .h5 or .npz file, or a folder of .npy files")
+
+
+def short(path: str) -> str:
+    """The last part of a path, for a pack's provenance: where it lay says nothing elsewhere."""
+    return os.path.basename(os.path.normpath(path))
+
+
+def open_npz(path: str) -> dict[str, Callable[[], np.ndarray]]:
+    """The arrays of an .npz archive by name, each read when it is called for.
+
+    Arrays of objects are admitted as `pickles.load_npy` admits them.
+
+    Raises:
+      UserError: no such file, or no .npz archive.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror or e}") from None
+    except zipfile.BadZipFile:
+        raise UserError(f"{path}: no .npz archive") from None
+
+    def reader(member: str) -> Callable[[], np.ndarray]:
+        def read() -> np.ndarray:
+            try:
+                with archive.open(member) as f:
+                    return pickles.load_npy(f, f"{path}: {member.removesuffix('.npy')!r}")
+            except (zipfile.BadZipFile, EOFError) as e:
+                raise UserError(f"{path}: {member!r} is damaged ({e})") from None
+
+        return read
+
+    return {m.removesuffix(".npy"): reader(m) for m in archive.namelist()}
+
+
+def _hdf5(path: str) -> Store:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{path}: reading HDF5 needs h5py; pip install -r requirements-extract.txt"
+        ) from None
+    try:
+        file = h5py.File(path, "r")
+    except OSError as e:
+        raise UserError(f"{path}: no HDF5 file ({str(e).splitlines()[0]})") from None
+
+    def read(i: str) -> np.ndarray:
+        entry = file[i]
+        if isinstance(entry, h5py.Group):
+            if "feat" not in entry:
+                raise UserError(f"{path}: {i!r} is a group without a dataset 'feat'")
+            entry = entry["feat"]
+        try:
+            return _numeric(entry[()], f"{path}: {i!r}")
+        except OSError as e:
+            raise UserError(f"{path}: {i!r} is damaged ({str(e).splitlines()[0]})") from None
+
+    return Store(path, frozenset(file), read)
+
+
+def _folder(path: str) -> Store:
+    entries = {}
+    with os.scandir(path) as scan:
+        for entry in scan:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                entries.setdefault(entry.name, entry.path)
+            elif entry.name.endswith(".npy"):
+                entries[entry.name.removesuffix(".npy")] = entry.path
+    if not entries:
+        raise UserError(f"{path}: holds neither .npy files nor folders of them")
+
+    def read(i: str) -> np.ndarray:
+        if not os.path.isdir(entries[i]):
+            return _numeric(pickles.load_npy(entries[i]), entries[i])
+        return stack_frames(entries[i], frames_of(entries[i]))
+
+    return Store(path, frozenset(entries), read)
+
+
+def frames_of(folder: str) -> list[str]:
+    """The .npy files of one utterance's folder, in the order of their names."""
+    return sorted(f for f in os.listdir(folder) if f.endswith(".npy") and not f.startswith("."))
+
+
+def stack_frames(folder: str, files: list[str]) -> np.ndarray:
+    """One vector a file -> `[T, D]`; `[0, 0]` without files."""
+    paths = [os.path.join(folder, f) for f in files]
+    vectors = [np.ravel(_numeric(pickles.load_npy(p), p)) for p in paths]
+    for p, vector in zip(paths, vectors, strict=True):
+        if len(vector) != len(vectors[0]):
+            raise UserError(
+                f"{p}: {len(vector)} numbers, wanted {len(vectors[0])} as in {paths[0]}"
+            )
+    return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+
+
+def _numeric(array: Any, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype == object:  # a list of frames, saved as objects
+        try:
+            array = np.asarray(array.tolist(), np.float32)
+        except (ValueError, TypeError):
+            raise UserError(f"{name}: an array of objects that are no numbers") from None
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{name}: dtype is {array.dtype}, wanted numbers")
+    return array
+
+
+def load_rows(file: str) -> np.ndarray:
+    """A numeric array of at least two axes from a .npy file, memory-mapped.
+
+    Raises:
+      UserError: no such file, or no such array.
+    """
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as e:
+        raise UserError(f"{file}: {e.strerror or e}") from None
+    except (ValueError, EOFError):
+        array = _numeric(pickles.load_npy(file), file)
+    if array.dtype.kind not in "fiu" or array.ndim < 2:
+        raise UserError(f"{file}: {array.dtype} {array.shape}, wanted numbers, one row an id")
+    return array
+
+
+def of_rows(path: str, ids: Sequence[str], array: Sequence[np.ndarray]) -> Store:
+    """A store over `array` `[N, D]` or `[N, T, D]`, whose rows stand in the order of `ids`.
+
+    Raises:
+      UserError: their numbers differ.
+    """
+    if len(array) != len(ids):
+        raise UserError(f"{path}: {len(array)} rows, wanted {len(ids)}, one an utterance")
+    row = {i: k for k, i in enumerate(ids)}
+    return Store(path, frozenset(row), lambda i: array[row[i]])

@@ -1,0 +1,1 @@
+"""From the official release of a corpus to a feature pack."""

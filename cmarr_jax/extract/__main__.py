@@ -1,0 +1,214 @@
+"""From the official release of a corpus to a feature pack.
+
+    python -m cmarr_jax.extract iemocap --root IEMOCAP_full_release --list
+    python -m cmarr_jax.extract iemocap --root IEMOCAP_full_release --out packs/iemocap \\
+        --text-model bert-base-uncased --speech-model facebook/wav2vec2-base
+    python -m cmarr_jax.extract msp_improv --root MSP-IMPROV --scenarios S --out packs/msp
+
+Text is encoded by BERT, speech by wav2vec 2.0, faces by DenseNet; each is frozen. A run that was
+stopped goes on when the same command is given again and ends with the same pack, byte for byte.
+What could not be read stands in PACK/problems.csv.
+
+Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 the pack is
+written but more utterances than --max-bad lack a modality; 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cmarr_jax import cli
+from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import engine, flags, result
+from cmarr_jax.extract.corpora import iemocap, msp_improv
+from cmarr_jax.extract.progress import Progress
+from cmarr_jax.extract.source import Source, Utterance
+
+_READERS = {"iemocap": iemocap, "msp_improv": msp_improv}
+_MODALITIES = {"t": "text", "s": "speech", "v": "video"}
+_SHOWN_WARNINGS = 10
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    args = flags.parser(__doc__, _READERS, _fail).parse_args(argv)
+    try:
+        return _run(args)
+    except UserError as e:
+        _fail(str(e))
+    except OSError as e:
+        _fail(f"{e}; what is finished is kept and the same command goes on from it")
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    progress = Progress(args.quiet)
+    utterances, warnings, options = _scan(args)
+    turns = len(utterances)
+    if not args.keep_unlabelled:
+        utterances = [u for u in utterances if u.label]
+    if not utterances:
+        raise UserError(f"--root={args.root}: no turn has one of the four labels")
+    for line in warnings[:_SHOWN_WARNINGS]:
+        progress.warn(line)
+    if len(warnings) > _SHOWN_WARNINGS:
+        progress.warn(f"and {len(warnings) - _SHOWN_WARNINGS} more like these")
+    if args.list:
+        print(_listing(args.corpus, turns, utterances))
+        return 0
+    if not args.out:
+        raise UserError("--out: missing; wanted the folder of the pack to make (or --list)")
+    progress.say(f"{args.corpus}: {turns} turns, {len(utterances)} of them for the pack")
+    cli.enable_compilation_cache()
+    sources = _sources(args, utterances)
+    report = engine.extract(
+        args.out,
+        result.Corpus(
+            name=args.corpus,
+            class_names=_READERS[args.corpus].CLASS_NAMES,
+            utterances=utterances,
+            provenance={"made_by": "cmarr_jax.extract", "options": options, "warnings": warnings},
+        ),
+        sources,
+        dtype=args.store_dtype,
+        environment=_environment(),
+        cache=args.cache,
+        progress=progress,
+    )
+    print(_summary(args.out, report))
+    return _verdict(report, args)
+
+
+def _scan(args: argparse.Namespace) -> tuple[list[Utterance], list[str], dict]:
+    if not os.path.isdir(args.root):
+        raise UserError(f"--root={args.root}: no such folder; wanted the corpus' official release")
+    options = {"strip_tags": args.strip_tags}
+    if args.corpus == "iemocap":
+        options["speaker_side"] = args.speaker_side
+    else:
+        options["scenarios"] = "".join(sorted(set(args.scenarios)))
+    utterances, warnings = _READERS[args.corpus].scan(args.root, **options)
+    return utterances, warnings, {"corpus": args.corpus, **options}
+
+
+def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[Source]:
+    """The sources of the chosen modalities; encoders are imported only where they are needed."""
+    has_input = {
+        "t": any(u.text for u in utterances),
+        "s": any(u.wav for u in utterances),
+        "v": any(u.video for u in utterances) or args.video_features or args.faces,
+    }
+    with_video = args.video_model or args.video_features or args.faces
+    letters = (args.modalities or ("t,s,v" if with_video else "t,s")).split(",")
+    if set(letters) - set(_MODALITIES) or len(set(letters)) < len(letters):
+        raise UserError(f"--modalities={args.modalities}: wanted some of t,s,v, each once")
+    if with_video and "v" not in letters:
+        raise UserError(
+            f"--modalities={args.modalities}: leaves out v, but a video option is given"
+        )
+    for letter in letters:
+        if not has_input[letter]:
+            files = {"t": "transcript", "s": "wav file", "v": "video file"}[letter]
+            raise UserError(
+                f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
+                f"leave {letter} out or complete the release"
+            )
+    dtype = args.dtype or _default_dtype()
+    sources = []
+    if "t" in letters:
+        from cmarr_jax.extract import text
+
+        sources.append(
+            text.source(
+                args.text_model,
+                keep_special_tokens=args.keep_special_tokens,
+                max_length=args.max_tokens,
+                dtype=dtype,
+            )
+        )
+    if "s" in letters:
+        from cmarr_jax.extract import speech
+
+        sources.append(speech.source(args.speech_model, max_seconds=args.max_seconds, dtype=dtype))
+    if "v" in letters:
+        from cmarr_jax.extract import video
+
+        sources.append(
+            video.source(
+                model=args.video_model,
+                features=args.video_features,
+                faces=args.faces,
+                fps=args.video_fps,
+                dtype=dtype,
+            )
+        )
+    return sources
+
+
+def _default_dtype() -> str:
+    import jax
+
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+def _environment() -> dict[str, str]:
+    """What the numbers depend on besides the recipes: runs that differ in it are not mixed."""
+    import jax
+
+    return {"jax": jax.__version__, "platform": jax.default_backend()}
+
+
+def _listing(corpus: str, turns: int, utterances: Sequence[Utterance]) -> str:
+    """Turns by session and class, and how many have their files."""
+    classes = sorted({u.label for u in utterances}, key=lambda name: (name == "", name))
+    files = {"transcript": "text", "wav": "wav", "video": "video"}
+    rows = [["session", *(name or "none" for name in classes), "total", *files]]
+    for session in [*sorted({u.session for u in utterances}), "all"]:
+        part = [u for u in utterances if session in (u.session, "all")]
+        labels = Counter(u.label for u in part)
+        found = [sum(getattr(u, field) is not None for u in part) for field in files.values()]
+        rows.append([session, *(labels[name] for name in classes), len(part), *found])
+    lines = ["".join(f"{cell:>11}" for cell in row) for row in rows]
+    return "\n".join([f"{corpus}: {turns} turns in the release", *lines])
+
+
+def _summary(out: str, report: result.Report) -> str:
+    pack = pack_lib.read(out)
+    classes = Counter(pack.columns["label"].tolist())
+    counts = ", ".join(f"{classes[name]} {name}" for name in pack.class_names)
+    lines = [f"{out}: {len(pack.labels)} utterances ({counts})"]
+    for modality, statuses in report.statuses.items():
+        features = pack.features[modality]
+        lines.append(
+            f"  {modality}: {features.shape[0]} rows of {features.shape[1]} {features.dtype}; "
+            + ", ".join(f"{count} {status}" for status, count in statuses.items())
+        )
+    return "\n".join(lines)
+
+
+def _verdict(report: result.Report, args: argparse.Namespace) -> int:
+    worst = max(report.statuses, key=report.bad_share)
+    share = report.bad_share(worst)
+    if share <= args.max_bad:
+        return 0
+    print(
+        f"error: {worst}: {share:.1%} of {report.num_utterances} utterances have no features, more "
+        f"than --max-bad={args.max_bad}; see {os.path.join(args.out, 'problems.csv')}",
+        file=sys.stderr,
+    )
+    return 3
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

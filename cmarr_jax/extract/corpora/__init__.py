@@ -1,0 +1,1 @@
+"""Readers of the official releases: labels, transcripts, speakers and files, nothing decoded."""

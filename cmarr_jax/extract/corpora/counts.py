@@ -1,0 +1,19 @@
+"""Does the release that was read hold what others found in it?"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from cmarr_jax.extract.source import Utterance
+
+
+def difference(utterances: Iterable[Utterance], known: Mapping[str, int]) -> list[str]:
+    """No line if the turns by class are as many as `known`, else one that names both."""
+    found = Counter(u.label for u in utterances)
+    if all(found[name] == count for name, count in known.items()):
+        return []
+    return [f"found {_listed({n: found[n] for n in known})}; the full release has {_listed(known)}"]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    classes = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{classes} = {sum(counts.values())}"

@@ -1,0 +1,135 @@
+"""MSP-IMPROV's official release, with its four usual classes.
+
+    Evaluation.txt or Evalution.txt (some releases misspell it)
+    Audio/session{1..6}/S01A/{P,R,S,T}/MSP-IMPROV-S01A-F01-S-FM01.wav
+    Video/...                          MSP-IMPROV-S01A-F01-S-FM01.avi
+    All_human_transcriptions/.../      MSP-IMPROV-S01A-F01-S-FM01.txt
+
+Releases differ in their folders, so files are found by name, wherever they lie under the root.
+In the name, S01A is the sentence and the emotion that the actor was to show, F01 the speaker's
+sex and session, and S the scenario: R the target sentence read, S the target sentence improvised,
+P the other turns of that improvisation, T natural interaction. The label is what most raters
+perceived, not the emotion that was to be shown. Source: Busso et al., MSP-IMPROV, 2017.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract.corpora import counts, transcripts
+from cmarr_jax.extract.source import Utterance
+
+CLASS_NAMES = ("ang", "hap", "neu", "sad")
+SCENARIOS = "PRST"
+# By scenarios; turns that lack a modality included. The paper's subset is S.
+KNOWN_COUNTS = {
+    "S": {"ang": 470, "hap": 1048, "neu": 1789, "sad": 633},
+    "PRST": {"ang": 792, "hap": 2644, "neu": 3477, "sad": 885},
+}
+
+_CLASS_OF_CODE = {"A": "ang", "H": "hap", "N": "neu", "S": "sad"}
+_OTHER_CODES = ("O", "X")  # another emotion, no majority
+_EVALUATIONS = ("evaluation.txt", "evalution.txt")
+_TURN = re.compile(r"MSP-IMPROV-(S\d\d[A-Z])-([FM](\d\d))-([PRST])-[FM]{2}\d+")
+_LABEL_LINE = re.compile(r"(?:UTD|MSP)-IMPROV-(\S+?)(?:\.avi)?\s*;\s*(\w+)\s*;")
+
+
+def scan(
+    root: str, *, scenarios: str = SCENARIOS, strip_tags: bool = False
+) -> tuple[list[Utterance], list[str]]:
+    """Lists the turns of a release in the order of their ids.
+
+    Args:
+      root: the release's folder.
+      scenarios: letters of the scenarios to keep.
+      strip_tags: removes `[LAUGHTER]`, `--` and `...` from transcripts.
+
+    Returns:
+      The turns, with an empty label where the raters chose none of the four classes or no
+      majority; and warnings, one line each.
+
+    Raises:
+      UserError: `root` holds no evaluation file, or `scenarios` is not of these letters.
+    """
+    if not scenarios or set(scenarios) - set(SCENARIOS):
+        raise UserError(f"--scenarios={scenarios}: wanted some of the letters {SCENARIOS}")
+    warnings: list[str] = []
+    files = _index(root, warnings)
+    evaluation = next((files[name] for name in _EVALUATIONS if name in files), None)
+    if evaluation is None:
+        raise UserError(
+            f"--root={root}: no Evaluation.txt (or Evalution.txt) in it or below; wanted the "
+            "folder of MSP-IMPROV's official release"
+        )
+    place = os.path.relpath(evaluation, root)
+    if all(name in files for name in _EVALUATIONS):
+        warnings.append(f"both spellings of Evaluation.txt found, {place} counts")
+    turns: dict[str, Utterance] = {}
+    for identifier, code in _labels(evaluation, place, warnings):
+        sentence, speaker, session, scenario = _TURN.fullmatch(identifier).groups()
+        if scenario not in scenarios:
+            continue
+        if identifier in turns:
+            warnings.append(f"{place}: repeats {identifier}, the first line counts")
+            continue
+        if code not in _CLASS_OF_CODE and code not in _OTHER_CODES:
+            warnings.append(f"{place}: {identifier} has the unknown emotion {code!r}")
+        turns[identifier] = Utterance(
+            id=identifier,
+            session=str(int(session)),
+            speaker=speaker,
+            label=_CLASS_OF_CODE.get(code, ""),
+            group=f"{int(session)}-{sentence}",
+            text=_read_text(files.get(f"{identifier}.txt"), strip_tags),
+            wav=files.get(f"{identifier}.wav"),
+            video=files.get(f"{identifier}.avi"),
+            start=None,
+            end=None,
+            side=None,
+        )
+    if not turns:
+        raise UserError(f"{evaluation}: no turn of scenarios {scenarios} in it")
+    if not any(t.text for t in turns.values()) and "human_transcriptions.zip" in files:
+        warnings.append("Human_Transcriptions.zip: unpack it to have the transcripts")
+    if known := KNOWN_COUNTS.get("".join(sorted(set(scenarios)))):
+        warnings += counts.difference(turns.values(), known)
+    return [turns[i] for i in sorted(turns)], warnings
+
+
+def _index(root: str, warnings: list[str]) -> dict[str, str]:
+    """File name -> path; a name that occurs twice belongs to the first path."""
+    files: dict[str, str] = {}
+    repeated = 0
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            if transcripts.is_hidden(name):
+                continue
+            stem, extension = os.path.splitext(name)
+            is_turn = _TURN.fullmatch(stem) is not None
+            key = stem + extension.lower() if is_turn else name.lower()
+            repeated += is_turn and key in files
+            files.setdefault(key, os.path.join(folder, name))
+    if repeated:
+        warnings.append(f"{repeated} files have a name twice; the first path counts")
+    return files
+
+
+def _labels(evaluation: str, place: str, warnings: list[str]) -> Iterator[tuple[str, str]]:
+    """(id, code) of each turn; the raters' own lines lie between them."""
+    for number, line in enumerate(transcripts.lines(evaluation), start=1):
+        if not line.startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
+            continue
+        match = _LABEL_LINE.match(line)
+        identifier = f"MSP-IMPROV-{match[1]}" if match else ""
+        if _TURN.fullmatch(identifier):
+            yield identifier, match[2]
+        else:
+            warnings.append(f"{place}: line {number} is no label line: {line[:60]!r}")
+
+
+def _read_text(file: str | None, strip_tags: bool) -> str | None:
+    if file is None:
+        return None
+    return transcripts.clean(" ".join(transcripts.lines(file)), strip_tags=strip_tags)

@@ -1,0 +1,220 @@
+"""Runs modality sources over a corpus and writes the feature pack.
+
+While the device encodes one batch, a thread decodes what follows. The order of the work and the
+make-up of every batch follow from the corpus and the recipes alone, and a batch is the unit of
+work, so a run that was killed goes on where it was and ends with the same bytes.
+
+Beside the pack PACK lies PACK.partial until the pack is whole. Features of each modality lie in a
+folder named after a hash of everything that they depend on: another recipe is another folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import result
+from cmarr_jax.extract.progress import Progress
+from cmarr_jax.extract.result import Corpus, Report
+from cmarr_jax.extract.source import Loaded, Source, Utterance
+from cmarr_jax.extract.store import Store, locked
+
+VERSION = 1  # of the batch plan and the shards; part of every fingerprint
+
+_PREFETCH = 64  # decoded utterances that may wait for the device
+_STATUS_OF_NO_ROWS = {"text": "missing_text", "speech": "too_short", "video": "no_face"}
+
+
+def extract(
+    out: str,
+    corpus: Corpus,
+    sources: Sequence[Source],
+    *,
+    dtype: str,
+    environment: Mapping[str, str],
+    cache: str | None,
+    progress: Progress,
+) -> Report:
+    """Writes the pack `out` with the features of `sources`, and `problems.csv` inside it.
+
+    Args:
+      out: a folder that does not exist yet, or a pack that this very call made.
+      corpus: what to extract.
+      sources: one a modality.
+      dtype: of the stored features, float16 or float32.
+      environment: what else the numbers depend on, such as JAX's version and platform.
+      cache: where finished features stay for other packs; None: beside `out`, removed at the end.
+      progress: where to tell how far it is.
+
+    Returns:
+      How each modality went.
+
+    Raises:
+      UserError: `out` is something else, another process works on it, a modality has no
+        features at all, or the device fails.
+    """
+    prints = {s.modality: fingerprint(s, corpus, dtype, environment) for s in sources}
+    whole = _sha256([prints, result.columns(corpus.utterances), corpus.class_names])
+    partial = out.rstrip(os.sep) + ".partial"
+    features = cache or partial
+    if os.path.exists(out):
+        report = result.reread(out, whole)
+        shutil.rmtree(partial, ignore_errors=True)  # of a run killed before it could
+        return report
+    with ExitStack() as stack:
+        for folder in sorted({os.path.realpath(partial), os.path.realpath(features)}):
+            stack.enter_context(locked(folder))
+        for name in os.listdir(partial):
+            if name.startswith("pack"):  # the draft of a run that was killed while writing it
+                shutil.rmtree(os.path.join(partial, name))
+        stores = {}
+        for source in sources:
+            modality = source.modality
+            recipe = _recipe(source, dtype, environment)
+            folder = os.path.join(features, f"{modality}-{prints[modality][:16]}")
+            stores[modality] = Store(folder, recipe, source.dim, dtype)
+            _encode(source, corpus.utterances, stores[modality], progress)
+        facts = {
+            "fingerprint": whole,
+            "modalities": {
+                s.modality: {"fingerprint": prints[s.modality]} | _recipe(s, dtype, environment)
+                for s in sources
+            },
+        }
+        report = result.write(out, partial, corpus, stores, facts, progress)
+        shutil.rmtree(partial)
+    return report
+
+
+def fingerprint(source: Source, corpus: Corpus, dtype: str, environment: Mapping[str, str]) -> str:
+    """Hash of everything that a modality's features depend on, 64 hex digits."""
+    inputs = [_inputs(source.modality, u) for u in corpus.utterances]
+    return _sha256([_recipe(source, dtype, environment), inputs])
+
+
+def _recipe(source: Source, dtype: str, environment: Mapping[str, str]) -> dict:
+    return {
+        "modality": source.modality,
+        "dim": source.dim,
+        "stored_as": dtype,
+        "engine": VERSION,
+        "environment": dict(environment),
+        "source": source.recipe,
+    }
+
+
+def _inputs(modality: str, u: Utterance) -> list:
+    """What a source may look at; a file by its size, so that the same release elsewhere agrees."""
+    if modality == "text":
+        return [u.id, u.text]
+    if modality == "speech":
+        return [u.id, _size(u.wav)]
+    return [u.id, _size(u.video), u.start, u.end, u.side]
+
+
+def _size(file: str | None) -> int | None:
+    return None if file is None else os.path.getsize(file)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _encode(
+    source: Source, utterances: Sequence[Utterance], store: Store, progress: Progress
+) -> None:
+    """Encodes what the store lacks, longest first, so that too little memory shows at once."""
+    amounts = {u.id: source.amount(u) for u in utterances}
+    order = sorted(utterances, key=lambda u: (-amounts[u.id], u.id))
+    rank = {u.id: i for i, u in enumerate(order)}
+    todo = [u for u in order if u.id not in store.entries]
+    done = sum(amounts[u.id] for u in order if u.id in store.entries)
+    progress.start(source.modality, source.unit, sum(amounts.values()), done)
+    waiting: dict[int, list[tuple[Utterance, Loaded]]] = {}
+
+    def encode_batch(bucket: int) -> None:
+        batch = waiting.pop(bucket)
+        arrays = _encode_batch(source, bucket, [loaded.item for _, loaded in batch])
+        kept = [
+            (utterance.id, *_checked(source, loaded, array, store.dtype))
+            for (utterance, loaded), array in zip(batch, arrays, strict=True)
+        ]
+        store.add(f"{rank[kept[0][0]]:06d}", kept)
+        progress.advance(sum(amounts[utterance.id] for utterance, _ in batch))
+
+    for utterance, loaded in _prefetch(source.load, todo):
+        if loaded.item is None:
+            store.reject(utterance.id, loaded.status, loaded.detail)
+            progress.advance(amounts[utterance.id])
+            continue
+        bucket = source.bucket(loaded.item)
+        waiting.setdefault(bucket, []).append((utterance, loaded))
+        # Each bucket's queue is cut every B items of a fixed order: whichever batches an earlier
+        # run finished, the rest falls into the same batches again.
+        if len(waiting[bucket]) == source.batch_size(bucket):
+            encode_batch(bucket)
+    for bucket in sorted(waiting):
+        encode_batch(bucket)
+    usable = sum(store.entries[u.id].rows > 0 for u in utterances)
+    progress.finish(f"features of {usable} of {len(utterances)} utterances")
+
+
+def _prefetch(
+    load: Callable[[Utterance], Loaded], utterances: Sequence[Utterance]
+) -> Iterator[tuple[Utterance, Loaded]]:
+    """(utterance, loaded) in order, loaded ahead in one thread: decoders need not be re-entrant."""
+
+    def guarded(utterance: Utterance) -> Loaded:
+        try:
+            return load(utterance)
+        except UserError:
+            raise
+        except Exception as e:  # a bad clip never stops the run, whatever its decoder does
+            return Loaded("unreadable", None, f"{type(e).__name__}: {e}")
+
+    pool = ThreadPoolExecutor(1)
+    ahead: deque = deque()
+    try:
+        for utterance in utterances:
+            ahead.append((utterance, pool.submit(guarded, utterance)))
+            if len(ahead) > _PREFETCH:
+                utterance, future = ahead.popleft()
+                yield utterance, future.result()
+        for utterance, future in ahead:
+            yield utterance, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.ndarray]:
+    try:
+        return source.encode(bucket, items)
+    except (RuntimeError, MemoryError) as e:  # JAX's errors of the device are RuntimeErrors
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(
+            f"{source.modality}: the device failed on {len(items)} items of bucket {bucket} "
+            f"({reason}); finished batches are kept and the same command goes on from them"
+        ) from None
+
+
+def _checked(
+    source: Source, loaded: Loaded, array: np.ndarray, dtype: np.dtype
+) -> tuple[np.ndarray, str, str]:
+    """(features to store, status, detail): non-finite or empty output is no feature."""
+    if array.ndim != 2 or array.shape[1] != source.dim:
+        raise ValueError(f"{source.modality}: encoded {array.shape}, wanted (T, {source.dim})")
+    with np.errstate(over="ignore"):
+        array = np.asarray(array).astype(dtype)
+    if not len(array):
+        return array, _STATUS_OF_NO_ROWS[source.modality], loaded.detail
+    if not np.isfinite(array).all():
+        return array[:0], "nonfinite", f"the encoder's output has values that {dtype} cannot hold"
+    return array, loaded.status, loaded.detail

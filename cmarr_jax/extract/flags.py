@@ -1,0 +1,132 @@
+"""What can be said to `python -m cmarr_jax.extract`, and how it is explained."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import NoReturn
+
+from cmarr_jax.extract.corpora import iemocap, msp_improv
+
+
+def parser(
+    description: str, readers: Mapping[str, ModuleType], fail: Callable[[str], NoReturn]
+) -> argparse.ArgumentParser:
+    """The command's parser, which says whatever is wrong through `fail`.
+
+    Args:
+      description: of the command.
+      readers: corpus -> the module that reads it; its docstring teaches the corpus' layout.
+      fail: called with one line.
+    """
+    root = argparse.ArgumentParser(
+        prog="python -m cmarr_jax.extract",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.error = fail
+    corpora = root.add_subparsers(
+        dest="corpus", required=True, metavar="{" + ",".join(readers) + "}"
+    )
+    for name, module in readers.items():
+        corpus = corpora.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        corpus.error = fail
+        _add_flags(corpus, name)
+    return root
+
+
+def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
+    add = parser.add_argument
+    add("--root", required=True, metavar="DIR", help="the official release")
+    add("--out", metavar="PACK", help="folder of the pack to make; must not exist yet")
+    add("--list", action="store_true", help="count turns and files by class and stop")
+    add(
+        "--modalities",
+        metavar="t,s,v",
+        help="text, speech, video (default: t,s, and v if a video option is given)",
+    )
+    if corpus == "iemocap":
+        add(
+            "--speaker-side",
+            choices=iemocap.SPEAKER_SIDES,
+            default="marker_left",
+            help="who is in the left half of the picture: the actor that the file's name gives "
+            "(default), or always the female; look at two files to be sure",
+        )
+    else:
+        add(
+            "--scenarios",
+            default=msp_improv.SCENARIOS,
+            metavar="LETTERS",
+            help="of R read, S target sentence improvised, P rest of the improvisation, T natural "
+            f"(default: {msp_improv.SCENARIOS}; the paper's subset is S)",
+        )
+    add("--strip-tags", action="store_true", help="drop [LAUGHTER], -- and ... from transcripts")
+    add("--keep-unlabelled", action="store_true", help="keep turns of other or no majority label")
+    models = parser.add_argument_group(
+        "encoders", "a folder with a Hugging Face snapshot (model.safetensors), or a hub name"
+    )
+    add = models.add_argument
+    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
+    add("--keep-special-tokens", action="store_true", help="keep the vectors of [CLS] and [SEP]")
+    add("--max-tokens", type=_positive(int), default=512, metavar="N", help="cut longer texts")
+    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
+    add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
+    add("--video-model", metavar="CHECKPOINT", help="DenseNet on FER+; none can be shipped")
+    add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")
+    add("--faces", metavar="DIR", help="pre-cropped faces, a folder of pictures or ID.npy a turn")
+    add("--video-fps", type=_positive(float), default=10.0, metavar="N", help="frames a second")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the computation (default: float32 on CPU, bfloat16 elsewhere)",
+    )
+    add(
+        "--store-dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the features in the pack (default: float16)",
+    )
+    running = parser.add_argument_group("running")
+    add = running.add_argument
+    add(
+        "--max-bad",
+        type=_share,
+        default=0.05,
+        metavar="SHARE",
+        help="exit code 3 if a larger share of the turns lacks a modality (default: 0.05)",
+    )
+    add(
+        "--cache",
+        metavar="DIR",
+        help="keep finished features there for other packs of the same turns (default: beside "
+        "PACK, removed when it is done)",
+    )
+    add("--quiet", action="store_true", help="show warnings and errors alone")
+
+
+def _positive(kind: type) -> type:
+    def parse(text: str):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text}: wanted more than 0")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a share from 0 to 1")
+    return value
+
+
+_share.__name__ = "share"

@@ -1,0 +1,1 @@
+"""The encoders, as linen modules that load published weights."""

@@ -1,0 +1,133 @@
+"""Finished batches on disk: whole shards and a journal, so that a killed run can go on.
+
+    FOLDER/recipe.json      what made the features
+    FOLDER/000123.npy       one batch's rows, [sum_T, D]
+    FOLDER/journal.jsonl    a line a shard: [id, rows, status, detail] of its utterances
+
+A shard appears whole under its name before its line enters the journal; a line without its shard
+and the torn last line of a killed run are forgotten when the folder is opened.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+
+
+class Entry(NamedTuple):
+    """Where one utterance's features lie, and how its extraction ended."""
+
+    shard: str
+    start: int
+    rows: int
+    status: str
+    detail: str
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Holds `folder`, made if need be, against other processes; a dead one's hold is void.
+
+    Raises:
+      UserError: a live process holds it; names its process id.
+    """
+    os.makedirs(folder, exist_ok=True)
+    # The kernel drops a process' lock when it dies, however it dies.
+    with open(os.path.join(folder, "lock"), "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            raise UserError(
+                f"{folder}: process {f.read().strip() or 'unknown'} is working in it; "
+                "wait for it, or name another --out or --cache"
+            ) from None
+        f.truncate(0)
+        f.write(str(os.getpid()))
+        f.flush()
+        yield
+
+
+class Store:
+    """The shards of one modality made by one recipe."""
+
+    def __init__(self, folder: str, recipe: dict, dim: int, dtype: str):
+        self._folder, self._dim, self.dtype = folder, dim, np.dtype(dtype)
+        self._journal = os.path.join(folder, "journal.jsonl")
+        self.entries: dict[str, Entry] = {}
+        os.makedirs(folder, exist_ok=True)
+        write_whole(
+            os.path.join(folder, "recipe.json"), json.dumps(recipe, indent=2, sort_keys=True)
+        )
+        lines = []
+        for line in self._lines():
+            shard, members = line["shard"], line["utterances"]
+            if self._is_whole(shard, sum(rows for _, rows, _, _ in members)):
+                lines.append(line)
+                self._enter(shard, members)
+        write_whole(self._journal, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def add(self, shard: str, batch: Sequence[tuple[str, np.ndarray, str, str]]) -> None:
+        """Keeps one batch: (id, features `[T, D]`, status, detail) of each utterance in it."""
+        file = os.path.join(self._folder, f"{shard}.npy")
+        with open(f"{file}.tmp", "wb") as f:
+            np.save(f, np.concatenate([features for _, features, _, _ in batch]))
+            _sync(f)
+        os.replace(f"{file}.tmp", file)
+        members = [(i, len(features), status, detail) for i, features, status, detail in batch]
+        with open(self._journal, "a", encoding="utf-8") as f:
+            f.write(json.dumps({"shard": shard, "utterances": members}) + "\n")
+            _sync(f)
+        self._enter(shard, members)
+
+    def reject(self, identifier: str, status: str, detail: str) -> None:
+        """Notes why an utterance has no features, for this run: the next one looks again."""
+        self.entries[identifier] = Entry("", 0, 0, status, detail)
+
+    def features(self, identifier: str) -> np.ndarray:
+        """Features of one utterance, `[T, D]`; `T = 0` if the store has none."""
+        entry = self.entries[identifier]
+        if entry.rows == 0:
+            return np.zeros((0, self._dim), self.dtype)
+        shard = np.load(os.path.join(self._folder, f"{entry.shard}.npy"), mmap_mode="r")
+        return shard[entry.start : entry.start + entry.rows]
+
+    def _enter(self, shard: str, members: Iterable[tuple]) -> None:
+        start = 0
+        for identifier, rows, status, detail in members:
+            self.entries[identifier] = Entry(shard, start, rows, status, detail)
+            start += rows
+
+    def _lines(self) -> Iterator[dict]:
+        if not os.path.exists(self._journal):
+            return
+        with open(self._journal, encoding="utf-8", errors="replace") as f:
+            for text in f:
+                with contextlib.suppress(json.JSONDecodeError):
+                    yield json.loads(text)
+
+    def _is_whole(self, shard: str, rows: int) -> bool:
+        try:
+            array = np.load(os.path.join(self._folder, f"{shard}.npy"), mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return array.shape == (rows, self._dim) and array.dtype == self.dtype
+
+
+def write_whole(file: str, text: str) -> None:
+    """Writes a text file that appears whole or not at all."""
+    with open(f"{file}.tmp", "w", encoding="utf-8", newline="") as f:
+        f.write(text)
+        _sync(f)
+    os.replace(f"{file}.tmp", file)
+
+
+def _sync(f) -> None:
+    f.flush()
+    os.fsync(f.fileno())

