@@ -11,7 +11,7 @@ demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
 	@$(RUN) train.py --config configs/demo.py --workdir results/demo
 
-test: .venv/installed
+test: .venv/installed .venv/installed-extract
 	$(RUN) -m pytest -q -n 2 --dist loadfile tests
 
 lint: .venv/installed
@@ -21,4 +21,8 @@ lint: .venv/installed
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --requirement requirements.txt
+	@touch $@
+
+.venv/installed-extract: requirements-extract.txt .venv/installed
+	.venv/bin/pip install --quiet --requirement requirements-extract.txt
 	@touch $@

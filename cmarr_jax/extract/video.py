@@ -130,7 +130,7 @@ def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> So
         amount=amount,
         load=load,
         bucket=lambda item: _CHUNK,
-        batch_size=lambda bucket: _CLIPS,
+        batch_size=lambda bucket: 1,  # finding faces takes seconds a clip: a killed run loses one
         encode=lambda bucket, items: [encode_clip(item) for item in items],
     )
 

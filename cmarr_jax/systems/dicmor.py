@@ -135,7 +135,7 @@ class Recovery(nn.Module):
         two; here the absent ones' parts are zero, so that any number of modalities will do.
         """
         sources = [
-            self.flow.inverse(jnp.broadcast_to(latent, latents.shape)) * present
+            self.flow.inverse(jnp.broadcast_to(latent, latents.shape)) * present[None]
             for latent, present in zip(latents, has, strict=True)
         ]
         count = jnp.sum(has, axis=0)[None]
