@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -41,6 +43,21 @@ def config(argument: str | None = None, **fields: Any) -> ConfigDict:
 
 def model_config(**fields: Any) -> FrozenConfigDict:
     return FrozenConfigDict(config(**{f"model.{k}": v for k, v in fields.items()}).model)
+
+
+def random_params(stage, batch, before=None):
+    """Parameters away from any start, without compiling `init`: about unit-variance layers."""
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        noise = rng.normal(size=leaf.shape)
+        if "kernel" in name:
+            return jnp.float32(noise / np.sqrt(leaf.shape[-2]))
+        return jnp.float32((1.0 if name == "scale" else 0.0) + 0.05 * noise)
+
+    shapes = jax.eval_shape(stage.init, jax.random.key(0), batch, before)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 class Memory:
