@@ -189,6 +189,8 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         run_ids=run_ids,
         scored=scorer.score_best(best.params, test, conditions, curves),
     )
+    if pairs := scorer.represent(best.params, test):
+        report.write_representations(workdir, corpus.modalities, pairs[0])
     status |= {"complete": True, "epochs_done": config.train.epochs}
     status["seconds"] = round(time.monotonic() - start, 1)
     report.write_json(os.path.join(workdir, "status.json"), status)

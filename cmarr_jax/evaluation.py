@@ -47,6 +47,7 @@ class Scorer:
     ):
         self._layout, self._runs, self._arrays = layout, runs, arrays
         self._corpus, self._batch_size = corpus, batch_size
+        self._stage, self._vector = stage, vector
         self._predict = {
             noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
             for noisy in (False, True)
@@ -118,3 +119,25 @@ class Scorer:
             Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
             for run in parts
         ]
+
+    def represent(self, params: np.ndarray, rows: Sequence[np.ndarray]) -> list[tuple]:
+        """Recovered and true representations of each run, where each modality is missing alone.
+
+        Args:
+          params: `[R, P]` on the host.
+          rows: of each run; at most a batch of those with every modality is taken.
+
+        Returns:
+          A pair `[M, n, D]` a run; empty if the system recovers nothing, or there is nothing to.
+        """
+        present = self._corpus.present
+        rows = [r[present[r].all(axis=1)] for r in rows]
+        if present.shape[1] < 2 or not all(map(len, rows)):
+            return []
+        padded = np.stack([np.resize(r, self._batch_size) for r in rows]).astype(np.int32)
+        represent = self._layout.compile(train_step.make_represent(self._stage, self._vector))
+        made = represent(
+            self._layout.deal(params), self._runs, self._layout.deal_rows(padded), self._arrays
+        )
+        pairs = zip(*(self._layout.collect_rows(x, axis=2) for x in made), strict=True)
+        return [tuple(x[:, : len(r)] for x in pair) for pair, r in zip(pairs, rows, strict=False)]

@@ -4,6 +4,7 @@ results.csv      a row a (fold, seed, condition)
 summary.csv      mean and standard deviation over folds and seeds, "avg" and "full" too
 predictions.csv  a row a (fold, seed, condition, utterance)
 confusion.npz    counts [run, condition, true class, predicted class]
+representations.npz  of some test utterances of the first run, recovered and true
 status.json      whether all of this is complete; device, time and versions
 """
 
@@ -225,6 +226,30 @@ def read_confusion(workdir: str) -> dict[str, np.ndarray]:
     """Arrays of WORKDIR/confusion.npz: confusion, folds, seeds, conditions, classes."""
     with np.load(os.path.join(workdir, "confusion.npz"), allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def write_representations(workdir: str, modalities: Sequence[str], pair: Sequence) -> None:
+    """Writes what the first run recovered and what is true, `[M, n, D]` each."""
+    buffer = io.BytesIO()
+    np.savez(buffer, recovered=pair[0], true=pair[1], modalities=np.array(modalities))
+    _write(os.path.join(workdir, "representations.npz"), buffer.getvalue())
+
+
+def read_representations(workdir: str) -> dict[str, np.ndarray]:
+    """Arrays of WORKDIR/representations.npz: recovered, true, modalities.
+
+    Raises:
+      UserError: there is none.
+    """
+    file = os.path.join(workdir, "representations.npz")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise UserError(
+            f"{file}: missing; wanted the folder of one finished sweep whose system recovers "
+            "missing modalities"
+        ) from None
 
 
 def read_json(file: str) -> dict[str, Any]:

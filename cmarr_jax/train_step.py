@@ -291,3 +291,34 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
         return jax.lax.map(under, probe.available[:, rows])
 
     return predict
+
+
+def make_represent(stage: Stage, vector: Vector) -> Callable:
+    """Builds what shows a recovery: each modality in turn is missing alone.
+
+    Args:
+      stage: what recovers.
+      vector: the layout of its parameters.
+
+    Returns:
+      (params, run, rows `[B]`, arrays) -> recovered and true representations, means over the
+      valid positions, `[M, B, D]` each; nothing, (), where the stage recovers nothing.
+    """
+
+    def represent(params: jax.Array, run: Run, rows: jax.Array, arrays: Arrays):
+        params = vector.unravel(params)
+        batch = take_batch(arrays, run, rows)
+        encoded = stage.encode(params, batch)
+        valid = batch.mask[:, :, None]
+
+        def without(modality):
+            available = batch.present & (jnp.arange(batch.present.shape[1]) != modality)[None]
+            prediction = stage.predict(params, encoded, batch.mask, available)
+            if prediction.recovered is None:
+                return ()
+            both = (prediction.recovered[modality], prediction.target[modality])
+            return tuple(jnp.sum(x * valid, 1) / jnp.sum(valid, 1) for x in both)
+
+        return jax.lax.map(without, jnp.arange(batch.present.shape[1]))
+
+    return represent

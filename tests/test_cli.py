@@ -174,6 +174,54 @@ def test_evaluate_prints_the_table_and_draws_it(sweep):
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
 
 
+def test_figure_5_is_drawn_from_the_results_alone(sweep):
+    out, _, _ = sweep
+    arrays = np.load(out / "representations.npz")
+    modalities, num, _ = arrays["recovered"].shape
+    assert arrays["true"].shape == arrays["recovered"].shape and modalities == 3 and num > 4
+    result = run("evaluate.py", f"--workdir={out}", "--figure=5")
+    assert result.returncode == 0, result.stderr
+    assert (out / "figure5.pdf").exists() and "text: 0." in result.stdout
+    refused = run("evaluate.py", f"--workdir={out}", "--figure=4")
+    assert refused.returncode == 2 and "no sweep of loss weights" in refused.stderr
+    refused = run("evaluate.py", f"--workdir={out}", "--table=2")
+    assert refused.returncode == 2 and "but not cra" in refused.stderr
+
+
+TABLE = [
+    "--config=configs/demo.py:table3",
+    *(f for f in SMALL[1:] if "model." not in f and "epochs" not in f),
+    "--config.train.epochs=1",
+    "--config.pretrain.epochs=1",
+    "--config.fold=1",
+    "--config.robustness.missing_rates=(0.0, 0.5)",
+    "--config.robustness.noise_levels=(0.5,)",
+    "--config.model.width=16",
+    "--config.model.umc.num_heads=2",
+    "--config.model.fusion.num_heads=2",
+    "--config.model.flow.num_couplings=1",
+    "--config.model.rec.num_blocks=1",
+]
+
+
+def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
+    """Two members stand for all: the loop over them is what is tested."""
+    pack, out = write_pack(tmp_path / "pack").path, tmp_path / "table"
+    two = "('full_modality','full_modality'),('cmarr','cmarr')"
+    flags = [*TABLE, f"--config.data.pack={pack}", f"--workdir={out}", f"--config.members=({two})"]
+    first = run("train.py", *flags)
+    assert first.returncode == 0, first.stderr
+    rows = read_csv(out / "results.csv")
+    assert [*dict.fromkeys(r["system"] for r in rows)] == ["full_modality", "cmarr"]
+    of = {r["condition"]: r for r in rows if r["system"] == "cmarr"}
+    assert list(of)[7:] == ["missing=0", "missing=0.5", "gaussian=0.5", "impulse=0.5"]
+    assert of["missing=0"]["war"] == of["svt"]["war"]
+    for name in ("full_modality", "cmarr"):
+        assert json.loads((out / name / "status.json").read_text())["complete"]
+    again = run("train.py", *flags)
+    assert again.stdout == first.stdout and again.stderr.count("complete already") == 2
+
+
 def test_a_damaged_status_is_named(tmp_path):
     (tmp_path / "status.json").write_text("[1")
     result = run("evaluate.py", f"--workdir={tmp_path}")
