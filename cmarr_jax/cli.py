@@ -14,6 +14,10 @@ from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax.errors import UserError
 
+# TensorFlow only reads packs here; without these it greets every user with its log.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`; exits with 2 on a mistake in either."""
