@@ -21,8 +21,8 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.mmin import whole_cross_entropy
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System, gather
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
 
@@ -64,16 +64,16 @@ class Teacher(nn.Module):
         projected = [p(invariants[:, k]) for k, p in enumerate(self.projections)]
         # The published optimiser never receives the scale: it stays at e.
         log_scale = self.log_scale if self.config.faithful_to == "paper" else jnp.float32(1)
-        logits = self.decide(self.embed(batch, available))
+        logits = self.classify(*self.embed(batch, available))
         return logits, jnp.stack(projected, axis=1), log_scale
 
-    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
-        return self.encoders(batch.features, batch.mask, available)
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        return (self.encoders(batch.features, batch.mask, available),)
 
     def embed_invariant(self, batch: Batch, available: jax.Array) -> jax.Array:
         return self.invariant(batch.features, batch.mask, available)
 
-    def decide(self, vectors: jax.Array) -> jax.Array:
+    def classify(self, vectors: jax.Array) -> jax.Array:
         return self.classifier(vectors.reshape(len(vectors), -1))
 
 
@@ -112,10 +112,10 @@ class Student(nn.Module):
         imagined, _ = self.imagine(flat, invariants.reshape(flat.shape))
         return imagined.reshape(vectors.shape), self.classifier(flat + imagined)
 
-    def targets(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The teacher's vectors of what is `available`, its invariants of complete data."""
         invariants = self.teacher.embed_invariant(batch, batch.present)
-        return self.teacher.embed(batch, available), invariants
+        return *self.teacher.embed(batch, available), invariants
 
 
 def make(
@@ -130,17 +130,11 @@ def make(
         raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
-    def init(key, batch, before):
-        params = network.init(key, batch, batch.present)["params"]
-        teacher = before["params"]
-        copied = {name: teacher[name] for name in ("encoders", "invariant")}
-        return {"params": params | copied | {"teacher": teacher}}
-
     def loss(params, batch, available, key):
         imagined, invariants, logits = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        targets = network.apply(params, batch, batch.present & ~available, method="targets")
+        targets = network.apply(params, batch, batch.present & ~available, method="target")
         target, invariants_target = jax.lax.stop_gradient(targets)
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
@@ -150,26 +144,13 @@ def make(
         weighted = _FORWARD_WEIGHT * terms["forward"] + _INVARIANCE_WEIGHT * terms["invariance"]
         return terms["cls"] + weighted, terms
 
-    def encode(params, batch):
-        nothing = jnp.zeros_like(batch.present)
-        real = network.apply(params, batch, batch.present, method="embed")
-        blank = network.apply(params, batch, nothing, method="embed")
-        return real, blank, network.apply(params, batch, batch.present, method="targets")[0]
-
-    def predict(params, encoded, mask, available):
-        real, blank, target = encoded
-        seen = [jnp.where(available[..., None], r, b) for r, b in zip(real, blank, strict=True)]
-        imagined, logits = network.apply(params, *seen, method="decide")
-        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (imagined, target)))
-
-    student = Stage("student", init, loss, encode, predict, frozen=("teacher",))
-    return System((make_teacher(config, modalities, num_classes, batch_axis), student))
+    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
+    return System((teacher, make_student(network, loss, copied=("encoders", "invariant"))))
 
 
-def make_teacher(
+def _make_teacher(
     config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
-    """The first stage: complete data, cross-entropy and the contrast over every pair."""
     network = Teacher(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
@@ -187,21 +168,4 @@ def make_teacher(
         terms = {"cls": whole_cross_entropy(logits, batch, batch_axis), "contrast": contrast}
         return terms["cls"] + contrast, terms
 
-    def encode(params, batch):
-        both = (batch.present, jnp.zeros_like(batch.present))
-        return tuple(network.apply(params, batch, a, method="embed") for a in both)
-
-    def predict(params, encoded, mask, available):
-        real, blank = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        return Prediction(network.apply(params, vectors, method="decide"), None, None)
-
-    return Stage(
-        "teacher",
-        lambda key, batch, before: network.init(key, batch, batch.present),
-        loss,
-        encode,
-        predict,
-        complete=True,
-        depends=("width", "teacher_dropout", "faithful_to"),
-    )
+    return make_teacher(network, loss, depends=("width", "teacher_dropout", "faithful_to"))

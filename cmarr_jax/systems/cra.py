@@ -20,8 +20,13 @@ from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.mmin import whole_cross_entropy
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.teacher_student import (
+    as_sequences,
+    embed_both,
+    pick,
+    whole_cross_entropy,
+)
 
 
 class CRA(nn.Module):
@@ -81,14 +86,11 @@ def make(
         return terms["cls"] + config.rec_weight * terms["rec"], terms
 
     def encode(params, batch):
-        both = (batch.present, jnp.zeros_like(batch.present))
-        return tuple(network.apply(params, batch, a, method="embed") for a in both)
+        return embed_both(network, params, batch)
 
     def predict(params, encoded, mask, available):
-        real, blank = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        completed, logits = network.apply(params, vectors, method="decide")
-        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (completed, real)))
+        completed, logits = network.apply(params, pick(encoded, available), method="decide")
+        return Prediction(logits, as_sequences(completed), as_sequences(encoded[0]))
 
     def init(key, batch, before):
         return network.init(key, batch, batch.present)

@@ -23,8 +23,8 @@ from cmarr_jax.nn.flows import RealNVP
 from cmarr_jax.nn.mult import MulT, ResidualMLP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import masked_mean
-from cmarr_jax.systems.mmin import whole_cross_entropy
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.teacher_student import whole_cross_entropy
 
 
 class Backbone(nn.Module):

@@ -16,8 +16,8 @@ from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.fusion import Fusion
 from cmarr_jax.systems.cmarr import fusion_pairs
-from cmarr_jax.systems.mmin import whole_cross_entropy
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System
+from cmarr_jax.systems.teacher_student import whole_cross_entropy
 
 
 class FullModality(nn.Module):

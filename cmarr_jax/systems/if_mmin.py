@@ -21,8 +21,8 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.mmin import whole_cross_entropy
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System, gather
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 # w: the published script asks for 100 by a flag that its parser refuses; without it, 1.
 _INVARIANCE_WEIGHT = {"paper": 100.0, "code": 1.0}
@@ -57,15 +57,15 @@ class Teacher(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         """-> logits `[B, C]`, invariants `[B, M, W]`."""
-        return self.decide(self.embed(batch, available))
+        (vectors,) = self.embed(batch, available)
+        return self.classify(vectors), self.shared(vectors)
 
-    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
-        return self.encoders(batch.features, batch.mask, available)
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        return (self.encoders(batch.features, batch.mask, available),)
 
-    def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-        invariants = self.shared(vectors)
-        both = jnp.concatenate([vectors, invariants], axis=1)
-        return self.classifier(both.reshape(len(both), -1)), invariants
+    def classify(self, vectors: jax.Array) -> jax.Array:
+        both = jnp.concatenate([vectors, self.shared(vectors)], axis=1)
+        return self.classifier(both.reshape(len(both), -1))
 
 
 class Student(nn.Module):
@@ -86,23 +86,23 @@ class Student(nn.Module):
         self.classifier = Classifier(self.num_classes, dropout)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
-        """-> h', c `[B, M, W]` and logits `[B, C]`."""
+        """-> h' `[B, M, W]`, logits `[B, C]`, c `[B, M, W]`."""
         self.teacher(batch, available)  # so that init makes its parameters
-        return self.decide(self.embed(batch, available))
+        return self.decide(*self.embed(batch, available))
 
-    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
-        return self.encoders(batch.features, batch.mask, available)
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        return (self.encoders(batch.features, batch.mask, available),)
 
     def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         invariants = self.shared(vectors)
         flat = (vectors.reshape(len(vectors), -1), invariants.reshape(len(vectors), -1))
         imagined, code = self.imagine(*flat)
-        return imagined.reshape(vectors.shape), invariants, self.classifier(code)
+        return imagined.reshape(vectors.shape), self.classifier(code), invariants
 
-    def targets(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The teacher's vectors of what is `available`, its invariants of complete data."""
         _, invariants = self.teacher(batch, batch.present)
-        return self.teacher.embed(batch, available), invariants
+        return *self.teacher.embed(batch, available), invariants
 
 
 def make(
@@ -117,17 +117,11 @@ def make(
         raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
-    def init(key, batch, before):
-        params = network.init(key, batch, batch.present)["params"]
-        teacher = before["params"]
-        copied = {name: teacher[name] for name in ("encoders", "shared")}
-        return {"params": params | copied | {"teacher": teacher}}
-
     def loss(params, batch, available, key):
-        imagined, invariants, logits = network.apply(
+        imagined, logits, invariants = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        targets = network.apply(params, batch, batch.present & ~available, method="targets")
+        targets = network.apply(params, batch, batch.present & ~available, method="target")
         target, invariants_target = jax.lax.stop_gradient(targets)
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
@@ -137,56 +131,25 @@ def make(
         weight = _INVARIANCE_WEIGHT[config.faithful_to]
         return terms["cls"] + terms["forward"] + weight * terms["invariance"], terms
 
-    def encode(params, batch):
-        nothing = jnp.zeros_like(batch.present)
-        real = network.apply(params, batch, batch.present, method="embed")
-        blank = network.apply(params, batch, nothing, method="embed")
-        return real, blank, network.apply(params, batch, batch.present, method="targets")[0]
-
-    def predict(params, encoded, mask, available):
-        real, blank, target = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        imagined, _, logits = network.apply(params, vectors, method="decide")
-        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (imagined, target)))
-
-    student = Stage("student", init, loss, encode, predict, frozen=("teacher",))
-    return System((make_teacher(config, modalities, num_classes, batch_axis), student))
+    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
+    return System((teacher, make_student(network, loss, copied=("encoders", "shared"))))
 
 
-def make_teacher(
+def _make_teacher(
     config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
-    """The first stage: complete data, cross-entropy and the invariants' discrepancy."""
     network = Teacher(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
         logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})
-        invariants = gather(invariants, batch_axis=batch_axis)
-        present = gather(batch.present, batch_axis=batch_axis)
+        whole = (gather(x, batch_axis=batch_axis) for x in (invariants, batch.present))
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "cmd": mean_discrepancy(invariants, present),
+            "cmd": mean_discrepancy(*whole),
         }
         return terms["cls"] + terms["cmd"], terms
 
-    def encode(params, batch):
-        both = (batch.present, jnp.zeros_like(batch.present))
-        return tuple(network.apply(params, batch, a, method="embed") for a in both)
-
-    def predict(params, encoded, mask, available):
-        real, blank = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        return Prediction(network.apply(params, vectors, method="decide")[0], None, None)
-
-    return Stage(
-        "teacher",
-        lambda key, batch, before: network.init(key, batch, batch.present),
-        loss,
-        encode,
-        predict,
-        complete=True,
-        depends=("width", "teacher_dropout"),
-    )
+    return make_teacher(network, loss, depends=("width", "teacher_dropout"))
 
 
 def mean_discrepancy(invariants: jax.Array, present: jax.Array) -> jax.Array:

@@ -15,12 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cmarr_jax import losses
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 # (w_f, w_c): the repository's for IEMOCAP and the paper's, as far as that is remembered.
 _WEIGHTS = {"code": (4.0, 2.0), "paper": (1.0, 1.0)}
@@ -41,13 +41,13 @@ class Teacher(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> jax.Array:
         """-> logits `[B, C]`."""
-        return self.decide(self.embed(batch, available))
+        return self.classify(*self.embed(batch, available))
 
-    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
-        """-> `[B, M, W]`."""
-        return self.encoders(batch.features, batch.mask, available)
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        """-> h `[B, M, W]`."""
+        return (self.encoders(batch.features, batch.mask, available),)
 
-    def decide(self, vectors: jax.Array) -> jax.Array:
+    def classify(self, vectors: jax.Array) -> jax.Array:
         return self.classifier(vectors.reshape(len(vectors), -1))
 
 
@@ -70,22 +70,22 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h, h', h'' `[B, M, W]` and logits `[B, C]`."""
-        vectors = self.embed(batch, available)
         self.teacher(batch, available)  # so that init makes its parameters
+        (vectors,) = self.embed(batch, available)
         imagined, logits = self.decide(vectors)
         back, _ = self.imagine_back(imagined.reshape(len(imagined), -1))
         return vectors, imagined, back.reshape(vectors.shape), logits
 
-    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
-        return self.encoders(batch.features, batch.mask, available)
+    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        return (self.encoders(batch.features, batch.mask, available),)
 
     def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
         """h `[B, M, W]` -> h' `[B, M, W]`, logits `[B, C]`."""
         imagined, code = self.imagine(vectors.reshape(len(vectors), -1))
         return imagined.reshape(vectors.shape), self.classifier(code)
 
-    def target(self, batch: Batch, available: jax.Array) -> jax.Array:
-        """The teacher's vectors, given only what is `available`, without dropout."""
+    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
+        """The teacher's vectors, given only what is `available`; no dropout without an rng."""
         return self.teacher.embed(batch, available)
 
 
@@ -102,16 +102,11 @@ def make(
     forward_weight, backward_weight = _WEIGHTS[config.faithful_to]
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
-    def init(key, batch, before):
-        params = network.init(key, batch, batch.present)["params"]
-        teacher = before["params"]
-        return {"params": params | {"teacher": teacher, "encoders": teacher["encoders"]}}
-
     def loss(params, batch, available, key):
         vectors, imagined, back, logits = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        target = network.apply(params, batch, batch.present & ~available, method="target")
+        (target,) = network.apply(params, batch, batch.present & ~available, method="target")
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - jax.lax.stop_gradient(target))),
@@ -120,32 +115,13 @@ def make(
         weighted = forward_weight * terms["forward"] + backward_weight * terms["backward"]
         return terms["cls"] + weighted, terms
 
-    def encode(params, batch):
-        nothing = jnp.zeros_like(batch.present)
-        real = network.apply(params, batch, batch.present, method="embed")
-        blank = network.apply(params, batch, nothing, method="embed")
-        return real, blank, network.apply(params, batch, batch.present, method="target")
-
-    def predict(params, encoded, mask, available):
-        real, blank, target = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        imagined, logits = network.apply(params, vectors, method="decide")
-        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (imagined, target)))
-
-    student = Stage("student", init, loss, encode, predict, frozen=("teacher",))
-    return System((make_teacher(config, modalities, num_classes, batch_axis), student))
+    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
+    return System((teacher, make_student(network, loss, copied=("encoders",))))
 
 
-def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:
-    """L_cls over the whole batch, wherever it lies."""
-    of = (logits, batch.labels, batch.weights)
-    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in of))
-
-
-def make_teacher(
+def _make_teacher(
     config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
-    """The first stage: encoders and classifier on complete data, by cross-entropy."""
     network = Teacher(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
@@ -153,22 +129,4 @@ def make_teacher(
         cls = whole_cross_entropy(logits, batch, batch_axis)
         return cls, {"cls": cls}
 
-    def predict(params, encoded, mask, available):
-        real, blank = encoded
-        vectors = jnp.where(available[..., None], real, blank)
-        return Prediction(network.apply(params, vectors, method="decide"), None, None)
-
-    def encode(params, batch):
-        nothing = jnp.zeros_like(batch.present)
-        both = (batch.present, nothing)
-        return tuple(network.apply(params, batch, a, method="embed") for a in both)
-
-    return Stage(
-        "teacher",
-        lambda key, batch, before: network.init(key, batch, batch.present),
-        loss,
-        encode,
-        predict,
-        complete=True,
-        depends=("width", "teacher_dropout"),
-    )
+    return make_teacher(network, loss, depends=("width", "teacher_dropout"))

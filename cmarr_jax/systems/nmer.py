@@ -22,8 +22,8 @@ from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
 from cmarr_jax.systems.if_mmin import SharedEncoder, mean_discrepancy
-from cmarr_jax.systems.mmin import whole_cross_entropy
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System, gather
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 _LATENT = 64
 
@@ -66,12 +66,12 @@ class Teacher(nn.Module):
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         """-> logits `[B, C]`, invariants `[B, M, W]`."""
         x, c = self.embed(batch, available)
-        return self.decide(x, c), c
+        return self.classify(x, c), c
 
     def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         return self.encoders(batch, available)
 
-    def decide(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def classify(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return self.classifier(jnp.concatenate([x, c], axis=1).reshape(len(x), -1))
 
 
@@ -118,8 +118,8 @@ class Student(nn.Module):
         divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mu**2 - 1 - log_variance, axis=-1)
         return restored.reshape(x.shape), self.classifier(restored), divergence
 
-    def targets(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return self.teacher.embed(batch, batch.present)
+    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self.teacher.embed(batch, available)
 
 
 def corrupt(
@@ -143,11 +143,6 @@ def make(
     """NMER as a system; arguments as of `systems.cmarr.make`."""
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
-    def init(key, batch, before):
-        params = network.init(key, batch, batch.present)["params"]
-        teacher = before["params"]
-        return {"params": params | {"teacher": teacher, "encoders": teacher["encoders"]}}
-
     def loss(params, batch, available, key):
         noise_key, dropout_key = jax.random.split(key)
         noisy = corrupt(batch, available, noise_key, batch_axis)
@@ -155,7 +150,7 @@ def make(
             params, noisy, batch.present, rngs={"dropout": dropout_key}
         )
         target, invariants_target = jax.lax.stop_gradient(
-            network.apply(params, batch, method="targets")
+            network.apply(params, batch, batch.present, method="target")
         )
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
@@ -168,23 +163,11 @@ def make(
             terms,
         )
 
-    def encode(params, batch):
-        nothing = jnp.zeros_like(batch.present)
-        real = network.apply(params, batch, batch.present, method="embed")
-        blank = network.apply(params, batch, nothing, method="embed")
-        return real, blank, network.apply(params, batch, method="targets")[0]
-
-    def predict(params, encoded, mask, available):
-        real, blank, target = encoded
-        seen = [jnp.where(available[..., None], r, b) for r, b in zip(real, blank, strict=True)]
-        restored, logits, _ = network.apply(params, *seen, method="decide")
-        return Prediction(logits, *(jnp.swapaxes(x, 0, 1)[:, :, None] for x in (restored, target)))
-
-    student = Stage("student", init, loss, encode, predict, frozen=("teacher",))
-    return System((_teacher(config, modalities, num_classes, batch_axis), student))
+    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
+    return System((teacher, make_student(network, loss, copied=("encoders",))))
 
 
-def _teacher(
+def _make_teacher(
     config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
     network = Teacher(config, tuple(modalities), num_classes, batch_axis)
@@ -198,20 +181,4 @@ def _teacher(
         }
         return terms["cls"] + terms["cmd"], terms
 
-    def encode(params, batch):
-        both = (batch.present, jnp.zeros_like(batch.present))
-        return tuple(network.apply(params, batch, a, method="embed") for a in both)
-
-    def predict(params, encoded, mask, available):
-        seen = [jnp.where(available[..., None], r, b) for r, b in zip(*encoded, strict=True)]
-        return Prediction(network.apply(params, *seen, method="decide"), None, None)
-
-    return Stage(
-        "teacher",
-        lambda key, batch, before: network.init(key, batch, batch.present),
-        loss,
-        encode,
-        predict,
-        complete=True,
-        depends=("width", "teacher_dropout"),
-    )
+    return make_teacher(network, loss, depends=("width", "teacher_dropout"))

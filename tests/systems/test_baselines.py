@@ -208,7 +208,7 @@ def test_mmins_loss_is_its_parts(rng):
     only_missing = {
         m: x * missing[:, k, None, None] for k, (m, x) in enumerate(batch.features.items())
     }
-    target = teacher.apply(
+    (target,) = teacher.apply(
         {"params": params["params"]["teacher"]},
         batch._replace(features=only_missing),
         jnp.ones_like(batch.present),
