@@ -1,5 +1,6 @@
 """Publication-ready figures of a results folder."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,8 @@ import sklearn.neighbors
 
 from cmarr_jax import report
 from cmarr_jax.errors import UserError
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 
 _STYLE = {
     "font.size": 8,

@@ -29,7 +29,26 @@ from cmarr_jax.systems.teacher_student import (
 )
 
 
+class Decoders(nn.Module):
+    """Two hidden layers a modality, from the completed vectors to its mean input."""
+
+    modalities: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
+        """`[B, D]` -> `[B, D_m]` a modality."""
+        decoded = []
+        for modality, width in zip(self.modalities, widths, strict=True):
+            out = x
+            for k in range(2):
+                out = nn.relu(nn.Dense(128, name=f"{modality}_{k}")(out))
+            decoded.append(nn.Dense(width, name=f"{modality}_2")(out))
+        return decoded
+
+
 class CRA(nn.Module):
+    """Encoders, the cascade, a classifier and the decoders."""
+
     config: Any
     modalities: tuple[str, ...]
     num_classes: int
@@ -41,28 +60,22 @@ class CRA(nn.Module):
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
         self.complete = Cascade(c.num_blocks, widths=(256, 128))
         self.classifier = Classifier(self.num_classes, dropout)
+        self.decoders = Decoders(self.modalities)
 
-    @nn.compact
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[list[jax.Array], jax.Array]:
         """-> decoded mean inputs, `[B, D_m]` a modality, and logits `[B, C]`."""
-        completed, logits = self.decide(self.embed(batch, available))
-        hidden = completed.reshape(len(completed), -1)
-        decoded = []
-        for modality in self.modalities:
-            out = hidden
-            for k in range(2):
-                out = nn.relu(nn.Dense(128, name=f"decode_{modality}_{k}")(out))
-            width = batch.features[modality].shape[-1]
-            decoded.append(nn.Dense(width, name=f"decode_{modality}_2")(out))
-        return decoded, logits
+        widths = [batch.features[m].shape[-1] for m in self.modalities]
+        return self.decide(self.embed(batch, available), widths)
 
     def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
         return self.encoders(batch.features, batch.mask, available)
 
-    def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`[B, M, W]` -> the completed vectors `[B, M, W]`, logits `[B, C]`."""
+    def decide(
+        self, vectors: jax.Array, widths: Sequence[int]
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """`[B, M, W]` -> as `__call__`."""
         completed, _ = self.complete(vectors.reshape(len(vectors), -1))
-        return completed.reshape(vectors.shape), self.classifier(completed)
+        return self.decoders(completed, widths), self.classifier(completed)
 
 
 def make(
@@ -71,28 +84,37 @@ def make(
     """CRA as a system; arguments as of `systems.cmarr.make`."""
     network = CRA(config, tuple(modalities), num_classes, batch_axis)
 
+    def mean_inputs(batch):
+        return [masked_mean(batch.features[m], batch.mask) for m in modalities]
+
     def loss(params, batch, available, key):
         decoded, logits = network.apply(params, batch, available, rngs={"dropout": key})
-        errors = []
-        for modality, out in zip(modalities, decoded, strict=True):
-            target = masked_mean(batch.features[modality], batch.mask)
-            errors.append(jnp.mean(jnp.square(out - target), axis=-1))
-        missing = batch.present & ~available
-        whole = (gather(x, batch_axis=batch_axis) for x in (jnp.stack(errors, axis=1), missing))
+        pairs = zip(decoded, mean_inputs(batch), strict=True)
+        errors = jnp.stack([jnp.mean(jnp.square(x - y), axis=-1) for x, y in pairs], axis=1)
+        whole = functools.partial(gather, batch_axis=batch_axis)
         terms = {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "rec": losses.weighted_mean(*whole),
+            "rec": losses.weighted_mean(whole(errors), whole(batch.present & ~available)),
         }
         return terms["cls"] + config.rec_weight * terms["rec"], terms
 
     def encode(params, batch):
-        return embed_both(network, params, batch)
+        return embed_both(network, params, batch), mean_inputs(batch)
 
     def predict(params, encoded, mask, available):
-        completed, logits = network.apply(params, pick(encoded, available), method="decide")
-        return Prediction(logits, as_sequences(completed), as_sequences(encoded[0]))
+        both, target = encoded
+        widths = [x.shape[-1] for x in target]
+        decoded, logits = network.apply(params, pick(both, available), widths, method="decide")
+        return Prediction(logits, _stack(decoded), _stack(target))
 
     def init(key, batch, before):
         return network.init(key, batch, batch.present)
 
     return System((Stage("train", init, loss, encode, predict),))
+
+
+def _stack(vectors: Sequence[jax.Array]) -> jax.Array:
+    """`[B, D_m]` a modality -> `[M, B, 1, D]`, filled up with zeros to the widest."""
+    widest = max(x.shape[-1] for x in vectors)
+    padded = [jnp.pad(x, ((0, 0), (0, widest - x.shape[-1]))) for x in vectors]
+    return as_sequences(jnp.stack(padded, axis=1))

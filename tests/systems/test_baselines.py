@@ -193,6 +193,23 @@ def test_a_kept_teacher_is_not_trained_again(corpus):
     assert seen == ["teacher_"] * 3 + [""] * 2
 
 
+def test_cras_loss_is_over_the_missing_mean_inputs(rng):
+    """Also what `predict` shows as recovered and true, filled up to the widest modality."""
+    batch = make_batch(rng)
+    ((stage, params),) = make_stages("cra", batch, **{"model.dropout": 0.0})
+    available = batch.present.at[:, 1].set(False)
+    _, terms = jax.jit(stage.loss)(params, batch, available, KEY)
+    encoded = jax.jit(stage.encode)(params, batch)
+    prediction = jax.jit(stage.predict)(params, encoded, batch.mask, available)
+    errors = []
+    for i, m in np.argwhere(np.asarray(batch.present & ~available)):
+        x = np.asarray(batch.features[tuple(DIMS)[m]])[i, np.asarray(batch.mask[i])].mean(axis=0)
+        np.testing.assert_allclose(prediction.target[m, i, 0, : len(x)], x, atol=1e-5)
+        errors.append(np.mean((prediction.recovered[m, i, 0, : len(x)] - x) ** 2))
+        assert (prediction.recovered[m, i, 0, len(x) :] == 0).all()
+    np.testing.assert_allclose(terms["rec"], np.mean(errors), rtol=1e-4)
+
+
 def test_mmins_loss_is_its_parts(rng):
     """Targets are the teacher's vectors of exactly what is missing, without dropout."""
     batch = make_batch(rng)
