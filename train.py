@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax import cli, report
 from cmarr_jax.errors import UserError
+from configs import common
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
@@ -31,14 +32,20 @@ def main() -> None:
         raise UserError("--config: missing; name a file of configs/, such as configs/iemocap.py")
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
+    teachers = config.teachers or os.path.join(workdir, "teachers")
     if not config.members:
-        train(config, workdir, os.path.join(workdir, "teachers"))
+        train(config, workdir, teachers)
         print(report.table(report.read_summary(workdir)))
         return
     members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
+    saved = os.path.join(workdir, "config.json")
+    content = json.loads(config.to_json_best_effort())
+    if os.path.exists(saved):
+        _refuse_other_config(saved, content)
     for number, (name, member) in enumerate(members.items(), start=1):
         print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
-        train(member, os.path.join(workdir, name), os.path.join(workdir, "teachers"))
+        train(member, os.path.join(workdir, name), teachers)
+        report.write_json(saved, content)
         done = [os.path.join(workdir, m) for m in list(members)[:number]]
         report.gather(workdir, done, missing=len(members) - number)
     print(report.table(report.read_summary(workdir)))
@@ -77,6 +84,11 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         raise UserError("--config.data.pack: missing; name the folder of a feature pack")
     if config.system not in SYSTEMS:
         raise UserError(f"--config.system={config.system}: wanted one of {', '.join(SYSTEMS)}")
+    if not common.fits(config):
+        raise UserError(
+            f"--config.system={config.system}: its settings are another system's; name it as the "
+            f"config's argument instead, such as configs/iemocap.py:{config.system}"
+        )
     progress.start(config.data.pack or config.data.data_dir)
     corpus = pipeline.load(
         pack=config.data.pack,
@@ -189,8 +201,8 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         run_ids=run_ids,
         scored=scorer.score_best(best.params, test, conditions, curves),
     )
-    if pairs := scorer.represent(best.params, test):
-        report.write_representations(workdir, corpus.modalities, pairs[0])
+    if pair := scorer.represent(best.params, test[0]):
+        report.write_representations(workdir, corpus.modalities, pair)
     status |= {"complete": True, "epochs_done": config.train.epochs}
     status["seconds"] = round(time.monotonic() - start, 1)
     report.write_json(os.path.join(workdir, "status.json"), status)
@@ -206,7 +218,7 @@ def _describe(protocol, folds) -> str:
 def _refuse_other_config(file: str, config: dict) -> None:
     before = dict(cli.leaves(report.read_json(file)))
     for field, value in cli.leaves(config):
-        if before.get(field) != value and field != "checkpoint_seconds":
+        if before.get(field) != value and field not in ("checkpoint_seconds", "teachers"):
             raise UserError(
                 f"{file}: this work directory belongs to a sweep with {field}="
                 f"{before.get(field)}, now {value}; name a new --workdir"

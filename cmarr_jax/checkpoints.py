@@ -69,8 +69,8 @@ class Checkpoints:
 class Teachers:
     """Chosen parameters of earlier stages, a file a run, named by all that they depend on.
 
-    A teacher is so trained once for each fold and seed, and serves every sweep that needs the
-    same one, be it of another student.
+    A teacher is so trained once for each fold and seed, and serves every sweep of its system that
+    is given the same folder, be its student another.
     """
 
     def __init__(self, folder: str, corpus: Any):

@@ -52,7 +52,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(list(argv))
     except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
         cause = e
-        while inner := cause.__cause__ or cause.__context__:
+        while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
             cause = inner
         if isinstance(cause, UserError):
             _fail(f"--config: {cause}")

@@ -120,24 +120,24 @@ class Scorer:
             for run in parts
         ]
 
-    def represent(self, params: np.ndarray, rows: Sequence[np.ndarray]) -> list[tuple]:
-        """Recovered and true representations of each run, where each modality is missing alone.
+    def represent(self, params: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What the first run recovers and what is true, where each modality is missing alone.
 
         Args:
           params: `[R, P]` on the host.
-          rows: of each run; at most a batch of those with every modality is taken.
+          rows: utterances; at most a batch of those with every modality is taken.
 
         Returns:
-          A pair `[M, n, D]` a run; empty if the system recovers nothing, or there is nothing to.
+          Two arrays `[M, n, D]`; nothing if the system recovers nothing, or there is nothing to.
         """
         present = self._corpus.present
-        rows = [r[present[r].all(axis=1)] for r in rows]
-        if present.shape[1] < 2 or not all(map(len, rows)):
-            return []
-        padded = np.stack([np.resize(r, self._batch_size) for r in rows]).astype(np.int32)
+        rows = rows[present[rows].all(axis=1)]
+        if present.shape[1] < 2 or not len(rows):
+            return ()
+        padded = np.resize(rows, self._batch_size).astype(np.int32)
+        padded = np.broadcast_to(padded, (len(params), self._batch_size))
         represent = self._layout.compile(train_step.make_represent(self._stage, self._vector))
         made = represent(
             self._layout.deal(params), self._runs, self._layout.deal_rows(padded), self._arrays
         )
-        pairs = zip(*(self._layout.collect_rows(x, axis=2) for x in made), strict=True)
-        return [tuple(x[:, : len(r)] for x in pair) for pair, r in zip(pairs, rows, strict=False)]
+        return tuple(self._layout.collect_rows(x, axis=2)[0, :, : len(rows)] for x in made)

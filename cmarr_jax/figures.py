@@ -39,8 +39,10 @@ def conditions(
       file: ends in .pdf or .png.
 
     Raises:
-      UserError: another ending, or a place that cannot be written.
+      UserError: several systems, another ending, or a place that cannot be written.
     """
+    if len({(r["system"], r["variant"]) for r in summary}) > 1:
+        raise UserError(f"--figure={file}: draws one sweep; name a folder below --workdir")
     of = {r["condition"]: r for r in summary}
     *missing, full = report.plain_conditions(summary)
     rows = [of[name] for name in (*missing, *(["avg"] if missing else []), full)]

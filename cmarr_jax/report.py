@@ -223,9 +223,19 @@ def read_status(workdir: str) -> dict[str, Any]:
 
 
 def read_confusion(workdir: str) -> dict[str, np.ndarray]:
-    """Arrays of WORKDIR/confusion.npz: confusion, folds, seeds, conditions, classes."""
-    with np.load(os.path.join(workdir, "confusion.npz"), allow_pickle=False) as arrays:
-        return dict(arrays)
+    """Arrays of WORKDIR/confusion.npz: confusion, folds, seeds, conditions, classes.
+
+    Raises:
+      UserError: there is none, as in the folder of a table.
+    """
+    file = os.path.join(workdir, "confusion.npz")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise UserError(
+            f"{file}: missing; --figure draws one sweep: name a folder below --workdir"
+        ) from None
 
 
 def write_representations(workdir: str, modalities: Sequence[str], pair: Sequence) -> None:

@@ -41,9 +41,7 @@ class Layout(NamedTuple):
             leaf = np.asarray(leaf)
             if self.cuts_batch:
                 return np.broadcast_to(leaf, (len(self.devices), *leaf.shape))
-            per_device = -(-self.num_runs // len(self.devices))
-            rows = np.arange(per_device * len(self.devices)) % self.num_runs
-            return leaf[rows].reshape(len(self.devices), per_device, *leaf.shape[1:])
+            return leaf[self._run_of]
 
         return jax.tree.map(
             lambda leaf: jax.device_put(place(leaf), self._sharding(PartitionSpec(AXIS))), tree
@@ -57,10 +55,8 @@ class Layout(NamedTuple):
         if self.cuts_batch:
             dealt = np.stack(np.split(rows, len(self.devices), axis=-1))
         else:
-            per_device = -(-self.num_runs // len(self.devices))
-            dealt = np.full((per_device * len(self.devices), *rows.shape[1:]), -1, rows.dtype)
-            dealt[: self.num_runs] = rows
-            dealt = dealt.reshape(len(self.devices), per_device, *rows.shape[1:])
+            dealt = rows[self._run_of]
+            dealt.reshape(-1, *rows.shape[1:])[self.num_runs :] = -1
         return jax.device_put(dealt, self._sharding(PartitionSpec(AXIS)))
 
     def share(self, tree: Any) -> Any:
@@ -109,6 +105,13 @@ class Layout(NamedTuple):
             devices=self.devices,
             donate_argnums=tuple(donate),
         )
+
+    @property
+    def _run_of(self) -> np.ndarray:
+        """The run at each place, `[devices, runs]`; copies of the first fill up the last device."""
+        per_device = -(-self.num_runs // len(self.devices))
+        places = np.arange(len(self.devices) * per_device) % self.num_runs
+        return places.reshape(len(self.devices), per_device)
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), spec)

@@ -2,7 +2,8 @@
 
 Each column is compared with the last by a paired test over the runs (fold x seed) of the mean
 over the missing conditions: Nadeau and Bengio's t-test (2003), which widens the variance because
-folds share training data, with Holm's correction over the columns.
+folds share training data (a fold's test part over its training part is taken as 1 / (folds -
+1)), with Holm's correction over the columns. One fold alone is not tested: seeds are no sample.
 """
 
 import csv
@@ -40,7 +41,8 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
       members: which systems or variants, in the order of the columns.
 
     Raises:
-      UserError: a member is not in the results, or has other runs than the rest.
+      UserError: a member is not in the results, or has other runs than the rest; or the corpus
+        has one modality.
     """
     named: dict[str, list] = {}
     shared = set.intersection(*(set(row["variant"].split(",")) for row in results))
@@ -53,6 +55,8 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
             f"results.csv: holds {', '.join(named)}, but not {', '.join(missing)}; train it first"
         )
     conditions = report.plain_conditions(results)
+    if len(conditions) < 2:
+        raise UserError("results.csv: one modality has no missing conditions to compare under")
     scores, runs = [], None
     for member in members:
         cell = {(r["fold"], r["seed"], r["condition"]): r for r in named[member]}
@@ -60,7 +64,10 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
         if runs not in (None, own_runs):
             raise UserError(f"results.csv: {member} has other folds or seeds than {members[0]}")
         runs = own_runs
-        of = [[[float(cell[*run, c][s]) for s in _SCORES] for c in conditions] for run in runs]
+        of = [
+            [[float(cell[*run, c][s] or "nan") for s in _SCORES] for c in conditions]
+            for run in runs
+        ]
         scores.append(100 * np.array(of))
     scores = np.stack(scores, axis=2)  # [R, C, S, 2]
     average = scores[:, :-1].mean(axis=1, keepdims=True)
@@ -68,8 +75,8 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     folds = len({fold for fold, _ in runs})
     differences = scores[:, -2, -1:] - scores[:, -2]  # [R, S, 2]
     p_value = np.full(differences.shape[1:], np.nan)
-    for k in range(2):
-        raw = [paired_p_value(d, 1 / max(folds - 1, 1)) for d in differences[:, :-1, k].T]
+    for k in range(2 if folds > 1 else 0):
+        raw = [paired_p_value(d, 1 / (folds - 1)) for d in differences[:, :-1, k].T]
         p_value[:-1, k] = holm(np.array(raw))
     deviation = scores.std(axis=0, ddof=1) if len(runs) > 1 else np.full(scores.shape[1:], np.nan)
     rows = [*conditions[:-1], "avg", f"full {conditions[-1]}"]
@@ -128,7 +135,7 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
             for k in range(2):
                 mean, deviation = table.mean[i, j, k], table.deviation[i, j, k]
                 text = f"{mean:.2f}"
-                if mean >= table.mean[i, :, k].max():
+                if mean >= np.nanmax(table.mean[i, :, k], initial=-1):
                     text = bold.format(text)
                 parts.append(text + ("" if np.isnan(deviation) else f" {plus} {deviation:.2f}"))
             cells.append(" / ".join(parts))

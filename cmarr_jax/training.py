@@ -82,8 +82,12 @@ def make_runs(
     epochs: int,
     normalise: bool,
     balance_classes: bool,
+    earlier: int = 0,
 ) -> train_step.Run:
-    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part."""
+    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
+
+    `earlier` counts the stages that are still to come; each has keys of its own.
+    """
     runs = []
     for fold, seed in run_ids:
         mean, scale = {}, {}
@@ -103,6 +107,7 @@ def make_runs(
         if balance_classes:
             weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
         key = jax.random.fold_in(jax.random.key(seed), fold.number)
+        key = jax.random.fold_in(key, earlier) if earlier else key
         runs.append(
             train_step.Run(
                 key=np.asarray(jax.random.key_data(key)),
@@ -115,8 +120,10 @@ def make_runs(
     return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
 
 
-def epoch_order(run_ids: Sequence[RunId], epoch: int, batch_size: int) -> np.ndarray:
-    """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed and epoch alone.
+def epoch_order(
+    run_ids: Sequence[RunId], epoch: int, batch_size: int, earlier: int = 0
+) -> np.ndarray:
+    """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed, epoch and stage.
 
     The rest that does not fill a batch is left out, another one each epoch. Runs with fewer
     steps than S end in rows of -1.
@@ -124,7 +131,8 @@ def epoch_order(run_ids: Sequence[RunId], epoch: int, batch_size: int) -> np.nda
     num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
     order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)
     for row, (fold, seed) in zip(order, run_ids, strict=True):
-        shuffled = np.random.default_rng([seed, fold.number, epoch]).permutation(fold.train)
+        words = [seed, fold.number, epoch] + ([earlier] if earlier else [])
+        shuffled = np.random.default_rng(words).permutation(fold.train)
         steps = len(shuffled) // batch_size
         row[:steps] = shuffled[: steps * batch_size].reshape(steps, batch_size)
     return order
@@ -213,21 +221,17 @@ def train(
     for k, stage in enumerate(earlier):
         files = [teachers.file(config, stage, run_id) for run_id in run_ids]
         new = [r for r, file in enumerate(files) if not teachers.has(file)]
-        if new:
+        if new:  # then all are trained: a checkpoint holds all of them
             best, _ = _train_stage(
-                k,
-                settings=config.pretrain,
-                run_ids=[run_ids[r] for r in new],
-                conditions=conditions[-1:],
-                before=None if before is None else before[new],
+                k, part="pretrain", run_ids=run_ids, conditions=conditions[-1:], before=before,
                 **shared,
-            )
-            for r, params in zip(new, best.params, strict=True):
-                teachers.save(files[r], params)
+            )  # fmt: skip
+            for r in new:
+                teachers.save(files[r], best.params[r])
         before = np.stack([teachers.load(file, len(vectors[k].trained)) for file in files])
     return _train_stage(
         len(earlier),
-        settings=config.train,
+        part="train",
         run_ids=run_ids,
         conditions=conditions,
         before=before,
@@ -238,7 +242,7 @@ def train(
 def _train_stage(
     number: int,
     *,
-    settings: Any,
+    part: str,
     run_ids: Sequence[RunId],
     conditions: Sequence[Condition],
     before: np.ndarray | None,
@@ -251,12 +255,14 @@ def _train_stage(
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
 ) -> tuple[Best, evaluation.Scorer]:
-    """Trains stage `number` for `settings.epochs` epochs; `before` is `[R, P']`."""
-    c, num_runs = settings, len(run_ids)
+    """Trains stage `number` as the `part` of the config says; `before` is `[R, P']`."""
+    c, num_runs = config[part], len(run_ids)
     layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
     stage = make_system(layout.batch_axis).stages[number]
     vector = vectors[number]
-    prefix = f"{stage.name}_" if number < len(vectors) - 1 else ""
+    # An earlier stage must not draw what the last one draws.
+    earlier = len(vectors) - 1 - number
+    prefix = f"{stage.name}_" if earlier else ""
 
     def rate(step, total_steps):
         return train_step.learning_rate(
@@ -270,6 +276,7 @@ def _train_stage(
         epochs=c.epochs,
         normalise=config.data.normalise,
         balance_classes=c.balance_classes,
+        earlier=earlier,
     )
     tree_before = vectors[number - 1].unravel if number else None
     params = init_params(stage, vector, runs, arrays, before, tree_before)
@@ -300,12 +307,12 @@ def _train_stage(
     last_saved = time.monotonic()
 
     for epoch in range(first + 1, c.epochs + 1):
-        order = epoch_order(run_ids, epoch, c.batch_size)
+        order = epoch_order(run_ids, epoch, c.batch_size, earlier)
         start = time.monotonic()
         state, terms = train_epoch(state, runs, layout.deal_rows(order), arrays)
         terms = layout.collect(terms)
         seconds = time.monotonic() - start
-        _check_finite(terms, run_ids, f"epoch {epoch}" + (f" of {stage.name}" if prefix else ""))
+        _check_finite(terms, run_ids, epoch, part, prefix)
 
         val_uar = scorer.pooled_uar(state.average, validation, conditions)
         improved = val_uar > best.val_uar
@@ -327,11 +334,14 @@ def _train_stage(
     return best, scorer
 
 
-def _check_finite(terms: dict[str, np.ndarray], run_ids: Sequence[RunId], when: str) -> None:
+def _check_finite(
+    terms: dict[str, np.ndarray], run_ids: Sequence[RunId], epoch: int, part: str, prefix: str
+) -> None:
     for name, values in terms.items():
         for value, (fold, seed) in zip(values, run_ids, strict=True):
             if not np.isfinite(value):
                 raise UserError(
-                    f"fold {fold.number}, seed {seed}: {name} became {value} in {when}; "
-                    "lower --config.train.learning_rate (earlier epochs are in checkpoints/last)"
+                    f"fold {fold.number}, seed {seed}: {prefix}{name} became {value} in epoch "
+                    f"{epoch}; lower --config.{part}.learning_rate (earlier epochs are in "
+                    f"checkpoints/{prefix}last)"
                 )

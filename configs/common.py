@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     c.fold = 0  # a fold's number, from 1; 0 = all folds
     c.seed = 0  # of the first run of each fold
     c.num_seeds = 1  # runs of each fold, with consecutive seeds
+    c.teachers = ""  # folder where teachers are kept and looked for; "" = in the work directory
     c.layout = "auto"  # local runs "vmap" (accelerators) or "map" (CPU)
     c.checkpoint_seconds = 30.0  # least time between two checkpoints; the last epoch always saves
 
@@ -182,6 +183,8 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
     for name in names:
         weight, _, value = name.partition("=")
         if name in systems.PRESETS:
+            if others := [n for n in names if n in systems.PRESETS and n != name]:
+                raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
             systems.PRESETS[name](config)
         elif name in TABLES:
             rest = [n for n in names if n != name]
@@ -202,6 +205,15 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             raise UserError(f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=")
     config.variant = ",".join(variants) or "default"
     return config
+
+
+def fits(config: ConfigDict) -> bool:
+    """Whether `config.model` has the fields that the preset of `config.system`, if any, makes."""
+    if config.system not in systems.PRESETS:
+        return True
+    wanted = get_config()
+    systems.PRESETS[config.system](wanted)
+    return set(config.model) == set(wanted.model)
 
 
 def _needs_cmarr(config: ConfigDict, name: str) -> None:

@@ -57,6 +57,10 @@ MISTAKES = [
     (["train.py", *SMALL, "--confg=3"], "confg"),
     (["train.py", *SMALL, "stray"], "stray: not a flag"),
     (["train.py", *SMALL, "--config.data.pack=nowhere", "--workdir=/tmp/x"], "nowhere: no such folder"),
+    (["train.py", *SMALL, "--config.system=mmin", "--workdir=/tmp/x"], "configs/iemocap.py:mmin"),
+    (["train.py", "--config=configs/demo.py:mmin,cra"], "'mmin' and 'cra': wanted one system"),
+    (["train.py", "--config=configs/demo.py:mmin,no_udcl"], "'no_udcl' is CM-ARR's"),
+    (["train.py", "--config=configs/demo.py:alpha=x"], "'alpha=x': wanted a number"),
     (["evaluate.py"], "--workdir: missing"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
 ]  # fmt: skip
@@ -220,6 +224,10 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
         assert json.loads((out / name / "status.json").read_text())["complete"]
     again = run("train.py", *flags)
     assert again.stdout == first.stdout and again.stderr.count("complete already") == 2
+    refused = run("train.py", *[f for f in flags if "members" not in f])
+    assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr
+    refused = run("evaluate.py", f"--workdir={out}", "--figure=x.png")
+    assert refused.returncode == 2 and "--figure draws one sweep" in refused.stderr
 
 
 def test_a_damaged_status_is_named(tmp_path):

@@ -16,8 +16,9 @@ class MulT(nn.Module):
     """Cross-modal stacks for each ordered pair, a self-attention stack for each target.
 
     The published code is causal and reads the last step; padded utterances here end at different
-    steps, so attention sees the whole utterance and the result is the mean over it. Stacks of
-    equal shape are one module vmapped, their layers scanned.
+    steps, so attention sees the whole utterance and the result is the mean over it. Blocks are
+    this library's (GELU, no norm after the last one). Stacks of equal shape are one module
+    vmapped, their layers scanned.
 
     Attributes:
       num_modalities: M, at least 2.

@@ -278,8 +278,23 @@ _CHOICES = {
     "flow.prior": ("unit", "class"),
     "rec.reduce": ("mean", "sum"),
     "spcl.on": ("fusion_inputs", "recovered", "mu"),
-    "fusion.variant": VARIANTS,
 }
+
+
+def check_fusion(config: Any) -> None:
+    """Refuses what the convolutions and the fusion cannot be, by a UserError."""
+    if config.fusion.variant not in VARIANTS:
+        raise UserError(
+            f"--config.model.fusion.variant={config.fusion.variant}: wanted one of "
+            f"{', '.join(VARIANTS)}"
+        )
+    if config.width % config.fusion.num_heads:
+        raise UserError(
+            f"--config.model.width={config.width}: wanted a multiple of fusion.num_heads="
+            f"{config.fusion.num_heads}"
+        )
+    if config.conv_kernel % 2 == 0:
+        raise UserError(f"--config.model.conv_kernel={config.conv_kernel}: wanted an odd number")
 
 
 def _check(config: Any) -> None:
@@ -290,13 +305,13 @@ def _check(config: Any) -> None:
                 f"--config.model.{field}={config[part][name]}: wanted one of {', '.join(choices)}"
             )
     heads = 2 * config.umc.num_heads
-    if config.width % heads or config.umc.num_heads % 2 or config.width % config.fusion.num_heads:
+    if config.width % heads or config.umc.num_heads % 2:
         raise UserError(
-            f"--config.model.width={config.width}: wanted a multiple of {heads} (twice the UMC's "
-            f"heads, an even number) and of fusion.num_heads={config.fusion.num_heads}"
+            f"--config.model.width={config.width}: wanted a multiple of {heads}, twice the UMC's "
+            "heads, which are an even number"
         )
-    for field, kernel in (("conv_kernel", config.conv_kernel), ("rec.kernel", config.rec.kernel)):
-        if kernel % 2 == 0:
-            raise UserError(f"--config.model.{field}={kernel}: wanted an odd number")
+    if config.rec.kernel % 2 == 0:
+        raise UserError(f"--config.model.rec.kernel={config.rec.kernel}: wanted an odd number")
+    check_fusion(config)
     if config.udcl.scale >= 0:
         raise UserError(f"--config.model.udcl.scale={config.udcl.scale}: wanted a negative number")

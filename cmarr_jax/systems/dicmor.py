@@ -19,7 +19,7 @@ from cmarr_jax import losses
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dropout import Dropout
-from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.mult import MulT, ResidualMLP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import masked_mean
@@ -120,13 +120,15 @@ class Recovery(nn.Module):
         count = jnp.maximum(jnp.sum(has, axis=0), 1)
         if self.config.faithful_to == "paper":
             mean = jnp.sum(latents, axis=0) / count
-            guess = self.flow.inverse(jnp.broadcast_to(mean, z.shape))
+            guess = self._invert(mean, z.shape)
         else:
             guess = self._mix_all(latents, has)
-        # The likelihood alone trains the flows.
-        guess = jax.lax.stop_gradient(guess) * masks[..., None]
-        recovered = self.reconstruct(guess, masks)
+        recovered = self.reconstruct(guess * masks[..., None], masks)
         return recovered, self.backbone.decide(jnp.where(has, x, recovered), mask)
+
+    def _invert(self, latent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """`[B, T, D]` through every flow; the likelihood alone trains the flows."""
+        return jax.lax.stop_gradient(self.flow.inverse(jnp.broadcast_to(latent, shape)))
 
     def _mix_all(self, latents: jax.Array, has: jax.Array) -> jax.Array:
         """The code's way: each available latent through each flow, joined by a 1 x 1 convolution.
@@ -135,7 +137,7 @@ class Recovery(nn.Module):
         two; here the absent ones' parts are zero, so that any number of modalities will do.
         """
         sources = [
-            self.flow.inverse(jnp.broadcast_to(latent, latents.shape)) * present[None]
+            self._invert(latent, latents.shape) * present[None]
             for latent, present in zip(latents, has, strict=True)
         ]
         count = jnp.sum(has, axis=0)[None]
@@ -152,6 +154,16 @@ def make(
     """
     if config.faithful_to not in ("code", "paper"):
         raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+    if config.flow.permute not in PERMUTATIONS:
+        raise UserError(
+            f"--config.model.flow.permute={config.flow.permute}: wanted one of "
+            f"{', '.join(PERMUTATIONS)}"
+        )
+    if config.width % (2 * config.num_heads) or not config.conv_kernel % 2:
+        raise UserError(
+            f"--config.model.width={config.width}, conv_kernel={config.conv_kernel}: wanted a "
+            f"multiple of {2 * config.num_heads} (twice num_heads) and an odd kernel"
+        )
     whole = functools.partial(gather, axis=1, batch_axis=batch_axis)
     network = Recovery(config, tuple(modalities), num_classes, batch_axis)
 

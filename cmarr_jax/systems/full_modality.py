@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.fusion import Fusion
-from cmarr_jax.systems.cmarr import fusion_pairs
+from cmarr_jax.systems.cmarr import check_fusion, fusion_pairs
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System
 from cmarr_jax.systems.teacher_student import whole_cross_entropy
 
@@ -73,6 +73,7 @@ def make_stage(
     complete: bool,
 ) -> Stage:
     """The network under one way of training, `systems.system.Stage.complete`."""
+    check_fusion(config)
     network = FullModality(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):

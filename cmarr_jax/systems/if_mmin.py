@@ -87,7 +87,8 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h' `[B, M, W]`, logits `[B, C]`, c `[B, M, W]`."""
-        self.teacher(batch, available)  # so that init makes its parameters
+        if self.is_initializing():
+            self.teacher(batch, available)  # makes its parameters
         return self.decide(*self.embed(batch, available))
 
     def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:

@@ -70,7 +70,8 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h, h', h'' `[B, M, W]` and logits `[B, C]`."""
-        self.teacher(batch, available)  # so that init makes its parameters
+        if self.is_initializing():
+            self.teacher(batch, available)  # makes its parameters
         (vectors,) = self.embed(batch, available)
         imagined, logits = self.decide(vectors)
         back, _ = self.imagine_back(imagined.reshape(len(imagined), -1))

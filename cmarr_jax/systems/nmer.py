@@ -2,9 +2,9 @@
 
 RECONSTRUCTED FROM PARTIAL CODE: the published repository lacks the decoder, and its encoder lets
 utterances of a batch attend to each other, which leaks; here the modalities of one utterance are
-the tokens. A "missing" modality is noise of a random strength while training, and a zero input
-in the test; a variational autoencoder conditioned on invariant features restores the teacher's
-vectors, which are then classified.
+the tokens. A "missing" modality is noise of a random strength while training, and nothing but
+noise in the test, one fixed draw so that scores repeat. A variational autoencoder conditioned on
+invariant features restores the teacher's vectors, which are then classified.
 
     CE + MSE(c, teacher's c) + MSE(x^, teacher's vectors of complete data) + w KL
 """
@@ -94,7 +94,8 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> x^, c `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
-        self.teacher(batch, available)  # so that init makes its parameters
+        if self.is_initializing():
+            self.teacher(batch, available)  # makes its parameters
         x, c = self.embed(batch, available)
         restored, logits, divergence = self.decide(x, c)
         return restored, c, logits, divergence
@@ -164,7 +165,16 @@ def make(
         )
 
     teacher = _make_teacher(config, modalities, num_classes, batch_axis)
-    return System((teacher, make_student(network, loss, copied=("encoders",))))
+    return System((teacher, make_student(network, loss, copied=("encoders",), blank=_only_noise)))
+
+
+def _only_noise(batch: Batch) -> tuple[Batch, jax.Array]:
+    """The end of the noise schedule, the same for every utterance."""
+    features = {}
+    for k, (modality, x) in enumerate(batch.features.items()):
+        noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), k), (1, *x.shape[1:]))
+        features[modality] = jnp.broadcast_to(noise, x.shape)
+    return batch._replace(features=features), jnp.ones_like(batch.present)
 
 
 def _make_teacher(

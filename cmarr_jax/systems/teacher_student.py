@@ -46,8 +46,21 @@ def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> 
     )
 
 
-def make_student(network: nn.Module, loss: Callable, copied: Sequence[str]) -> Stage:
-    """The second stage; the teacher's modules `copied` are where the student's own start."""
+def make_student(
+    network: nn.Module,
+    loss: Callable,
+    copied: Sequence[str],
+    blank: Callable[[Batch], tuple[Batch, jax.Array]] | None = None,
+) -> Stage:
+    """The second stage.
+
+    Args:
+      network: of the student.
+      loss: of `systems.system.Stage`.
+      copied: names of the teacher's modules where the student's own start.
+      blank: batch -> the batch and the availability that stand for nothing being available; by
+        default zero inputs.
+    """
 
     def init(key, batch, before):
         params = network.init(key, batch, batch.present)["params"]
@@ -56,7 +69,7 @@ def make_student(network: nn.Module, loss: Callable, copied: Sequence[str]) -> S
 
     def encode(params, batch):
         target, *_ = network.apply(params, batch, batch.present, method="target")
-        return embed_both(network, params, batch), target
+        return embed_both(network, params, batch, blank), target
 
     def predict(params, encoded, mask, available):
         both, target = encoded
@@ -66,11 +79,13 @@ def make_student(network: nn.Module, loss: Callable, copied: Sequence[str]) -> S
     return Stage("student", init, loss, encode, predict, frozen=("teacher",))
 
 
-def embed_both(network: nn.Module, params: Params, batch: Batch) -> Encoded:
-    """The network's `embed` of everything, and of nothing: zero inputs."""
+def embed_both(
+    network: nn.Module, params: Params, batch: Batch, blank: Callable | None = None
+) -> Encoded:
+    """The network's `embed` of everything, and of nothing, as of `make_student`."""
+    nothing = blank(batch) if blank else (batch, jnp.zeros_like(batch.present))
     return tuple(
-        network.apply(params, batch, available, method="embed")
-        for available in (batch.present, jnp.zeros_like(batch.present))
+        network.apply(params, *of, method="embed") for of in ((batch, batch.present), nothing)
     )
 
 
