@@ -63,6 +63,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
             print(f"{workdir}: complete already; these are its results", file=sys.stderr)
             return
 
+    logging.set_verbosity(logging.ERROR)  # what is imported below greets at its import
     # Imported here so that --help and a mistake in a flag answer at once.
     import jax
     import numpy as np
@@ -74,7 +75,6 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     from cmarr_jax.progress import Progress
     from cmarr_jax.systems import SYSTEMS
 
-    logging.set_verbosity(logging.ERROR)
     cli.enable_compilation_cache()
 
     # ------------------------------------------------------------- corpus and protocol

@@ -1,0 +1,55 @@
+"""Every argument that a config takes makes a config that its system accepts."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import FrozenConfigDict
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems.system import Batch
+from configs import common, demo, iemocap, msp_improv, systems
+
+ARGUMENTS = [*common.VARIANTS, *systems.PRESETS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_every_argument_makes_a_system_that_initialises(argument):
+    config = common.with_variants(common.get_config(), argument)
+    assert common.fits(config) and config.system in SYSTEMS
+    features = {"text": jnp.zeros((2, 4, 12)), "speech": jnp.zeros((2, 4, 10))}
+    everything = jnp.ones((2, 4), bool)
+    batch = Batch(features, everything, everything[:, :2], jnp.zeros(2, int), jnp.ones(2))
+    system = SYSTEMS[config.system](FrozenConfigDict(config.model), tuple(features), 4)
+    shapes = None
+    for stage in system.stages:
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), batch, shapes)
+        assert set(stage.depends) <= set(config.model)
+
+
+@pytest.mark.parametrize("name", common.TABLES)
+def test_a_tables_members_keep_what_was_asked_beside_it(name):
+    config = common.with_variants(common.get_config(), f"pooled,{name}")
+    assert [folder for folder, _ in config.members] == list(common.TABLES[name])
+    for folder, argument in config.members:
+        assert argument == f"pooled,{folder}"
+        assert common.with_variants(common.get_config(), argument).data.length == 1
+
+
+def test_arguments_say_what_they_set():
+    config = common.with_variants(common.get_config(), "pooled,lambda=20")
+    assert config.variant == "pooled,lambda=20" and config.model.rec.weight == 20
+    assert common.with_variants(common.get_config(), "mmin").variant == "default"
+    dicmor_flow = common.with_variants(common.get_config(), "flow_dicmor").model.flow
+    assert (dicmor_flow.num_couplings, dicmor_flow.permute) == (32, "none")
+    mixed = common.get_config()
+    mixed.system = "mmin"
+    assert not common.fits(mixed)
+    with pytest.raises(UserError, match="wanted some of paper"):
+        common.with_variants(common.get_config(), "no_such")
+
+
+@pytest.mark.parametrize("module", [iemocap, msp_improv, demo])
+def test_each_config_takes_an_argument_or_none(module):
+    assert module.get_config().variant == "default"
+    assert module.get_config("mmin").system == "mmin"
