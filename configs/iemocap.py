@@ -6,10 +6,12 @@ PACK holds 5,531 utterances (1,103 ang, 1,636 hap, 1,708 neu, 1,084 sad) with te
 video, or with any of the three. Arguments pick variants, see configs/common.py:
 
     --config configs/iemocap.py:pooled         for packs of one vector a modality; with text and
-                                               speech 12 minutes on two CPU cores, 61 UAR averaged
+                                               speech 10 minutes on two CPU cores, 61 UAR averaged
                                                over {t} and {s}, 74 UAR on {s,t}
     --config configs/iemocap.py:paper          the paper's optimiser, for fine-tuned encoders
     --config configs/iemocap.py:no_udcl        an ablation of Table 3
+    --config configs/iemocap.py:mmin           another system, see configs/systems.py
+    --config configs/iemocap.py:table2         all of the paper's systems, one after the other
 """
 
 from ml_collections import ConfigDict
