@@ -38,10 +38,7 @@ def main() -> None:
         print(report.table(report.read_summary(workdir)))
         return
     members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
-    saved = os.path.join(workdir, "config.json")
-    content = json.loads(config.to_json_best_effort())
-    if os.path.exists(saved):
-        _refuse_other_config(saved, content)
+    saved, content = _claim(workdir, config)
     for number, (name, member) in enumerate(members.items(), start=1):
         print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
         train(member, os.path.join(workdir, name), teachers)
@@ -55,13 +52,10 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     """Trains and tests one system; leaves everything in `workdir`, and in the folder `teachers`
     the earlier stages' models."""
     start = time.monotonic()
-    saved = os.path.join(workdir, "config.json")
-    content = json.loads(config.to_json_best_effort())
-    if os.path.exists(saved):
-        _refuse_other_config(saved, content)
-        if report.is_complete(workdir):
-            print(f"{workdir}: complete already; these are its results", file=sys.stderr)
-            return
+    saved, content = _claim(workdir, config)
+    if os.path.exists(saved) and report.is_complete(workdir):
+        print(f"{workdir}: complete already; these are its results", file=sys.stderr)
+        return
 
     logging.set_verbosity(logging.ERROR)  # what is imported below greets at its import
     # Imported here so that --help and a mistake in a flag answer at once.
@@ -148,10 +142,9 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
 
     # -------------------------------------------------------------------- work directory
 
-    try:
-        os.makedirs(workdir, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"--workdir={workdir}: cannot be made ({e.strerror})") from None
+    _make_folder("--workdir", workdir)
+    if len(stages) > 1:
+        _make_folder("--config.teachers", teachers)
     report.write_json(saved, content)
     identity = {
         "corpus": corpus.name,
@@ -215,14 +208,26 @@ def _describe(protocol, folds) -> str:
     return text + (" SELECTED ON TEST" if protocol.select_on_test else "")
 
 
-def _refuse_other_config(file: str, config: dict) -> None:
-    before = dict(cli.leaves(report.read_json(file)))
-    for field, value in cli.leaves(config):
-        if before.get(field) != value and field not in ("checkpoint_seconds", "teachers"):
-            raise UserError(
-                f"{file}: this work directory belongs to a sweep with {field}="
-                f"{before.get(field)}, now {value}; name a new --workdir"
-            )
+def _make_folder(flag: str, folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{flag}={folder}: cannot be made ({e.strerror})") from None
+
+
+def _claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
+    """The config's file and content; refuses a work directory that another config has taken."""
+    file = os.path.join(workdir, "config.json")
+    content = json.loads(config.to_json_best_effort())
+    if os.path.exists(file):
+        before = dict(cli.leaves(report.read_json(file)))
+        for field, value in cli.leaves(content):
+            if before.get(field) != value and field not in ("checkpoint_seconds", "teachers"):
+                raise UserError(
+                    f"{file}: this work directory belongs to a sweep with {field}="
+                    f"{before.get(field)}, now {value}; name a new --workdir"
+                )
+    return file, content
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ have kinds of their own, `teacher_last` and so on, and leave what was chosen in 
 
 import functools
 import hashlib
+import io
 import json
 import os
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
 
 
 class Checkpoints:
@@ -74,6 +76,7 @@ class Teachers:
     """
 
     def __init__(self, folder: str, corpus: Any):
+        """`folder` must exist."""
         self._folder, self._corpus = folder, corpus
 
     @functools.cached_property
@@ -129,10 +132,6 @@ class Teachers:
 
     def save(self, file: str, params: np.ndarray) -> None:
         """Writes one run's parameters, whole or not at all."""
-        os.makedirs(self._folder, exist_ok=True)
-        draft = f"{file}.tmp{os.getpid()}"
-        with open(draft, "wb") as f:
-            np.save(f, params)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, file)
+        buffer = io.BytesIO()
+        np.save(buffer, params)
+        write_whole(file, buffer.getvalue())

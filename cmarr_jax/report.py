@@ -19,6 +19,7 @@ import numpy as np
 
 from cmarr_jax import metrics
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
 
 _KEY = ("corpus", "system", "variant", "protocol")
 _SCORES = ("war", "uar", "macro_f1", "rec_error")
@@ -82,7 +83,7 @@ def write_results(
         conditions=np.array([c.name for c in conditions]),
         classes=np.array(corpus.class_names),
     )
-    _write(os.path.join(workdir, "confusion.npz"), buffer.getvalue())
+    write_whole(os.path.join(workdir, "confusion.npz"), buffer.getvalue())
 
 
 class Scalars:
@@ -242,7 +243,7 @@ def write_representations(workdir: str, modalities: Sequence[str], pair: Sequenc
     """Writes what the first run recovered and what is true, `[M, n, D]` each."""
     buffer = io.BytesIO()
     np.savez(buffer, recovered=pair[0], true=pair[1], modalities=np.array(modalities))
-    _write(os.path.join(workdir, "representations.npz"), buffer.getvalue())
+    write_whole(os.path.join(workdir, "representations.npz"), buffer.getvalue())
 
 
 def read_representations(workdir: str) -> dict[str, np.ndarray]:
@@ -277,7 +278,7 @@ def read_json(file: str) -> dict[str, Any]:
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:
     """Writes a JSON file, whole or not at all."""
-    _write(file, json.dumps(content, indent=2, default=str).encode() + b"\n")
+    write_whole(file, json.dumps(content, indent=2, default=str).encode() + b"\n")
 
 
 def table(summary: Sequence[Mapping[str, str]]) -> str:
@@ -320,13 +321,4 @@ def _write_csv(file: str, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write(file, text.getvalue().encode())
-
-
-def _write(file: str, content: bytes) -> None:
-    draft = f"{file}.tmp{os.getpid()}"
-    with open(draft, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(draft, file)
+    write_whole(file, text.getvalue().encode())

@@ -230,6 +230,18 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     assert refused.returncode == 2 and "--figure draws one sweep" in refused.stderr
 
 
+def test_a_teachers_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_path):
+    pack = write_pack(tmp_path / "pack").path
+    flags = ["--config=configs/demo.py:mmin", *(f for f in SMALL[1:] if "model." not in f)]
+    result = run(
+        "train.py", *flags, f"--config.data.pack={pack}", f"--workdir={tmp_path / 'out'}",
+        "--config.pretrain.batch_size=8", "--config.teachers=/dev/null/x",
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert "--config.teachers=/dev/null/x: cannot be made" in result.stderr
+    assert not list((tmp_path / "out").rglob("*"))
+
+
 def test_a_damaged_status_is_named(tmp_path):
     (tmp_path / "status.json").write_text("[1")
     result = run("evaluate.py", f"--workdir={tmp_path}")

@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax import losses
-from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System, check_faithful_to, gather
 from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
@@ -127,8 +126,7 @@ def make(
     Raises:
       UserError: a field of `config` has no meaning.
     """
-    if config.faithful_to not in ("code", "paper"):
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+    check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):

@@ -23,7 +23,7 @@ from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.mult import MulT, ResidualMLP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Prediction, Stage, System, check_faithful_to, gather
 from cmarr_jax.systems.teacher_student import whole_cross_entropy
 
 
@@ -152,8 +152,7 @@ def make(
     Raises:
       UserError: a field of `config` has no meaning.
     """
-    if config.faithful_to not in ("code", "paper"):
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+    check_faithful_to(config)
     if config.flow.permute not in PERMUTATIONS:
         raise UserError(
             f"--config.model.flow.permute={config.flow.permute}: wanted one of "

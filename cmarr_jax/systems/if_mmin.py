@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax import losses
-from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System, gather
+from cmarr_jax.systems.system import Batch, Stage, System, check_faithful_to, gather
 from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 # w: the published script asks for 100 by a flag that its parser refuses; without it, 1.
@@ -114,8 +113,7 @@ def make(
     Raises:
       UserError: a field of `config` has no meaning.
     """
-    if config.faithful_to not in _INVARIANCE_WEIGHT:
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+    check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
@@ -132,14 +130,13 @@ def make(
         weight = _INVARIANCE_WEIGHT[config.faithful_to]
         return terms["cls"] + terms["forward"] + weight * terms["invariance"], terms
 
-    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
-    return System((teacher, make_student(network, loss, copied=("encoders", "shared"))))
+    teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
+    student = make_student(network, loss, copied=("encoders", "shared"))
+    return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 
-def _make_teacher(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
-) -> Stage:
-    network = Teacher(config, tuple(modalities), num_classes, batch_axis)
+def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stage:
+    """The first stage of a `network` that gives logits and invariants: CE and their CMD."""
 
     def loss(params, batch, available, key):
         logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})

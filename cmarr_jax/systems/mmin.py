@@ -15,11 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cmarr_jax.errors import UserError
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System
+from cmarr_jax.systems.system import Batch, Stage, System, check_faithful_to
 from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
 
 # (w_f, w_c): the repository's for IEMOCAP and the paper's, as far as that is remembered.
@@ -98,8 +97,7 @@ def make(
     Raises:
       UserError: a field of `config` has no meaning.
     """
-    if config.faithful_to not in _WEIGHTS:
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+    check_faithful_to(config)
     forward_weight, backward_weight = _WEIGHTS[config.faithful_to]
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 

@@ -21,9 +21,9 @@ import numpy as np
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.if_mmin import SharedEncoder, mean_discrepancy
-from cmarr_jax.systems.system import Batch, Stage, System, gather
-from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
+from cmarr_jax.systems.if_mmin import SharedEncoder, make_discrepancy_teacher
+from cmarr_jax.systems.system import Batch, System
+from cmarr_jax.systems.teacher_student import make_student, whole_cross_entropy
 
 _LATENT = 64
 
@@ -53,6 +53,8 @@ class Encoders(nn.Module):
 
 
 class Teacher(nn.Module):
+    """Both kinds of vectors and a classifier of them; the published diffusion part is left out."""
+
     config: Any
     modalities: tuple[str, ...]
     num_classes: int
@@ -76,6 +78,8 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
+    """The student; `teacher` is a frozen copy that gives its targets."""
+
     config: Any
     modalities: tuple[str, ...]
     num_classes: int
@@ -164,8 +168,9 @@ def make(
             terms,
         )
 
-    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
-    return System((teacher, make_student(network, loss, copied=("encoders",), blank=_only_noise)))
+    teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
+    student = make_student(network, loss, copied=("encoders",), blank=_only_noise)
+    return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 
 def _only_noise(batch: Batch) -> tuple[Batch, jax.Array]:
@@ -175,20 +180,3 @@ def _only_noise(batch: Batch) -> tuple[Batch, jax.Array]:
         noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), k), (1, *x.shape[1:]))
         features[modality] = jnp.broadcast_to(noise, x.shape)
     return batch._replace(features=features), jnp.ones_like(batch.present)
-
-
-def _make_teacher(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
-) -> Stage:
-    network = Teacher(config, tuple(modalities), num_classes, batch_axis)
-
-    def loss(params, batch, available, key):
-        logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})
-        whole = (gather(x, batch_axis=batch_axis) for x in (invariants, batch.present))
-        terms = {
-            "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "cmd": mean_discrepancy(*whole),
-        }
-        return terms["cls"] + terms["cmd"], terms
-
-    return make_teacher(network, loss, depends=("width", "teacher_dropout"))

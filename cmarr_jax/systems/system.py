@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from cmarr_jax.errors import UserError
+
 Params = Any
 Encoded = Any
 
@@ -62,6 +64,12 @@ class System(NamedTuple):
     """
 
     stages: tuple[Stage, ...]
+
+
+def check_faithful_to(config: Any) -> None:
+    """Refuses a model config whose `faithful_to` is neither "code" nor "paper"."""
+    if config.faithful_to not in ("code", "paper"):
+        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
 
 
 def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
