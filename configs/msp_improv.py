@@ -3,13 +3,16 @@
     python train.py --config configs/msp_improv.py --config.data.pack=PACK --workdir=DIR
 
 The paper's subset is scenario S, 3,819 utterances with all modalities (460 ang, 999 hap,
-1,733 neu, 627 sad). Arguments pick variants, see configs/common.py.
+1,733 neu, 627 sad). Arguments pick variants and systems, see configs/common.py; the MMIN family
+takes its code's settings for this corpus.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, systems
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    return common.with_variants(common.get_config(), argument)
+    c = common.with_variants(common.get_config(), argument)
+    systems.msp_improv(c)
+    return c

@@ -53,3 +53,10 @@ def test_arguments_say_what_they_set():
 def test_each_config_takes_an_argument_or_none(module):
     assert module.get_config().variant == "default"
     assert module.get_config("mmin").system == "mmin"
+
+
+def test_the_mmin_family_has_settings_of_its_own_for_msp_improv():
+    mmin, theirs = iemocap.get_config("mmin"), msp_improv.get_config("mmin")
+    assert (mmin.train.learning_rate, theirs.train.learning_rate) == (2e-4, 5e-4)
+    assert theirs.model.share_weights and theirs.model.forward_weight == 2
+    assert msp_improv.get_config("cra") == iemocap.get_config("cra")

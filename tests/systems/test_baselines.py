@@ -244,7 +244,7 @@ def test_cras_loss_is_over_the_missing_mean_inputs(rng):
 def test_mmins_loss_is_its_parts(rng):
     """Targets are the teacher's vectors of exactly what is missing, without dropout."""
     batch = make_batch(rng)
-    fields = {"model.dropout": 0.0, "model.faithful_to": "code"}
+    fields = {"model.dropout": 0.0, "model.forward_weight": 3.0, "model.backward_weight": 0.5}
     (_, _), (stage, params) = make_stages("mmin", batch, **fields)
     available = batch.present.at[:, 1].set(False)
     total, terms = jax.jit(stage.loss)(params, batch, available, KEY)
@@ -264,7 +264,7 @@ def test_mmins_loss_is_its_parts(rng):
     )
     posterior = np.asarray(jax.nn.softmax(logits))[np.arange(6), batch.labels]
     want = -np.log(posterior).mean()
-    want += 4 * np.mean((forward - target) ** 2) + 2 * np.mean((back - h) ** 2)
+    want += 3 * np.mean((forward - target) ** 2) + 0.5 * np.mean((back - h) ** 2)
     np.testing.assert_allclose(total, want, rtol=1e-5)
     assert set(terms) == {"cls", "forward", "backward"}
 
@@ -285,7 +285,7 @@ def test_nmers_noise_spares_what_is_available(rng):
     assert np.abs(noisy.features["speech"] - batch.features["speech"]).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["mmin", "if_mmin", "cif_mmin", "dicmor"])
+@pytest.mark.parametrize("name", ["if_mmin", "cif_mmin", "dicmor"])
 def test_code_and_paper_differ_and_nothing_else_is_known(rng, name):
     batch = make_batch(rng)
     available = batch.present.at[:, 1].set(False)
