@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax import training
+from cmarr_jax import losses, prng, training
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data import pack, pipeline
 from cmarr_jax.preemption import Preempted
 from cmarr_jax.stopped import Stopped
 from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems.system import Prediction, Stage, System
 from tests import tiny
 from tests.faults import runs
-
-SMALL = {"train.epochs": 4, "model.width": 16}
 
 
 @pytest.fixture(scope="module")
@@ -27,35 +26,59 @@ def corpus(tiny_pack):
     return pipeline.load(pack=tiny_pack.path, loader="numpy", length=2)
 
 
-def spoil(monkeypatch, *, fold, step, value, term="cls"):
-    """Makes the loss `term` of that fold's run `value` at that step, counted from 1. A fold that
-    there is not spoils nothing, by the same program."""
-    run = jax.random.fold_in(jax.random.key(0), fold)
-    key = jax.random.key_data(jax.random.split(jax.random.fold_in(run, step - 1))[1])
-    make = SYSTEMS["full_modality"]
+def linear(*, fold, step, value):
+    """A system that compiles in no time. Its loss `cls` is `value` at that step, counted from 1,
+    of that fold's run, if the run's class weights are 2, as no others are: one program serves
+    spoiled and sound sweeps."""
+    run = prng.key(jax.random.key_data(jax.random.fold_in(jax.random.key(0), fold)))
+    bad_key = jax.random.key_data(jax.random.split(jax.random.fold_in(run, step - 1))[1])
 
-    def made(*args):
-        system = make(*args)
-        *earlier, stage = system.stages
+    def means(batch):
+        return jnp.concatenate([x.mean(axis=1) for x in batch.features.values()], axis=-1)
 
-        def loss(params, batch, available, loss_key):
-            total, terms = stage.loss(params, batch, available, loss_key)
-            hit = jnp.all(jax.random.key_data(loss_key) == key)
-            return total, terms | {term: jnp.where(hit, value, terms[term])}
+    def logits(params, batch):
+        return means(batch) @ params["params"]["kernel"]
 
-        return system._replace(stages=(*earlier, stage._replace(loss=loss)))
+    def make(config, modalities, num_classes, batch_axis=None):
+        def init(key, batch, before):
+            shape = (means(batch).shape[-1], num_classes)
+            return {"params": {"kernel": 0.1 * jax.random.normal(key, shape)}}
 
-    monkeypatch.setitem(SYSTEMS, "full_modality", made)
+        def loss(params, batch, available, key):
+            cls = losses.cross_entropy(logits(params, batch), batch.labels, batch.weights)
+            hit = jnp.all(jax.random.key_data(key) == bad_key) & jnp.all(batch.weights == 2)
+            return cls, {"cls": jnp.where(hit, value, cls)}
+
+        def predict(params, encoded, mask, available):
+            return Prediction(encoded, recovered=None, target=None)
+
+        return System((Stage("train", init, loss, logits, predict),))
+
+    return make
 
 
-def train(corpus, monkeypatch, checkpoints=None, spoiled=99, step=6, value=np.nan, **fields):
+def weigh(patch, fold, weight):
+    make_runs = training.make_runs
+
+    def made(corpus, run_ids, **fields):
+        runs = make_runs(corpus, run_ids, **fields)
+        runs.class_weights[[r.fold.number == fold for r in run_ids]] = weight
+        return runs
+
+    patch.setattr(training, "make_runs", made)
+
+
+def train(
+    corpus, monkeypatch, checkpoints=None, *, spoiled=0, fold=2, step=6, value=np.nan,
+    report=None, leave=lambda: False, **fields,
+):  # fmt: skip
+    stopped, epochs, memory = [], [], checkpoints or tiny.Memory()
     with monkeypatch.context() as patch:
-        spoil(patch, fold=spoiled, step=step, value=value)
-        stopped, epochs, memory = [], [], checkpoints or tiny.Memory()
-        report, leave = fields.pop("report", epochs.append), fields.pop("leave", lambda: False)
+        patch.setitem(SYSTEMS, "linear", linear(fold=fold, step=step, value=value))
+        weigh(patch, spoiled, 2)
         _, best, scored = tiny.train(
-            corpus, memory, argument="full_modality", stopped=stopped, report=report, leave=leave,
-            **SMALL, **fields,
+            corpus, memory, stopped=stopped, leave=leave, report=report or epochs.append,
+            **{"system": "linear", "train.epochs": 4}, **fields,
         )  # fmt: skip
     return best, scored, stopped, memory, epochs
 
@@ -65,7 +88,7 @@ def train(corpus, monkeypatch, checkpoints=None, spoiled=99, step=6, value=np.na
 def test_one_run_of_a_sweep_is_stopped_and_the_others_keep_every_bit(
     corpus, monkeypatch, layout, value
 ):
-    best, scored, stopped, memory, _ = train(corpus, monkeypatch, layout=layout)
+    best, scored, stopped, memory, _ = train(corpus, monkeypatch, value=value, layout=layout)
     assert stopped == [None] * 3
     hurt, hurt_scored, stopped, hurt_memory, epochs = train(
         corpus, monkeypatch, spoiled=2, value=value, layout=layout
@@ -85,19 +108,14 @@ def test_one_run_of_a_sweep_is_stopped_and_the_others_keep_every_bit(
 
 def test_the_parameters_stay_as_before_the_bad_step(corpus, monkeypatch):
     """Stopped at step 5, the first of epoch 2: what an epoch of 4 steps alone gives."""
-    _, _, stopped, hurt, _ = train(
-        corpus, monkeypatch, spoiled=1, step=5, **{"train.averaging": 0.9}
-    )
-    assert stopped[0].step == 5
-
-    def first_epoch_only():
-        return True
-
-    memory = tiny.Memory()
+    spoiled = {"spoiled": 2, "train.averaging": 0.9}
+    hurt, memory = tiny.Memory(), tiny.Memory()
+    _, _, stopped, _, _ = train(corpus, monkeypatch, hurt, step=5, **spoiled)
+    assert stopped[1].step == 5
     with pytest.raises(Preempted):
-        train(corpus, monkeypatch, memory, leave=first_epoch_only, **{"train.averaging": 0.9})
+        train(corpus, monkeypatch, memory, step=5, leave=lambda: True, **spoiled)
     for field in ("params", "average", "step"):
-        ours, theirs = (getattr(m.saved["last"][0], field)[0] for m in (hurt, memory))
+        ours, theirs = (getattr(m.saved["last"][0], field)[1] for m in (hurt, memory))
         np.testing.assert_array_equal(ours, theirs)
 
 
