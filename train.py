@@ -76,7 +76,8 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
         print(f"{workdir}: trained already", file=sys.stderr)
         return
 
-    logging.set_verbosity(logging.ERROR)  # what is imported below greets at its import
+    # What is imported below greets at its import, and tells of errors before it raises them.
+    logging.set_verbosity(logging.FATAL)
     # Imported here so that --help and a mistake in a flag answer at once.
     import jax
     import numpy as np

@@ -90,7 +90,7 @@ class Checkpoints:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             self._writers[kind].save(path, args=args, force=True)
         except Exception as e:
-            raise UserError(cannot_write(path, _reason(e))) from None
+            raise UserError(cannot_write(path, e)) from None
 
     def latest_epoch(self, kind: str) -> int | None:
         return max(self._epochs(kind), default=None)
@@ -165,7 +165,7 @@ class Checkpoints:
                 self._writers[kind].wait_until_finished()
             except Exception as e:
                 folder = os.path.join(self._folder, kind)
-                raise UserError(cannot_write(folder, _reason(e))) from None
+                raise UserError(cannot_write(folder, e)) from None
             for epoch in self._epochs(kind)[: -_KEPT[kind[-4:]]]:
                 self._remove(kind, epoch)
 
@@ -248,7 +248,7 @@ def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
 
 def _reason(error: Exception) -> str:
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:100]}" if lines else type(error).__name__
 
 
 class Teachers:

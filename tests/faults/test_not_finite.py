@@ -159,16 +159,15 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
 
 # Fold 2's features become NaN in the batch of epoch 3, step 2.
 SPOIL_FOLD_2 = """
-import jax, jax.numpy as jnp, numpy as np
+import jax.numpy as jnp
 from cmarr_jax import train_step, training
 whole, order, rows = train_step.take_batch, training.epoch_order, [None]
-key = jax.random.key_data(jax.random.fold_in(jax.random.key(0), 2))
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
 def take_batch(arrays, run, these):
     batch = whole(arrays, run, these)
-    hit = jnp.all(run.key == key)
+    hit = jnp.all(run.key == jnp.array(KEY, jnp.uint32))
     if len(these) == len(rows[0]):
         hit = hit & jnp.all(these == rows[0])
         return batch._replace(features={m: jnp.where(hit, jnp.nan, x) for m, x in batch.features.items()})
@@ -185,13 +184,15 @@ def rows_of(file, fold):
 @pytest.mark.faults
 def test_the_command_says_so_in_its_exit_code_its_results_and_its_status(sweeps, whole, tmp_path):
     out = tmp_path / "out"
-    pid = sweeps.start(out, before=SPOIL_FOLD_2)
+    key = jax.random.key_data(jax.random.fold_in(jax.random.key(0), 2)).tolist()
+    spoil = SPOIL_FOLD_2.replace("KEY", str(key))
+    pid = sweeps.start(out, before=spoil)
     sweeps.said(pid, "epoch 4/6")
     os.kill(pid, signal.SIGKILL)
     early = sweeps.wait(pid)
     says = "fold 2, seed 0: stopped at step 8 (epoch 3), where cls became nan"
     assert f"{says}; the other runs go on" in early.err
-    ended = sweeps.run(out, before=SPOIL_FOLD_2)
+    ended = sweeps.run(out, before=spoil)
     assert ended.code == 3 and not ended.errors
     assert f"{says}; lower the learning rate, in a new --workdir" in ended.err
     assert "; 1 runs" in ended.out
