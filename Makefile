@@ -1,18 +1,22 @@
 # make demo   trains CM-ARR on the synthetic demo corpus and prints its table
-# make test   runs the whole suite
+# make test   runs the whole suite, less the faults
+# make test-faults   kills sweeps, breaks their files and fills their disks; 15 minutes at most
 # make lint   runs ruff
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
 
-.PHONY: demo test lint
+.PHONY: demo test test-faults lint
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
 	@$(RUN) train.py --config configs/demo.py --workdir results/demo
 
 test: .venv/installed .venv/installed-extract
-	$(RUN) -m pytest -q -n 2 --dist loadfile tests
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not faults" tests
+
+test-faults: .venv/installed
+	$(RUN) -m pytest -q -n 2 --dist worksteal tests/faults
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -15,6 +15,7 @@ may have been copied from elsewhere.
 """
 
 import os
+import sys
 
 from absl import flags
 
@@ -43,6 +44,8 @@ def main() -> None:
         print(tables.render(table, _FORMAT.value, systems.TITLES))
     else:
         print(report.table(report.read_summary(workdir)))
+    for run in report.stopped_runs(workdir):
+        print(f"without {run}", file=sys.stderr)
     if not _FIGURE.value:
         return
 

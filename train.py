@@ -8,56 +8,76 @@ config file picks a system and variants: --config configs/iemocap.py:mmin or :no
 arguments table2, table3 and fig4 stand for many: they are trained one after the other, each in
 a folder of its own below DIR. Started again with the same flags, a sweep resumes where it
 stopped, or prints its results if it is done.
+
+Exit codes: 0; 2 = something to mend, in one line; 3 = a run was stopped because a loss was no
+longer finite, and the others have their results; 130, 143 = interrupted, resumable.
 """
 
-import json
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmarr_jax import cli, report
+from cmarr_jax import cli, preemption, report
+from cmarr_jax import workdir as workdirs
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import remove_drafts
+from cmarr_jax.lock import locked
 from configs import common
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
 
 
-def main() -> None:
+def main() -> int:
+    """Returns the exit code."""
     config, workdir = _CONFIG.value, _WORKDIR.value
     if config is None:
         raise UserError("--config: missing; name a file of configs/, such as configs/iemocap.py")
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
     teachers = config.teachers or os.path.join(workdir, "teachers")
-    if not config.members:
-        train(config, workdir, teachers)
-        print(report.table(report.read_summary(workdir)))
-        return
+    leave = preemption.listen()
     members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
-    saved, content = _claim(workdir, config)
-    for number, (name, member) in enumerate(members.items(), start=1):
-        print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
-        train(member, os.path.join(workdir, name), teachers)
-        report.write_json(saved, content)
-        done = [os.path.join(workdir, m) for m in list(members)[:number]]
-        report.gather(workdir, done, missing=len(members) - number)
-    print(report.table(report.read_summary(workdir)))
+    saved, content = workdirs.claim(workdir, config)
+    if os.path.exists(saved) and report.is_ended(workdir):
+        print(f"{workdir}: trained already; these are its results", file=sys.stderr)
+    elif not members:
+        train(config, workdir, teachers, leave)
+    else:
+        with contextlib.ExitStack() as held:
+            for number, (name, member) in enumerate(members.items(), start=1):
+                print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
+                train(member, os.path.join(workdir, name), teachers, leave)
+                if number == 1:  # not before: a mistake in the config leaves nothing behind
+                    held.enter_context(locked(workdir))
+                    remove_drafts(workdir)
+                    report.write_json(saved, content)
+                done = [os.path.join(workdir, m) for m in list(members)[:number]]
+                report.gather(workdir, done, missing=len(members) - number)
+    stopped = report.stopped_runs(workdir)
+    for run in stopped:
+        print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
+    if not stopped or report.has_results(workdir):
+        print(report.table(report.read_summary(workdir)))
+    return 3 if stopped else 0
 
 
-def train(config: ConfigDict, workdir: str, teachers: str) -> None:
+def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], bool]) -> None:
     """Trains and tests one system; leaves everything in `workdir`, and in the folder `teachers`
-    the earlier stages' models."""
+    the earlier stages' models. `leave` is asked after each epoch whether to stop there."""
     start = time.monotonic()
-    saved, content = _claim(workdir, config)
-    if os.path.exists(saved) and report.is_complete(workdir):
-        print(f"{workdir}: complete already; these are its results", file=sys.stderr)
+    saved, content = workdirs.claim(workdir, config)
+    if os.path.exists(saved) and report.is_ended(workdir):
+        print(f"{workdir}: trained already", file=sys.stderr)
         return
 
-    logging.set_verbosity(logging.ERROR)  # what is imported below greets at its import
+    # What is imported below greets at its import, and tells of errors before it raises them.
+    logging.set_verbosity(logging.FATAL)
     # Imported here so that --help and a mistake in a flag answer at once.
     import jax
     import numpy as np
@@ -142,10 +162,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
 
     # -------------------------------------------------------------------- work directory
 
-    _make_folder("--workdir", workdir)
-    if len(stages) > 1:
-        _make_folder("--config.teachers", teachers)
-    report.write_json(saved, content)
+    workdirs.make_folder("--workdir", workdir)
     identity = {
         "corpus": corpus.name,
         "system": config.system,
@@ -153,52 +170,66 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         "protocol": _describe(config.protocol, folds),
     }
     device = jax.local_devices()[0]
-    status = {
-        "complete": False,
-        "epochs_done": 0,
-        "epochs": config.train.epochs,
-        "device": f"{jax.local_device_count()} x {device.device_kind}",
-        "jax": jax.__version__,
-        "seconds": 0.0,
-    }
+    status_file = os.path.join(workdir, "status.json")
+    with locked(workdir):
+        workdirs.claim(workdir, config)  # again: it may have been another's until just now
+        remove_drafts(workdir)
+        if len(stages) > 1:
+            workdirs.make_folder("--config.teachers", teachers)
+        report.write_json(saved, content)
+        seconds = report.read_status(workdir)["seconds"] if os.path.exists(status_file) else 0.0
+        status = {
+            "complete": False,
+            "epochs_done": 0,
+            "epochs": config.train.epochs,
+            "device": f"{jax.local_device_count()} x {device.device_kind}",
+            "jax": jax.__version__,
+        }
 
-    # ------------------------------------------------------------------- train, then test
+        def write_status(**fields) -> None:
+            status.update(fields, seconds=round(seconds + time.monotonic() - start, 1))
+            report.write_json(status_file, status)
 
-    progress.sweep(identity, corpus, run_ids, stages, status["device"])
-    with Checkpoints(workdir) as checkpoints, report.Scalars(workdir, run_ids) as scalars:
+        # --------------------------------------------------------------- train, then test
 
-        def after_epoch(epoch: training.Epoch) -> None:
-            progress.epoch(epoch)
-            scalars.write(epoch)
-            status["epochs_done"] = 0 if epoch.stage else epoch.number
-            report.write_json(os.path.join(workdir, "status.json"), status)
+        progress.sweep(identity, corpus, run_ids, stages, status["device"])
+        origin = workdirs.origin(content, corpus, run_ids)
+        with Checkpoints(workdir, origin) as checkpoints, report.Scalars(workdir, run_ids) as curve:
 
-        best, scorer = training.train(
-            make_system=make_system,
-            corpus=corpus,
-            run_ids=run_ids,
-            conditions=conditions,
-            masking=masking,
-            config=config,
-            checkpoints=checkpoints,
-            teachers=Teachers(teachers, corpus),
-            report=after_epoch,
-        )
-    test = [fold.test for fold, _ in run_ids]
-    report.write_results(
-        workdir,
-        identity=identity,
-        corpus=corpus,
-        conditions=conditions,
-        curves=curves,
-        run_ids=run_ids,
-        scored=scorer.score_best(best.params, test, conditions, curves),
-    )
-    if pair := scorer.represent(best.params, test[0]):
-        report.write_representations(workdir, corpus.modalities, pair)
-    status |= {"complete": True, "epochs_done": config.train.epochs}
-    status["seconds"] = round(time.monotonic() - start, 1)
-    report.write_json(os.path.join(workdir, "status.json"), status)
+            def after_epoch(epoch: training.Epoch) -> None:
+                progress.epoch(epoch)
+                curve.write(epoch)
+                write_status(epochs_done=0 if epoch.stage else epoch.number)
+
+            best, scorer, stopped = training.train(
+                make_system=make_system,
+                corpus=corpus,
+                run_ids=run_ids,
+                conditions=conditions,
+                masking=masking,
+                config=config,
+                checkpoints=checkpoints,
+                teachers=Teachers(teachers, corpus),
+                report=after_epoch,
+                leave=leave,
+            )
+        whole = [r for r, at in enumerate(stopped) if not at]
+        if whole:
+            test = [fold.test for fold, _ in run_ids]
+            scored = scorer.score_best(best.params, test, conditions, curves)
+            report.write_results(
+                workdir,
+                identity=identity,
+                corpus=corpus,
+                conditions=conditions,
+                curves=curves,
+                run_ids=[run_ids[r] for r in whole],
+                scored=[scored[r] for r in whole],
+            )
+            if pair := scorer.represent(best.params, test[whole[0]], whole[0]):
+                report.write_representations(workdir, corpus.modalities, pair)
+        ends = {"stopped": [at._asdict() for at in stopped if at]} if any(stopped) else {}
+        write_status(complete=not any(stopped), epochs_done=config.train.epochs, **ends)
     progress.done(workdir, status["seconds"])
 
 
@@ -206,28 +237,6 @@ def _describe(protocol, folds) -> str:
     """The protocol as it stands in every results file and above every table."""
     text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
     return text + (" SELECTED ON TEST" if protocol.select_on_test else "")
-
-
-def _make_folder(flag: str, folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{flag}={folder}: cannot be made ({e.strerror})") from None
-
-
-def _claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
-    """The config's file and content; refuses a work directory that another config has taken."""
-    file = os.path.join(workdir, "config.json")
-    content = json.loads(config.to_json_best_effort())
-    if os.path.exists(file):
-        before = dict(cli.leaves(report.read_json(file)))
-        for field, value in cli.leaves(content):
-            if before.get(field) != value and field not in ("checkpoint_seconds", "teachers"):
-                raise UserError(
-                    f"{file}: this work directory belongs to a sweep with {field}="
-                    f"{before.get(field)}, now {value}; name a new --workdir"
-                )
-    return file, content
 
 
 if __name__ == "__main__":

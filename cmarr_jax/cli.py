@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -13,28 +14,39 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.preemption import EXIT_CODE, Preempted
 
 # TensorFlow only reads packs here; without these it greets every user with its log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; exits with 2 on a mistake in either."""
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
+    in either, and with 130 or 143 when told to stop."""
 
     def guarded(argv: Sequence[str]) -> None:
         if argv[1:]:
             _fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
         try:
-            main()
+            sys.exit(main() or 0)
         except UserError as e:
             _fail(str(e))
+        except OSError as e:
+            if not e.filename:
+                raise
+            _fail(f"{e.filename}: {e.strerror}")
+        except Preempted as e:
+            print(f"SIGTERM: saved after {e}; the same command resumes there", file=sys.stderr)
+            sys.exit(EXIT_CODE)
         except KeyboardInterrupt:
             print(
                 "\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr
             )
             sys.exit(130)
 
+    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
+    threading.excepthook = sys.unraisablehook = lambda failure: None
     app.run(guarded, flags_parser=_parse)
 
 

@@ -97,10 +97,15 @@ class Scorer:
     def pooled_uar(
         self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
     ) -> np.ndarray:
-        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled."""
+        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled; NaN where a
+        posterior is."""
         scored = self.score(params, rows, conditions)
         pooled = [s.confusion(self._corpus.labels).sum(axis=0) for s in scored]
-        return np.array([metrics.scores(c).uar for c in pooled], np.float32)
+        uar = [
+            metrics.scores(c).uar if np.isfinite(s.posteriors).all() else np.nan
+            for c, s in zip(pooled, scored, strict=True)
+        ]
+        return np.array(uar, np.float32)
 
     def score_best(
         self,
@@ -120,11 +125,14 @@ class Scorer:
             for run in parts
         ]
 
-    def represent(self, params: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What the first run recovers and what is true, where each modality is missing alone.
+    def represent(
+        self, params: np.ndarray, rows: np.ndarray, run: int = 0
+    ) -> tuple[np.ndarray, ...]:
+        """What one run recovers and what is true, where each modality is missing alone.
 
         Args:
           params: `[R, P]` on the host.
+          run: its number.
           rows: utterances; at most a batch of those with every modality is taken.
 
         Returns:
@@ -140,4 +148,4 @@ class Scorer:
         made = represent(
             self._layout.deal(params), self._runs, self._layout.deal_rows(padded), self._arrays
         )
-        return tuple(self._layout.collect_rows(x, axis=2)[0, :, : len(rows)] for x in made)
+        return tuple(self._layout.collect_rows(x, axis=2)[run, :, : len(rows)] for x in made)

@@ -1,5 +1,6 @@
 """Publication-ready figures of a results folder."""
 
+import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import sklearn.neighbors
 
 from cmarr_jax import report
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 
@@ -174,8 +176,10 @@ def _save(figure: plt.Figure, files: Sequence[str]) -> None:
             raise UserError(f"--figure={file}: wanted a file name that ends in .pdf or .png")
         try:
             os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
-            figure.savefig(file)
         except OSError as e:
             plt.close(figure)
             raise UserError(f"--figure={file}: cannot be written ({e.strerror})") from None
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=os.path.splitext(file)[1][1:])
+        write_whole(file, drawn.getvalue())
     plt.close(figure)

@@ -42,10 +42,13 @@ class Progress:
     def epoch(self, epoch: Any) -> None:
         """Shows one finished epoch, `training.Epoch`."""
         best = f"{100 * epoch.best_uar.mean():.1f}"
-        facts = {"loss": f"{np.mean(epoch.terms['loss']):.3f}", "best val UAR %": best}
+        losses = epoch.terms["loss"][epoch.trained]
+        facts = {"loss": f"{losses.mean():.3f}", "best val UAR %": best}
         if np.isfinite(epoch.utterances_per_second):
             facts["utt/s"] = f"{epoch.utterances_per_second:.0f}"
         name = epoch.stage.replace("_", " ") + "epoch"
+        for stopped in epoch.stopped:
+            self._say(f"{stopped}; the other runs go on")
         if not self._interactive:
             text = ", ".join(f"{k} {v}" for k, v in facts.items())
             self._say(f"{name} {epoch.number}/{epoch.total}: {text}")

@@ -5,9 +5,10 @@ summary.csv      mean and standard deviation over folds and seeds, "avg" and "fu
 predictions.csv  a row a (fold, seed, condition, utterance)
 confusion.npz    counts [run, condition, true class, predicted class]
 representations.npz  of some test utterances of the first run, recovered and true
-status.json      whether all of this is complete; device, time and versions
+status.json      whether all of this is complete, and which runs were stopped; device, time, JAX
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -19,7 +20,8 @@ import numpy as np
 
 from cmarr_jax import metrics
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import write_whole
+from cmarr_jax.files import cannot_write, write_whole
+from cmarr_jax.stopped import Stopped
 
 _KEY = ("corpus", "system", "variant", "protocol")
 _SCORES = ("war", "uar", "macro_f1", "rec_error")
@@ -87,30 +89,53 @@ def write_results(
 
 
 class Scalars:
-    """TensorBoard scalars of a sweep, a folder a run; a context manager."""
+    """TensorBoard scalars of a sweep, a folder a run; a context manager.
+
+    An epoch that comes again after a kill is written again, in another file, with the same
+    values.
+    """
 
     def __init__(self, workdir: str, run_ids: Sequence[Any]):
         from tensorboard.summary import Writer  # imports TensorFlow where that is installed
 
-        folder = os.path.join(workdir, "metrics")
-        self._writers = [
-            Writer(os.path.join(folder, f"fold{fold.number}_seed{seed}")) for fold, seed in run_ids
-        ]
+        self._folder, self._writers = os.path.join(workdir, "metrics"), []
+        with self._one_line():
+            for fold, seed in run_ids:
+                folder = os.path.join(self._folder, f"fold{fold.number}_seed{seed}")
+                self._writers.append(Writer(folder))
 
     def __enter__(self) -> "Scalars":
         return self
 
-    def __exit__(self, *exception) -> None:
-        for writer in self._writers:
-            writer.close()
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            with self._one_line():
+                for writer in self._writers:
+                    writer.close()
+        except UserError:
+            if error is None:
+                raise
 
     def write(self, epoch: Any) -> None:
-        """Writes one `training.Epoch`."""
+        """Writes one `training.Epoch`, and sees that it is on the disk before its checkpoint.
+
+        Raises:
+          UserError: no space, no permission, a read-only disk.
+        """
         series = {f"{epoch.stage}train/{name}": v for name, v in epoch.terms.items()}
         series[f"{epoch.stage}val/uar"] = epoch.val_uar
-        for name, values in series.items():
-            for writer, value in zip(self._writers, values, strict=True):
-                writer.add_scalar(name, float(value), epoch.number)
+        with self._one_line():
+            for r in np.flatnonzero(epoch.trained):
+                for name, values in series.items():
+                    self._writers[r].add_scalar(name, float(values[r]), epoch.number)
+                self._writers[r].flush()
+
+    @contextlib.contextmanager
+    def _one_line(self):
+        try:
+            yield
+        except Exception as e:  # TensorFlow's file system has errors of its own
+            raise UserError(cannot_write(self._folder, e)) from None
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -158,16 +183,24 @@ def plain_conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def gather(workdir: str, members: Sequence[str], missing: int) -> None:
-    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing."""
-    results = []
+    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing and
+    none of their runs was stopped."""
+    results, stopped = [], []
     for member in members:
+        name = os.path.basename(member)
+        stopped += [{"sweep": name} | s for s in read_status(member).get("stopped", ())]
+        if not os.path.exists(os.path.join(member, "results.csv")):
+            continue  # every run of it was stopped
         with open(os.path.join(member, "results.csv"), newline="", encoding="utf-8") as f:
             results += csv.DictReader(f)
     _write_csv(os.path.join(workdir, "results.csv"), results)
     _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
     seconds = sum(read_status(member)["seconds"] for member in members)
-    status = {"complete": not missing, "sweeps_done": len(members), "seconds": round(seconds, 1)}
-    write_json(os.path.join(workdir, "status.json"), status | {"sweeps": len(members) + missing})
+    status = {"complete": not missing and not stopped, "sweeps_done": len(members)}
+    status |= {"sweeps": len(members) + missing, "seconds": round(seconds, 1)}
+    if stopped and not missing:
+        status["stopped"] = stopped
+    write_json(os.path.join(workdir, "status.json"), status)
 
 
 def read_results(workdir: str) -> list[dict[str, str]]:
@@ -190,22 +223,43 @@ def read_summary(workdir: str) -> list[dict[str, str]]:
 
 def _read_csv(workdir: str, name: str) -> list[dict[str, str]]:
     status = read_status(workdir)
-    if not status.get("complete"):
+    if not is_ended(workdir):
         unit = "sweeps" if "sweeps" in status else "epochs"
         done = f"{status.get(f'{unit}_done', 0)} of {status.get(unit, '?')} {unit}"
         raise UserError(
             f"{workdir}: the sweep is not complete ({done}); "
             "run train.py with the same flags to resume"
         )
+    if not os.path.exists(os.path.join(workdir, name)):
+        raise UserError(
+            "; ".join(stopped_runs(workdir))
+            or f"{os.path.join(workdir, name)}: missing; delete status.json beside it, and "
+            "train.py with the same flags writes it anew"
+        )
     with open(os.path.join(workdir, name), newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f))
 
 
-def is_complete(workdir: str) -> bool:
-    """Whether `workdir` holds a finished sweep."""
-    return os.path.exists(os.path.join(workdir, "status.json")) and bool(
-        read_status(workdir).get("complete")
-    )
+def is_ended(workdir: str) -> bool:
+    """Whether `workdir` holds a sweep that nothing is to be added to: each of its runs has its
+    results or was stopped."""
+    if not os.path.exists(os.path.join(workdir, "status.json")):
+        return False
+    status = read_status(workdir)
+    return bool(status.get("complete") or status.get("stopped"))
+
+
+def has_results(workdir: str) -> bool:
+    """Whether a run of an ended sweep has results."""
+    return os.path.exists(os.path.join(workdir, "results.csv"))
+
+
+def stopped_runs(workdir: str) -> list[str]:
+    """A line for each run of an ended sweep that was stopped, and so has no results."""
+    return [
+        (f"{s.pop('sweep')}: " if "sweep" in s else "") + str(Stopped(**s))
+        for s in read_status(workdir).get("stopped", ())
+    ]
 
 
 def read_status(workdir: str) -> dict[str, Any]:
@@ -273,7 +327,10 @@ def read_json(file: str) -> dict[str, Any]:
         try:
             return json.load(f)
         except ValueError as e:
-            raise UserError(f"{file}: damaged, not JSON ({e}); name a new --workdir") from None
+            raise UserError(
+                f"{file}: damaged, not JSON ({e}); delete it, and train.py with the same flags "
+                "goes on from the checkpoints"
+            ) from None
 
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:

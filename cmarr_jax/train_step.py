@@ -183,7 +183,9 @@ def make_train_epoch(
 
     Returns:
       (state, run, order `[S, B]`, arrays) -> (state, name -> mean over the steps). A row of
-      `order` that begins with -1 is no step: runs with fewer utterances end earlier.
+      `order` that begins with -1 is no step: runs with fewer utterances end earlier. A step
+      with a term that is not finite is not taken, and is the last: the parameters and
+      `state.step` stay as they were before it, and the means of such terms are not finite.
     """
 
     def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
@@ -203,19 +205,30 @@ def make_train_epoch(
             if batch_axis:
                 gradients = jax.lax.pmean(gradients, batch_axis)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            lr = rate(state.step, run.total_steps)
-            params = state.params - lr * updates
-            decay = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
-            average = params + decay * (state.average - params)
             terms = terms | {"loss": total, "gradient_norm": jnp.sqrt(jnp.sum(gradients**2))}
-            return TrainState(params, average, opt_state, state.step + 1), terms
+            finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(terms))))
+            if batch_axis:
+                finite = jax.lax.pmin(finite.astype(jnp.int32), batch_axis) > 0
+            lr = rate(state.step, run.total_steps)
+            params = jnp.where(finite, state.params - lr * updates, state.params)
+            decay = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
+            average = jnp.where(finite, params + decay * (state.average - params), state.average)
+            taken = finite.astype(state.step.dtype)
+            return (TrainState(params, average, opt_state, state.step + taken), finite), terms
 
-        def step_or_skip(state, rows):
+        def step_or_skip(carry, rows):
+            state, finite = carry
             terms = jax.eval_shape(step, state, rows)[1]
             nothing = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), terms)
-            return jax.lax.cond(rows[0] >= 0, step, lambda s, _: (s, nothing), state, rows)
+            return jax.lax.cond(
+                (rows[0] >= 0) & finite,
+                step,
+                lambda state, _: ((state, finite), nothing),
+                state,
+                rows,
+            )
 
-        state, terms = jax.lax.scan(step_or_skip, state, order)
+        (state, _), terms = jax.lax.scan(step_or_skip, (state, jnp.array(True)), order)
         steps = jnp.maximum(jnp.sum(order[:, 0] >= 0), 1)
         return state, jax.tree.map(lambda t: jnp.sum(t) / steps, terms)
 

@@ -16,6 +16,8 @@ from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
+from cmarr_jax.preemption import Preempted
+from cmarr_jax.stopped import Stopped, not_finite
 from cmarr_jax.systems.system import Batch, Stage, System
 
 
@@ -34,6 +36,8 @@ class Epoch(NamedTuple):
     val_uar: np.ndarray  # pooled over the conditions
     best_uar: np.ndarray
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
+    trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
+    stopped: list[Stopped]  # in this epoch
 
 
 class Best(NamedTuple):
@@ -187,8 +191,12 @@ def train(
     checkpoints: Checkpoints,
     teachers: Teachers,
     report: Callable[[Epoch], None],
-) -> tuple[Best, evaluation.Scorer]:
+    leave: Callable[[], bool] = lambda: False,
+) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
     """Trains every run, stage by stage, going on from a checkpoint if there is one.
+
+    A run with a loss or a gradient that is not finite stays as it was before that step and is
+    out of the sweep; the others do not notice.
 
     Args:
       make_system: batch axis or None -> the system.
@@ -202,39 +210,48 @@ def train(
       checkpoints: where `last` and `best` are kept.
       teachers: where the models of earlier stages are kept.
       report: called after each epoch.
+      leave: asked after each epoch whether to save and go.
 
     Returns:
-      Each run's model with the best validation UAR (the first one of equals), and the scorer
-      to test it with.
+      Each run's model with the best validation UAR (the first one of equals), the scorer to
+      test it with, and for each run where it was stopped, if it was.
 
     Raises:
-      UserError: a loss is not finite; names the fold, the seed and the epoch.
+      Preempted: `leave` said so.
     """
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
     earlier = make_system(None).stages[:-1]
     vectors = make_vectors(make_system(None), arrays)
     shared = dict(
         make_system=make_system, vectors=vectors, corpus=corpus, arrays=arrays, masking=masking,
-        config=config, checkpoints=checkpoints, report=report,
+        config=config, checkpoints=checkpoints, report=report, leave=leave,
     )  # fmt: skip
-    before = None
+    before, stopped = None, [None] * len(run_ids)
     for k, stage in enumerate(earlier):
         files = [teachers.file(config, stage, run_id) for run_id in run_ids]
         new = [r for r, file in enumerate(files) if not teachers.has(file)]
         if new:  # then all are trained: a checkpoint holds all of them
-            best, _ = _train_stage(
+            best, _, stopped = _train_stage(
                 k, part="pretrain", run_ids=run_ids, conditions=conditions[-1:], before=before,
-                **shared,
+                stopped=stopped, **shared,
             )  # fmt: skip
+            new = [r for r in new if not stopped[r]]
             for r in new:
                 teachers.save(files[r], best.params[r])
-        before = np.stack([teachers.load(file, len(vectors[k].trained)) for file in files])
+        size = len(vectors[k].trained)
+        before = np.stack(
+            [
+                np.zeros(size, np.float32) if stopped[r] else teachers.load(file, size)
+                for r, file in enumerate(files)
+            ]
+        )
     return _train_stage(
         len(earlier),
         part="train",
         run_ids=run_ids,
         conditions=conditions,
         before=before,
+        stopped=stopped,
         **shared,
     )
 
@@ -246,6 +263,7 @@ def _train_stage(
     run_ids: Sequence[RunId],
     conditions: Sequence[Condition],
     before: np.ndarray | None,
+    stopped: Sequence[Stopped | None],
     make_system: Callable[[str | None], System],
     vectors: Sequence[train_step.Vector],
     corpus: Corpus,
@@ -254,8 +272,12 @@ def _train_stage(
     config: Any,
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-) -> tuple[Best, evaluation.Scorer]:
-    """Trains stage `number` as the `part` of the config says; `before` is `[R, P']`."""
+    leave: Callable[[], bool],
+) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
+    """Trains stage `number` as the `part` of the config says.
+
+    `before` is `[R, P']`; runs that an earlier stage has `stopped` are not begun.
+    """
     c, num_runs = config[part], len(run_ids)
     layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
     stage = make_system(layout.batch_axis).stages[number]
@@ -286,9 +308,11 @@ def _train_stage(
     opt_state = jax.vmap(optimizer.init)(params)
     state = train_step.TrainState(params, params, opt_state, np.zeros(num_runs, np.int32))
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
-    first = checkpoints.latest_epoch(prefix + "last") or 0
-    if first:
-        state, best = checkpoints.restore(prefix + "last", (state, best))
+    first, stopped = 0, list(stopped)
+    if resumed := checkpoints.resume(prefix, (state, best)):
+        first, (state, best) = resumed.epoch, resumed.state
+        stopped = [Stopped(**s) if s else None for s in resumed.stopped]
+        checkpoints.save(prefix + "best", first, best, resumed.stopped)  # it may be of before
 
     arrays = layout.share(arrays)
     runs = layout.deal(runs)
@@ -307,41 +331,43 @@ def _train_stage(
     last_saved = time.monotonic()
 
     for epoch in range(first + 1, c.epochs + 1):
+        if all(stopped):
+            break
+        trained = np.array([not s for s in stopped])
         order = epoch_order(run_ids, epoch, c.batch_size, earlier)
+        order[~trained] = -1
         start = time.monotonic()
         state, terms = train_epoch(state, runs, layout.deal_rows(order), arrays)
         terms = layout.collect(terms)
         seconds = time.monotonic() - start
-        _check_finite(terms, run_ids, epoch, part, prefix)
 
         val_uar = scorer.pooled_uar(state.average, validation, conditions)
-        improved = val_uar > best.val_uar
+        steps = layout.collect(state.step)
+        ends = not_finite(terms | {"val/posteriors": val_uar})
+        fresh = [
+            Stopped(fold.number, seed, prefix, epoch, int(step) + 1, *end) if end and on else None
+            for (fold, seed), step, end, on in zip(run_ids, steps, ends, trained, strict=True)
+        ]
+        stopped = [new or old for new, old in zip(fresh, stopped, strict=True)]
+        improved = (val_uar > best.val_uar) & np.array([not s for s in stopped])
         best_params = keep_better(best_params, state.average, layout.deal(improved))
         best = best._replace(
             epoch=np.where(improved, epoch, best.epoch).astype(np.int32),
-            val_uar=np.maximum(val_uar, best.val_uar),
+            val_uar=np.where(improved, val_uar, best.val_uar),
         )
-        trained = float((order[:, :, 0] >= 0).sum() * c.batch_size)
-        speed = trained / seconds if epoch > first + 1 else float("nan")
-        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, best.val_uar, speed))
+        utterances = float((order[:, :, 0] >= 0).sum() * c.batch_size)
+        speed = utterances / seconds if epoch > first + 1 else float("nan")
+        ended = [s for s in fresh if s]
+        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, best.val_uar, speed, trained, ended))
 
+        leaving = leave() and epoch < c.epochs
         due = time.monotonic() - last_saved >= config.checkpoint_seconds
-        if due or epoch == c.epochs:
+        if due or leaving or epoch == c.epochs or all(stopped):
             best = best._replace(params=layout.collect(best_params))
-            checkpoints.save(prefix + "last", epoch, (layout.collect(state), best))
-            checkpoints.save(prefix + "best", epoch, best)
+            notes = [s and s._asdict() for s in stopped]
+            checkpoints.save(prefix + "last", epoch, (layout.collect(state), best), notes)
+            checkpoints.save(prefix + "best", epoch, best, notes)
             last_saved = time.monotonic()
-    return best, scorer
-
-
-def _check_finite(
-    terms: dict[str, np.ndarray], run_ids: Sequence[RunId], epoch: int, part: str, prefix: str
-) -> None:
-    for name, values in terms.items():
-        for value, (fold, seed) in zip(values, run_ids, strict=True):
-            if not np.isfinite(value):
-                raise UserError(
-                    f"fold {fold.number}, seed {seed}: {prefix}{name} became {value} in epoch "
-                    f"{epoch}; lower --config.{part}.learning_rate (earlier epochs are in "
-                    f"checkpoints/{prefix}last)"
-                )
+        if leaving:
+            raise Preempted(f"{prefix.replace('_', ' ')}epoch {epoch} of {c.epochs}")
+    return best, scorer, stopped

@@ -223,7 +223,7 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     for name in ("full_modality", "cmarr"):
         assert json.loads((out / name / "status.json").read_text())["complete"]
     again = run("train.py", *flags)
-    assert again.stdout == first.stdout and again.stderr.count("complete already") == 2
+    assert again.stdout == first.stdout and again.stderr.count("trained already") == 1
     refused = run("train.py", *[f for f in flags if "members" not in f])
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.png")

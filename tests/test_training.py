@@ -110,14 +110,6 @@ def test_it_learns(corpus):
     assert (best.epoch >= 1).all()
 
 
-def test_a_loss_that_is_not_finite_names_its_run(corpus):
-    broken = corpus._replace(
-        features=corpus.features | {"text": np.full_like(corpus.features["text"], np.nan)}
-    )
-    with pytest.raises(UserError, match=r"fold 1, seed 0: .* epoch 1"):
-        tiny.train(broken, tiny.Memory(), **{"train.epochs": 1})
-
-
 def test_epoch_orders_depend_on_fold_seed_and_epoch_alone(corpus, whole_sweep):
     _, (run_ids, _, _) = whole_sweep
     together = training.epoch_order(run_ids, 4, 8)

@@ -66,10 +66,10 @@ class Memory:
     def __init__(self):
         self.saved = {}
 
-    def latest_epoch(self, kind):
+    def resume(self, prefix, like):
         return None
 
-    def save(self, kind, epoch, state):
+    def save(self, kind, epoch, state, stopped=()):
         self.saved[kind] = state
 
 
@@ -102,15 +102,20 @@ def train(
     report=lambda epoch: None,
     teachers=None,
     argument=None,
+    stopped=None,
+    leave=lambda: False,
     **fields,
 ):
-    """Trains a small sweep; returns its run ids, best models and their test scores."""
+    """Trains a small sweep; returns its run ids, best models and their test scores.
+
+    Appends to the list `stopped` where each run was stopped, if it was; else none may be.
+    """
     c = config(argument, **fields)
     conditions = protocol.make_conditions(corpus.modalities)
     patterns = protocol.make_patterns(conditions, c.masking.patterns)
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
     run_ids = [training.RunId(f, s) for s in seeds for f in every if f.number in folds]
-    best, scorer = training.train(
+    best, scorer, ends = training.train(
         make_system=lambda axis: SYSTEMS[c.system](
             FrozenConfigDict(c.model), corpus.modalities, len(corpus.class_names), axis
         ),
@@ -124,6 +129,10 @@ def train(
         checkpoints=checkpoints,
         teachers=teachers or NoTeachers(),
         report=report,
+        leave=leave,
     )
+    assert stopped is not None or not any(ends)
+    if stopped is not None:
+        stopped += ends
     scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids], conditions)
     return run_ids, best, scored

@@ -1,5 +1,6 @@
 """From a pack to padded arrays: every modality pooled to one length, with one mask in time."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,6 +28,14 @@ class Corpus(NamedTuple):
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.features)
+
+    def digest(self) -> bytes:
+        """Of what a model can see: features, labels, what is there."""
+        digest = hashlib.blake2b()
+        for array in (*self.features.values(), self.mask, self.present, self.labels):
+            digest.update(repr((array.dtype.str, array.shape)).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.digest()
 
 
 def load(
@@ -93,9 +102,19 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpu
 
 
 def _load_tfds(pack_dir: str, data_dir: str, align: str, length: int, progress) -> Corpus:
-    from cmarr_jax.data import tfds_builder  # TensorFlow: seconds to import, so only when used
+    import tensorflow as tf  # seconds to import, so only when used
+
+    from cmarr_jax.data import tfds_builder
 
     builder = tfds_builder.prepare(pack_dir, data_dir)
+    try:
+        return _read_tfds(builder, align, length, progress)
+    except tf.errors.DataLossError as e:  # a checksum
+        tfds_builder.remove_damaged(builder, e.message.splitlines()[0], pack_dir)
+    return _read_tfds(tfds_builder.prepare(pack_dir, data_dir), align, length, progress)
+
+
+def _read_tfds(builder, align: str, length: int, progress) -> Corpus:
     num = builder.info.splits["corpus"].num_examples
     spec = dict(builder.info.features.items())
     modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}

@@ -1,0 +1,64 @@
+"""Whose a work directory is: the config that it was begun with, and what its numbers hang on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cmarr_jax import cli, report
+from cmarr_jax.errors import UserError
+
+_FREE = ("checkpoint_seconds", "teachers")  # fields that may change while a sweep is under way
+
+
+def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
+    """The config's file and content.
+
+    Raises:
+      UserError: the work directory was begun with another config.
+    """
+    file = os.path.join(workdir, "config.json")
+    content = json.loads(config.to_json_best_effort())
+    if os.path.exists(file):
+        before = dict(cli.leaves(report.read_json(file)))
+        for field, value in cli.leaves(content):
+            if before.get(field) != value and field not in _FREE:
+                raise UserError(
+                    f"{file}: this work directory belongs to a sweep with {field}="
+                    f"{before.get(field)}, now {value}; name a new --workdir"
+                )
+    return file, content
+
+
+def origin(content: dict, corpus: Any, run_ids: Sequence[Any]) -> dict[str, str]:
+    """What a checkpoint must agree in to be gone on from, as digests.
+
+    Args:
+      content: of `claim`.
+      corpus: `data.pipeline.Corpus`.
+      run_ids: `training.RunId` of each run.
+    """
+    fields = [item for item in cli.leaves(content) if item[0] not in _FREE]
+    config = json.dumps(fields, sort_keys=True).encode()
+    folds = hashlib.blake2b()
+    for fold, seed in run_ids:
+        rows = [r.tolist() for r in (fold.train, fold.val, fold.test)]
+        folds.update(repr((fold.number, seed, rows)).encode())
+    digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus.digest()}
+    digests["folds"] = folds.digest()
+    return {name: digest[:8].hex() for name, digest in digests.items()}
+
+
+def make_folder(flag: str, folder: str) -> None:
+    """Makes `folder`, which `flag` has named.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{flag}={folder}: cannot be made ({e.strerror})") from None
