@@ -66,6 +66,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     from cmarr_jax import train_step, training
     from cmarr_jax.checkpoints import Checkpoints, Teachers
     from cmarr_jax.data import pipeline, protocol
+    from cmarr_jax.history import History
     from cmarr_jax.progress import Progress
     from cmarr_jax.systems import SYSTEMS
 
@@ -159,17 +160,20 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         "epochs": config.train.epochs,
         "device": f"{jax.local_device_count()} x {device.device_kind}",
         "jax": jax.__version__,
+        "versions": report.versions(),
         "seconds": 0.0,
     }
 
     # ------------------------------------------------------------------- train, then test
 
     progress.sweep(identity, corpus, run_ids, stages, status["device"])
+    history = History(workdir, run_ids, stages[-1].name)
     with Checkpoints(workdir) as checkpoints, report.Scalars(workdir, run_ids) as scalars:
 
         def after_epoch(epoch: training.Epoch) -> None:
             progress.epoch(epoch)
             scalars.write(epoch)
+            history.write(epoch)
             status["epochs_done"] = 0 if epoch.stage else epoch.number
             report.write_json(os.path.join(workdir, "status.json"), status)
 
@@ -198,7 +202,11 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         report.write_representations(workdir, corpus.modalities, pair)
     status |= {"complete": True, "epochs_done": config.train.epochs}
     status["seconds"] = round(time.monotonic() - start, 1)
+    status["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     report.write_json(os.path.join(workdir, "status.json"), status)
+    from cmarr_jax import figure_files, results  # matplotlib takes a second to import
+
+    figure_files.to_tensorboard(workdir, results.load(workdir))
     progress.done(workdir, status["seconds"])
 
 
