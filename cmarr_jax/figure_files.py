@@ -1,6 +1,5 @@
 """The figures of a folder by name, with their captions; as files, in TensorBoard, in a page."""
 
-import glob
 import io
 import os
 import re
@@ -16,6 +15,7 @@ import matplotlib.pyplot as plt
 
 from cmarr_jax import figures
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
 from cmarr_jax.results import Results
 
 
@@ -30,6 +30,14 @@ class Figure(NamedTuple):
 
 def _panels(draw: Callable, names: Callable, columns: int, *size: float) -> Callable:
     return lambda r: figures.panels(partial(draw, r), names(r), columns, size)
+
+
+def _confusions(r: Results) -> plt.Figure:
+    """Over one column of a paper, or over two where many classes need the room."""
+    side = (
+        figures.COLUMN / 2 if figures.confusion_size(r)[0] <= figures.COLUMN / 2 else figures.COLUMN
+    )
+    return figures.panels(partial(figures.confusion, r), r.conditions, 2, (side, side))
 
 
 def _conditions(r: Results) -> list[str]:
@@ -49,7 +57,7 @@ FIGURES = {
     "confusion": Figure(
         "confusion.npz",
         lambda r: True,
-        _panels(figures.confusion, _conditions, 2, 1.75, 1.75),
+        _confusions,
         lambda r: (
             "Per cent of each true class (row) that was taken for each class (column), by "
             "available modalities; counts of all runs added up."
@@ -213,24 +221,25 @@ def to_tensorboard(workdir: str, r: Results) -> None:
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder = os.path.join(workdir, "metrics", "figures")
-    try:
-        for file in glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*")):
-            os.remove(file)  # drawn before, from the same results
-        writer = EventFileWriter(folder)
-    except OSError as e:
-        raise UserError(f"{folder}: cannot be written ({e.strerror})") from None
+    events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
     for name in of(r):
         figure, buffer = make(r, name), io.BytesIO()
         with matplotlib.rc_context(figures.STYLE):
             figure.savefig(buffer, format="png", dpi=150)
         plt.close(figure)
+        tag = f"figure {name}" if name.isdigit() else name
         image = Summary.Image(encoded_image_string=buffer.getvalue())
-        value = Summary.Value(tag=f"figure {name}" if name.isdigit() else name, image=image)
-        event = Event(
-            wall_time=time.time(), step=r.status.get("epochs", 0), summary=Summary(value=[value])
-        )
-        writer.add_event(event)
-    writer.close()
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        events.append(Event(wall_time=time.time(), step=r.status.get("epochs", 0), summary=summary))
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    for event in events:
+        writer.write(event.SerializeToString())
+    folder = os.path.join(workdir, "metrics", "figures")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())
+    except OSError as e:
+        raise UserError(f"{folder}: cannot be written ({e.strerror})") from None

@@ -5,7 +5,6 @@ tell apart, markers, hatches, line styles or numbers tell apart too, for readers
 """
 
 import logging
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
 from cmarr_jax import calibration, results
@@ -251,7 +251,7 @@ def panels(
     draw: Callable[[plt.Axes, str], None],
     names: Sequence[str],
     columns: int,
-    size: tuple[float, float],
+    size: Sequence[float],
 ) -> plt.Figure:
     """`draw(axes, name)` for each name, in rows of `columns`; `size` is a panel's, in inches."""
     rows = -(-len(names) // columns)
@@ -269,7 +269,7 @@ def confusion(r: Results, axes: plt.Axes, condition: str) -> None:
     counts = r.confusion[:, r.conditions.index(condition)].sum(axis=0)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     num = len(r.classes)
-    size = 7 if num <= 5 else 5
+    size = 7 if num <= 5 else 6
     for i, j in np.ndindex(num, num):
         # Below two thirds of the colour, ink stays readable on it in every theme.
         box = plt.Rectangle((j, i), 1, 1, facecolor=HEAT, alpha=0.9 * share[i, j], linewidth=0)
@@ -280,17 +280,24 @@ def confusion(r: Results, axes: plt.Axes, condition: str) -> None:
             fontsize=size, weight=weight,
         )  # fmt: skip
     axes.set(xlim=(0, num), ylim=(num, 0), aspect="equal", title=braces(condition))
-    for place, set_ticks in (("x", axes.set_xticks), ("y", axes.set_yticks)):
-        turned = place == "x" and max(map(len, r.classes)) * num > 20
-        names = [textwrap.shorten(c, 12, placeholder="…") for c in r.classes]
-        set_ticks(
-            np.arange(num) + 0.5, names, fontsize=size, rotation=60 if turned else 0,
-            **({"ha": "right", "rotation_mode": "anchor"} if turned else {}),
-        )  # fmt: skip
+    names, at = _short(r.classes), np.arange(num) + 0.5
+    axes.set_yticks(at, names, fontsize=size)
+    axes.set_xticks(at, names, fontsize=size, rotation=90 if max(map(len, names)) > 4 else 0)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(True)
     axes.set_xlabel("predicted", fontsize=7)
     axes.set_ylabel("true", fontsize=7)
+
+
+def confusion_size(r: Results) -> tuple[float, float]:
+    """Inches that one confusion matrix needs for its numbers to stay apart."""
+    size = 1.5 + 0.06 * max(max(map(len, _short(r.classes))) - 4, 0)
+    size += 0.22 * max(len(r.classes) - 4, 0)
+    return size, size
+
+
+def _short(classes: Sequence[str]) -> list[str]:
+    return [c if len(c) <= 8 else c[:7] + "…" for c in classes]
 
 
 def reliability(r: Results, axes: plt.Axes, condition: str) -> None:
@@ -346,7 +353,9 @@ def curve(r: Results, axes: plt.Axes, name: str) -> None:
         axes.yaxis.set_minor_formatter("")
     last = [row["stage"] for row in r.history][-1:]
     stage = "" if [stage] == last else f"{stage}: "
-    axes.set_title(f"{stage}validation UAR, %" if term == "val_uar" else f"{stage}{term}")
+    axes.set_title(stage + ("validation UAR, %" if term == "val_uar" else term))
+    axes.title.set_fontsize(8 if not stage else 7)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", fontsize=7)
 
 

@@ -10,6 +10,8 @@ Of one fold: a bootstrap over its test utterances, within each class. It speaks 
 utterances of these speakers alone, and is too narrow where one speaker's utterances are alike.
 """
 
+import warnings
+
 import numpy as np
 import scipy.stats
 
@@ -55,7 +57,9 @@ def bootstrap(
         right, total = right + of_class, total + size
         with np.errstate(invalid="ignore"):
             recalls.append(of_class / size)
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NaN of what was never scored, or of no condition
         scores = np.stack([right / total, np.nanmean(recalls, axis=0)])  # [2, draws, K]
-    average = scores[..., missing].mean(axis=-1, keepdims=True)
-    return np.nanquantile(np.concatenate([scores, average], axis=-1), (0.025, 0.975), axis=1)
+        average = scores[..., missing].mean(axis=-1, keepdims=True)
+        every = np.concatenate([scores, average], axis=-1)
+        return np.nanquantile(every, (0.025, 0.975), axis=1)

@@ -130,6 +130,8 @@ def _results(r: Results, level: int, prefix: str) -> str:
 
 
 def _percent(e: Estimate) -> str:
+    if np.isnan(e.mean):
+        return ""
     mean = f"{100 * e.mean:.1f}"
     return mean if np.isnan(e.low) else f"{mean} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
 
@@ -164,14 +166,21 @@ def _one(r: Results, name: str, prefix: str) -> str:
     return markup.figure([drawing], caption, "one")
 
 
-def _many(r: Results, name: str, prefix: str, draw: Callable, of: Sequence[str]) -> str:
-    """A figure of `figure_files.FIGURES` that is a panel each."""
+def _many(
+    r: Results,
+    name: str,
+    prefix: str,
+    draw: Callable,
+    of: Sequence[str],
+    size: Sequence[float] = (1.5, 1.5),
+) -> str:
+    """A figure of `figure_files.FIGURES` as a drawing a panel, of `size` in inches."""
     caption, drawings = figure_files.caption(r, name), []
     for k, panel in enumerate(of):
-        drawn = figures.panels(lambda axes, p: draw(r, axes, p), [panel], 1, (1.5, 1.5))
+        drawn = figures.panels(lambda axes, p: draw(r, axes, p), [panel], 1, size)
         title = f"{name}, {braces(panel)}"
         drawings.append(figure_files.svg(drawn, f"{prefix}f-{name}{k}", title))
-    return markup.figure(drawings, caption, "panels")
+    return markup.figure(drawings, caption, "panels" if size[0] < 1.9 else "panels large")
 
 
 def _absent(file: str) -> str:
@@ -180,7 +189,8 @@ def _absent(file: str) -> str:
 
 
 def _confusion(r: Results, level: int, prefix: str) -> str:
-    drawn = _many(r, "confusion", prefix, figures.confusion, r.conditions)
+    size = figures.confusion_size(r)
+    drawn = _many(r, "confusion", prefix, figures.confusion, r.conditions, size)
     title = "Confusion matrices"
     return markup.section(f"{prefix}Confusion-matrices", title, drawn, level=level)
 

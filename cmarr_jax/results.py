@@ -97,6 +97,11 @@ def load(workdir: str) -> Results:
     with _whole(workdir, "predictions.csv"):
         known = dict(runs=runs, names=(*conditions, *curves), classes=classes)
         predictions = _optional(workdir, "predictions.csv", lambda f: _predictions(f, **known))
+        if predictions is not None:
+            held = np.zeros_like(num)
+            np.add.at(held, (predictions.run, predictions.condition), 1)
+            if (held != num).any():
+                raise ValueError(f"{held.sum()} predictions, in results.csv {num.sum()}")
     with _whole(workdir, "reconstruction.csv"):
         reconstruction = _optional(workdir, "reconstruction.csv", _rows) or []
     with _whole(workdir, "representations.npz"):
@@ -194,12 +199,12 @@ def _optional(workdir: str, name: str, read: Any) -> Any:
 @contextlib.contextmanager
 def _whole(workdir: str, name: str) -> Iterator[None]:
     """Makes one line of whatever a damaged file raises."""
-    damaged = (ValueError, KeyError, IndexError, TypeError, EOFError, OSError, csv.Error)
+    damaged = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
     try:
         yield
     except UserError:
         raise
-    except (*damaged, zipfile.BadZipFile) as e:
+    except (*damaged, csv.Error, zipfile.BadZipFile) as e:
         raise UserError(
             f"{os.path.join(workdir, name)}: missing or damaged ({type(e).__name__}: {e}); copy "
             "the folder anew, or run train.py with the same flags in a new --workdir"
