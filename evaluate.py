@@ -66,7 +66,8 @@ def draw(workdir: str, name: str) -> list[str]:
     known = figure_files.FIGURES
     if name == "4":
         drawn = figures.loss_weights(report.read_summary(workdir))
-        figure_files.write(drawn, files_of(name), figure_files.WEIGHTS_CAPTION)
+        caption = figure_files.weights_caption(report.read_results(workdir))
+        figure_files.write(drawn, files_of(name), caption)
         return files_of(name)
     is_file = name.endswith((".pdf", ".png"))
     if not is_file and name not in (*known, "all"):

@@ -5,7 +5,7 @@ import os
 import re
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import matplotlib
 import matplotlib.pyplot as plt
 
-from cmarr_jax import figures
+from cmarr_jax import figures, report
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
 from cmarr_jax.results import Results
@@ -106,17 +106,27 @@ FIGURES = {
     ),
 }
 
-WEIGHTS_CAPTION = (
-    "Mean WAR and UAR over the missing conditions against each loss weight, the others at their "
-    "defaults. Lines: one standard deviation over the runs."
-)
-
 
 def caption(r: Results, name: str) -> str:
     """The whole caption of one of `FIGURES`."""
     who = f"{r.identity['system']} ({r.identity['variant']}) on {r.identity['corpus']}"
     rest = f"{r.identity['protocol']}; {figures.sample(r)}."
     return f"{FIGURES[name].caption(r)} {who}; {rest}"
+
+
+def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
+    """Of Figure 4, from the rows of its folder's results.csv."""
+    mine = [row for row in rows if row["variant"] == rows[0]["variant"]]
+    full = report.plain_conditions(mine)[-1]
+    mine = [row for row in mine if row["condition"] == full]
+    folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
+    num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])
+    return (
+        "Mean WAR and UAR over the missing conditions against each loss weight, the others at "
+        "their defaults. Lines: one standard deviation over the runs. "
+        f"{rows[0]['corpus']}; {rows[0]['protocol']}; "
+        f"{figures.sizes(num, len(folds), len(seeds))}."
+    )
 
 
 def make(r: Results, name: str) -> plt.Figure:
@@ -200,6 +210,9 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
         for colour, variable in _VARIABLES.items():
             tag = tag.replace(colour, f"var(--{variable})")
         tag = re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}", tag)
+        # The page sets every text's font and colour; the rest of these says the default.
+        tag = re.sub(r"font-family: [^;]+; |; fill: var\(--ink\)(?=\")", "", tag)
+        tag = re.sub(r' transform="rotate\(-0 [^"]*"|; stroke-linejoin: miter', "", tag)
         return re.sub(r"\s*\n\s*", " ", tag)
 
     body = re.sub(r"<[^>]*>", adapt, body)  # tags alone: names and numbers shown stay as they are

@@ -32,6 +32,7 @@ _MARKERS = "osD^vP"
 COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches
 STYLE = {
     "font.size": 8,
+    "font.family": ["DejaVu Sans"],  # matplotlib's own
     "axes.titlesize": 8,
     "pdf.fonttype": 42,  # embedded TrueType, as publishers ask
     "svg.fonttype": "none",
@@ -61,10 +62,13 @@ def braces(condition: str) -> str:
 def sample(r: Results) -> str:
     """n, folds and seeds, as they stand below every figure."""
     num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]]
-    full = int(num[:, len(r.conditions) - 1].sum())
-    seeds = f"{len(r.seeds)} seed" + "s" * (len(r.seeds) > 1)
-    folds = f"{len(r.folds)} fold" + "s" * (len(r.folds) > 1)
-    return f"n = {full} test utterances, {folds}, {seeds}"
+    return sizes(int(num[:, len(r.conditions) - 1].sum()), len(r.folds), len(r.seeds))
+
+
+def sizes(num: int, folds: int, seeds: int) -> str:
+    """The words of `sample`."""
+    plural = ["s" * (number > 1) for number in (folds, seeds)]
+    return f"n = {num} test utterances, {folds} fold{plural[0]}, {seeds} seed{plural[1]}"
 
 
 def interval_method(r: Results) -> str:
@@ -232,7 +236,7 @@ def reconstruction(r: Results) -> plt.Figure:
             np.array(at) + (m - (len(modalities) - 1) / 2) * width,
             [np.mean(cells[k]) for k in at], width * 0.92,
             yerr=[np.std(cells[k], ddof=1) if len(cells[k]) > 1 else 0 for k in at],
-            color=SERIES[m % len(SERIES)], hatch=(None, "////", "....")[m % 3], label=modality,
+            color=SERIES[m % len(SERIES)], hatch=(None, "////", "xxxx")[m % 3], label=modality,
             edgecolor=INK, linewidth=0.5, error_kw={"linewidth": 0.8, "ecolor": INK},
         )  # fmt: skip
     axes.axhline(1, color=INK, linewidth=0.8, linestyle="--")

@@ -67,12 +67,17 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
         markup.section("Comparison", "Comparison", *_comparison(rows, members, names, summary)),
     ]
     contents = [(t.replace(" ", "-"), t) for t in ("What was run", "Caveats", "Comparison")]
+    shown = list(SECTIONS)
+    if _are_weights(members):  # fifteen members: the page would be too large
+        shown = ["What was run", "Results", "Learning curves", "Leakage audit"]
+        note = "For confusion, calibration and the rest, --report the folder of one of these."
+        parts.append(markup.paragraph(note, "note"))
     for k, (member, name) in enumerate(zip(members, names, strict=True)):
         print(f"[{k + 1}/{len(members)}] {member}", file=sys.stderr)
         folder, prefix = os.path.join(workdir, member), f"m{k}-"
         if os.path.isdir(folder):
             r = results.load(folder)
-            inner = "\n".join(make(r, 3, prefix) for make in SECTIONS.values())
+            inner = "\n".join(SECTIONS[title](r, 3, prefix) for title in shown)
         else:
             inner = markup.paragraph(f"Not in this folder: {member}/.", "absent")
         parts.append(
@@ -81,6 +86,10 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
         contents.append((f"{prefix}all", name))
     lead = f"{protocol}; {len(members)} systems under the same folds, seeds and conditions."
     return markup.page(f"{len(members)} systems on {corpus}", lead, contents, "\n".join(parts))
+
+
+def _are_weights(members: Sequence[str]) -> bool:
+    return any("=" in member for member in members)
 
 
 def _comparison(
@@ -93,7 +102,7 @@ def _comparison(
         table = tables.compare(rows, members)
     except UserError as e:  # such as one modality: the members' own sections still tell
         return [markup.paragraph(f"Cannot be compared: {e}.", "absent")]
-    weights = any("=" in member for member in members)
+    weights = _are_weights(members)
     parts = []
     for s, score in enumerate(("WAR", "UAR")):
         body = []
@@ -117,7 +126,7 @@ def _comparison(
             )
         parts.append(markup.table(caption, ("available", *names), body))
     if weights:
-        caption = figure_files.WEIGHTS_CAPTION
+        caption = figure_files.weights_caption(rows)
         drawing = figure_files.svg(figures.loss_weights(summary), "f-4", caption)
         parts.append(markup.figure([drawing], caption, "wide"))
     return parts

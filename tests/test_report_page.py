@@ -182,6 +182,24 @@ def test_a_tables_page_compares_first_and_then_shows_each_member(table):
     assert "Not in this folder: mmin/" in page.text
 
 
+def test_a_page_of_loss_weights_draws_them_and_keeps_its_members_short(tmp_path):
+    members = {f"alpha={a}": f"pooled,alpha={a}" for a in (0.1, 1.0)}
+    for member, variant in members.items():
+        results_folder.write(
+            tmp_path / member, variant=variant, num=24, modalities=("text", "speech")
+        )
+    content = {"members": [[m, m] for m in members]}
+    report.write_json(str(tmp_path / "config.json"), content)
+    report.gather(str(tmp_path), [str(tmp_path / m) for m in members], missing=0)
+    report_page.write(str(tmp_path), TITLES)
+    page = Page(tmp_path)
+    check_form(page)
+    assert "α (alignment)" in page.text and "p of avg" not in page.text
+    assert "against each loss weight" in page.text
+    assert "n = 24 test utterances, 3 folds, 2 seeds" in page.text
+    assert sum(tag == "h3" for tag, _ in page.within) == 2 * 4
+
+
 def test_no_page_of_what_is_not_finished_or_cannot_be_written(small):
     os.mkdir(os.path.join(small, "report.html"))
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
