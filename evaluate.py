@@ -1,14 +1,17 @@
-"""Prints the table of a finished sweep, and draws it.
+"""Prints the table of a finished sweep, draws it, and writes a page about it.
 
     python evaluate.py --workdir=DIR
+    python evaluate.py --workdir=DIR --report                 # DIR/report.html
+    python evaluate.py --workdir=DIR --figure=confusion       # DIR/confusion.pdf and .png
     python evaluate.py --workdir=DIR --figure=conditions.pdf
 
-of the folder of table2 or table3, the systems side by side with paired tests; of the folder of
-fig4, the loss weights' effect; of a sweep with recovered representations, their t-SNE:
+Figures of a sweep are conditions, confusion, curves, calibration, reconstruction and 5 (the
+paper's: t-SNE of what was recovered); `all` draws those that the folder has the data for, in
+TensorBoard too. Of the folder of table2 or table3, the systems side by side with paired tests;
+of the folder of fig4, the loss weights' effect:
 
     python evaluate.py --workdir=DIR --table=2 --format=latex
     python evaluate.py --workdir=DIR --figure=4
-    python evaluate.py --workdir=DIR/cmarr --figure=5
 
 Reads the result files alone: neither the corpus nor the checkpoints are needed, and the folder
 may have been copied from elsewhere.
@@ -26,9 +29,10 @@ from configs import common, systems
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
 _TABLE = flags.DEFINE_enum("table", None, ["2", "3"], "The paper's table of several systems.")
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
+_REPORT = flags.DEFINE_bool("report", False, "Writes the page report.html into the folder.")
 _FIGURE = flags.DEFINE_string(
-    "figure", None, "FILE.pdf or FILE.png: WAR and UAR per condition; 4 or 5: the paper's, both "
-    "as PDF and PNG in the folder.",
+    "figure", None, "conditions, confusion, curves, calibration, reconstruction, 4, 5 or all: as "
+    "PDF and PNG in the folder; or FILE.pdf or FILE.png: conditions as that file.",
 )  # fmt: skip
 
 
@@ -46,24 +50,48 @@ def main() -> None:
         print(report.table(report.read_summary(workdir)))
     for run in report.stopped_runs(workdir):
         print(f"without {run}", file=sys.stderr)
-    if not _FIGURE.value:
-        return
+    if _FIGURE.value:
+        print("drawn: " + ", ".join(draw(workdir, _FIGURE.value)))
+    if _REPORT.value:
+        from cmarr_jax import report_page
 
-    from cmarr_jax import figures  # matplotlib takes a second to import
+        print("written: " + report_page.write(workdir, systems.TITLES))
 
-    if _FIGURE.value == "4":
-        files = [os.path.join(workdir, f"figure4.{kind}") for kind in ("pdf", "png")]
-        figures.loss_weights(report.read_summary(workdir), files)
-    elif _FIGURE.value == "5":
-        files = [os.path.join(workdir, f"figure5.{kind}") for kind in ("pdf", "png")]
-        overlap = figures.representations(report.read_representations(workdir), files)
-        for name, share in overlap.items():
-            print(f"{name}: {share:.2f} of the neighbours cross over (0.5 = no difference)")
+
+def draw(workdir: str, name: str) -> list[str]:
+    """Draws what --figure names; returns the files."""
+    from cmarr_jax import figure_files, figures, results  # matplotlib takes a second to import
+
+    def files_of(name: str) -> list[str]:
+        stem = f"figure{name}" if name.isdigit() else name
+        return [os.path.join(workdir, f"{stem}.{kind}") for kind in ("pdf", "png")]
+
+    known = figure_files.FIGURES
+    if name == "4":
+        drawn = figures.loss_weights(report.read_summary(workdir))
+        caption = figure_files.weights_caption(report.read_results(workdir))
+        figure_files.write(drawn, files_of(name), caption)
+        return files_of(name)
+    is_file = name.endswith((".pdf", ".png"))
+    if not is_file and name not in (*known, "all"):
+        raise UserError(
+            f"--figure={name}: wanted {', '.join(known)}, 4, all, or a file name that ends in "
+            ".pdf or .png"
+        )
+    sweep = results.load(workdir)
+    if is_file:
+        wanted = {"conditions": [name]}
     else:
-        files = [_FIGURE.value]
-        summary, confusion = report.read_summary(workdir), report.read_confusion(workdir)
-        figures.conditions(summary, confusion, _FIGURE.value)
-    print("drawn: " + ", ".join(files))
+        chosen = figure_files.of(sweep) if name == "all" else [name]
+        wanted = {one: files_of(one) for one in chosen}
+    for one, files in wanted.items():
+        figure_files.write(figure_files.make(sweep, one), files, figure_files.caption(sweep, one))
+    if "5" in wanted:
+        for modality, share in figures.overlaps(sweep.representations).items():
+            print(f"{modality}: {share:.2f} of the neighbours cross over (0.5 = no difference)")
+    if name == "all":
+        figure_files.to_tensorboard(workdir, sweep)
+    return [file for files in wanted.values() for file in files]
 
 
 if __name__ == "__main__":

@@ -16,8 +16,18 @@ class Scored(NamedTuple):
 
     rows: np.ndarray  # [n], utterances
     posteriors: np.ndarray  # [K, n, C] float32
-    rec_errors: np.ndarray  # [K, n]; NaN where nothing was recovered
+    recovery: np.ndarray  # [K, n, M, 2]; squared error and squared length of what was missing
     predictable: np.ndarray  # [K, n] bool; False = has none of the condition's modalities
+
+    @property
+    def rec_errors(self) -> np.ndarray:
+        """Squared error over squared length of all that was missing, `[K, n]`; NaN for nothing."""
+        return _ratio(self.recovery.sum(axis=2))
+
+    @property
+    def rec_errors_by_modality(self) -> np.ndarray:
+        """The same of each modality, `[K, n, M]`."""
+        return _ratio(self.recovery)
 
     def confusion(self, labels: np.ndarray) -> np.ndarray:
         """`[K, C, C]` over the predictable utterances; `labels` are the corpus'."""
@@ -30,6 +40,11 @@ class Scored(NamedTuple):
                 for guess, ok in zip(predicted, self.predictable, strict=True)
             ]
         )
+
+
+def _ratio(recovery: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return recovery[..., 0] / recovery[..., 1]
 
 
 class Scorer:
@@ -75,20 +90,20 @@ class Scorer:
         parts = []
         for start in range(0, width, self._batch_size):
             batch = self._layout.deal_rows(padded[:, start : start + self._batch_size])
-            posteriors, errors = predict(params, self._runs, batch, shared)
+            posteriors, recovery = predict(params, self._runs, batch, shared)
             parts.append(
                 (
                     self._layout.collect_rows(posteriors, axis=2),
-                    self._layout.collect_rows(errors, axis=2),
+                    self._layout.collect_rows(recovery, axis=2),
                 )
             )
-        posteriors, errors = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
+        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
         present = self._corpus.present
         return [
             Scored(
                 r,
                 posteriors[k, :, : len(r)],
-                errors[k, :, : len(r)],
+                recovery[k, :, : len(r)],
                 (available[:, r] & present[r][None]).any(axis=-1),
             )
             for k, r in enumerate(rows)

@@ -1,11 +1,14 @@
 """Result files of a sweep and the table that a paper shows. Reads and writes the work directory.
 
 results.csv      a row a (fold, seed, condition)
+reconstruction.csv  a row a (fold, seed, condition, missing modality)
 summary.csv      mean and standard deviation over folds and seeds, "avg" and "full" too
 predictions.csv  a row a (fold, seed, condition, utterance)
 confusion.npz    counts [run, condition, true class, predicted class]
 representations.npz  of some test utterances of the first run, recovered and true
-status.json      whether all of this is complete, and which runs were stopped; device, time, JAX
+history.csv      a row an (epoch, fold, seed), see history.py
+status.json      whether all of this is complete, and which runs were stopped; device, time and
+                 versions
 """
 
 import contextlib
@@ -13,7 +16,9 @@ import csv
 import io
 import json
 import os
+import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -48,20 +53,24 @@ def write_results(
       run_ids: the R runs.
       scored: `evaluation.Scored` of each run's test part under `conditions`, then `curves`.
     """
-    results, predictions, confusions = [], [], []
+    results, reconstruction, predictions, confusions = [], [], [], []
     for (fold, seed), run in zip(run_ids, scored, strict=True):
         confusion = run.confusion(corpus.labels)
         confusions.append(confusion[: len(conditions)])
         predicted = run.posteriors.argmax(axis=-1)
         for k, condition in enumerate([*conditions, *curves]):
             ok = run.predictable[k]
-            errors = run.rec_errors[k][ok]
-            errors = errors[np.isfinite(errors)]
-            rec_error = float(errors.mean()) if len(errors) else float("nan")
             here = {"fold": fold.number, "seed": seed, "condition": condition.name}
+            rec_error = _mean_of_finite(run.rec_errors[k][ok])
             values = (*metrics.scores(confusion[k]), rec_error)
             scores = {name: _number(v) for name, v in zip(_SCORES, values, strict=True)}
             results.append({**identity, **here, "n": int(ok.sum()), **scores})
+            for m, errors in zip(
+                corpus.modalities, run.rec_errors_by_modality[k][ok].T, strict=True
+            ):
+                if n := int(np.isfinite(errors).sum()):
+                    error = _number(_mean_of_finite(errors))
+                    reconstruction.append({**here, "modality": m, "n": n, "rec_error": error})
             for j in np.flatnonzero(ok):
                 row = run.rows[j]
                 predictions.append(
@@ -76,6 +85,8 @@ def write_results(
     _write_csv(os.path.join(workdir, "results.csv"), results)
     _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
     _write_csv(os.path.join(workdir, "predictions.csv"), predictions)
+    if reconstruction:
+        _write_csv(os.path.join(workdir, "reconstruction.csv"), reconstruction)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -136,6 +147,12 @@ class Scalars:
             yield
         except Exception as e:  # TensorFlow's file system has errors of its own
             raise UserError(cannot_write(self._folder, e)) from None
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -367,6 +384,11 @@ def _cell(row: Mapping[str, str], score: str) -> str:
     deviation = row[f"{score}_std"]
     mean = 100 * float(row[score] or "nan")
     return f"{mean:.2f} ± {100 * float(deviation):.2f}" if deviation else f"{mean:.2f}"
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _number(value: float) -> str:

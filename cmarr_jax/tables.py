@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from cmarr_jax import report
+from cmarr_jax import intervals, report
 from cmarr_jax.errors import UserError
 
 FORMATS = ("text", "markdown", "latex", "csv")
@@ -28,6 +28,7 @@ class Comparison(NamedTuple):
     columns: list[str]  # S names
     mean: np.ndarray  # [C, S, 2], WAR and UAR in per cent
     deviation: np.ndarray  # [C, S, 2], sample standard deviation over the runs
+    half_width: np.ndarray  # [C, S, 2], of the 95 % interval over the folds; NaN for one fold
     p_value: np.ndarray  # [S, 2] of "avg" against the last column; NaN for itself
     runs: int
     about: str  # corpus and protocol
@@ -72,7 +73,9 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     scores = np.stack(scores, axis=2)  # [R, C, S, 2]
     average = scores[:, :-1].mean(axis=1, keepdims=True)
     scores = np.concatenate([scores[:, :-1], average, scores[:, -1:]], axis=1)
-    folds = len({fold for fold, _ in runs})
+    fold_of = [fold for fold, _ in runs]
+    folds = len(set(fold_of))
+    per_fold = [scores[np.array(fold_of) == fold].mean(axis=0) for fold in dict.fromkeys(fold_of)]
     differences = scores[:, -2, -1:] - scores[:, -2]  # [R, S, 2]
     p_value = np.full(differences.shape[1:], np.nan)
     for k in range(2 if folds > 1 else 0):
@@ -81,9 +84,9 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     deviation = scores.std(axis=0, ddof=1) if len(runs) > 1 else np.full(scores.shape[1:], np.nan)
     rows = [*conditions[:-1], "avg", f"full {conditions[-1]}"]
     about = f"{results[0]['corpus']}; {results[0]['protocol']}"
-    return Comparison(
-        rows, list(members), scores.mean(axis=0), deviation, p_value, len(runs), about
-    )
+    half_width = intervals.half_width(np.stack(per_fold))
+    mean = scores.mean(axis=0)
+    return Comparison(rows, list(members), mean, deviation, half_width, p_value, len(runs), about)
 
 
 def paired_p_value(differences: np.ndarray, test_over_train: float) -> float:
@@ -139,7 +142,7 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
                     text = bold.format(text)
                 parts.append(text + ("" if np.isnan(deviation) else f" {plus} {deviation:.2f}"))
             cells.append(" / ".join(parts))
-        body.append([_braces(row), *cells])
+        body.append([braces(row), *cells])
     if table.runs > 1:
         p = [
             " / ".join("" if np.isnan(x) else f"{x:.3f}" for x in column).strip(" /")
@@ -157,7 +160,8 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
     return "\n".join([caption + " * = best of the row.", "", *(line.rstrip() for line in lines)])
 
 
-def _braces(row: str) -> str:
+def braces(row: str) -> str:
+    """ "full vt" -> "full {v,t}"."""
     kind, _, letters = row.rpartition(" ")
     return row if row == "avg" else f"{kind} {{{','.join(letters)}}}".strip()
 

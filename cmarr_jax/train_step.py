@@ -274,10 +274,10 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
       noisy: whether the probe adds noise.
 
     Returns:
-      (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, rec_errors
-      `[K, B]`), the latter the squared error of what was recovered over the squared length of
-      what was missing, NaN where nothing was. What does not depend on the condition is computed
-      once.
+      (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
+      `[K, B, M, 2]`), the latter of each missing modality the squared error of what was
+      recovered and the squared length of what was missing; 0 where nothing was. What does not
+      depend on the condition is computed once.
     """
 
     def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
@@ -293,13 +293,12 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
             prediction = stage.predict(params, encoded, batch.mask, available)
             posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
             if prediction.recovered is None:
-                return posteriors, jnp.full(rows.shape, jnp.nan)
+                return posteriors, jnp.zeros((*batch.present.shape, 2))
             missing = (batch.present & ~available).T[:, :, None, None]
             weights = missing & batch.mask[None, :, :, None]
-            error = jnp.sum(
-                jnp.square(prediction.recovered - prediction.target) * weights, (0, 2, 3)
-            )
-            return posteriors, error / jnp.sum(jnp.square(prediction.target) * weights, (0, 2, 3))
+            both = (prediction.recovered - prediction.target, prediction.target)
+            sums = [jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in both]
+            return posteriors, jnp.stack(sums, axis=-1)
 
         return jax.lax.map(under, probe.available[:, rows])
 

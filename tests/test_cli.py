@@ -107,7 +107,8 @@ def test_every_result_file_is_there_as_promised(sweep):
     names = set(os.listdir(out))
     assert names >= {
         "results.csv", "summary.csv", "predictions.csv", "confusion.npz", "config.json",
-        "status.json", "metrics", "checkpoints",
+        "status.json", "metrics", "checkpoints", "history.csv", "reconstruction.csv",
+        "representations.npz",
     }  # fmt: skip
     assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
     rows = read_csv(out / "results.csv")
@@ -115,7 +116,14 @@ def test_every_result_file_is_there_as_promised(sweep):
     assert ",".join(rows[0]) == columns
     assert len(rows) == 2 * 7
     assert [r["condition"] for r in rows[:7]] == ["t", "s", "v", "vt", "sv", "st", "svt"]
-    assert json.loads((out / "status.json").read_text())["complete"] is True
+    status = json.loads((out / "status.json").read_text())
+    assert status["complete"] is True and set(status["versions"]) >= {"python", "jax", "numpy"}
+    history = read_csv(out / "history.csv")
+    assert ",".join(history[0]).startswith("stage,epoch,fold,seed,val_uar,")
+    runs = [(r["epoch"], r["fold"]) for r in history]
+    assert runs == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    assert set(history[0]) > {"loss", "cls", "rec", "udcl", "spcl"}
+    assert os.listdir(out / "metrics" / "figures")
 
 
 def test_results_follow_from_the_predictions(sweep):
@@ -160,6 +168,18 @@ def test_run_again_it_prints_the_same_results(sweep):
     assert before == {f: (out / f).read_bytes() for f in before}
 
 
+def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
+    out, _, _ = sweep
+    wanted = {(r["fold"], r["condition"]): r["rec_error"] for r in read_csv(out / "results.csv")}
+    rows = read_csv(out / "reconstruction.csv")
+    assert len(rows) == 2 * (2 + 2 + 2 + 1 + 1 + 1)
+    for row in rows:
+        if len(row["condition"]) == 2:
+            error = float(wanted[row["fold"], row["condition"]])
+            np.testing.assert_allclose(float(row["rec_error"]), error, atol=2e-6)
+            assert row["modality"][0] not in row["condition"]
+
+
 def test_another_config_is_refused(sweep):
     _, flags, _ = sweep
     result = run("train.py", *flags, "--config.model.udcl.weight=0.5")
@@ -167,15 +187,18 @@ def test_another_config_is_refused(sweep):
     assert "model.udcl.weight=1.0, now 0.5" in result.stderr
 
 
-def test_evaluate_prints_the_table_and_draws_it(sweep):
+def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     out, _, first = sweep
     figure = out / "conditions.png"
-    result = run("evaluate.py", f"--workdir={out}", f"--figure={figure}")
+    result = run("evaluate.py", f"--workdir={out}", f"--figure={figure}", "--report")
     assert result.returncode == 0, result.stderr
+    assert f"written: {out}/report.html" in result.stdout
+    assert "CM-ARR on tiny" in (out / "report.html").read_text()
     assert first.stdout.strip() in result.stdout
     assert figure.stat().st_size > 10_000
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
+    assert "conditions, confusion, curves" in refused.stderr
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):
@@ -227,7 +250,7 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     refused = run("train.py", *[f for f in flags if "members" not in f])
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.png")
-    assert refused.returncode == 2 and "--figure draws one sweep" in refused.stderr
+    assert refused.returncode == 2 and "holds several sweeps" in refused.stderr
 
 
 def test_a_teachers_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_path):

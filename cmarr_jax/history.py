@@ -1,0 +1,80 @@
+"""history.csv: the learning curves of a sweep, a row an (epoch, fold, seed) of each stage.
+
+Columns: stage, epoch (counted from 1 within its stage), fold, seed, val_uar, then every term of
+the training loss under its own name, empty where a stage lacks it.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
+
+_KEY = ("stage", "epoch", "fold", "seed", "val_uar")
+
+
+class History:
+    """Writes WORKDIR/history.csv after each epoch, the whole file or not at all."""
+
+    def __init__(self, workdir: str, run_ids: Sequence[Any], last_stage: str):
+        """Goes on with the file of a sweep that was stopped.
+
+        Args:
+          workdir: the sweep's folder.
+          run_ids: the R runs.
+          last_stage: name of the stage that is tested.
+
+        Raises:
+          UserError: the file there is damaged.
+        """
+        self._file = os.path.join(workdir, "history.csv")
+        self._run_ids, self._last_stage = run_ids, last_stage
+        self._rows = read(workdir)
+
+    def write(self, epoch: Any) -> None:
+        """Adds one `training.Epoch`. What a stopped sweep had noted of this epoch and of later
+        ones, which its checkpoint did not hold, gives way."""
+        stage = epoch.stage.rstrip("_") or self._last_stage
+        self._rows = [
+            row for row in self._rows if row["stage"] != stage or int(row["epoch"]) < epoch.number
+        ]
+        for r in np.flatnonzero(epoch.trained):
+            fold, seed = self._run_ids[r]
+            values = (stage, epoch.number, fold.number, seed, f"{epoch.val_uar[r]:.6f}")
+            terms = {name: f"{float(v[r]):.6g}" for name, v in epoch.terms.items()}
+            self._rows.append(dict(zip(_KEY, map(str, values), strict=True)) | terms)
+        text = io.StringIO()
+        columns = dict.fromkeys(name for row in self._rows for name in row)
+        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_whole(self._file, text.getvalue().encode())
+
+
+def read(workdir: str) -> list[dict[str, str]]:
+    """Rows of WORKDIR/history.csv; none if there is no such file.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    file = os.path.join(workdir, "history.csv")
+    if not os.path.exists(file):
+        return []
+    try:
+        with open(file, newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+        for row in rows:
+            for name, value in row.items():
+                if name != "stage" and value:
+                    float(value)
+            int(row["epoch"]), int(row["fold"]), int(row["seed"])
+    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        raise UserError(
+            f"{file}: damaged ({type(e).__name__}: {e}); delete it: only past epochs' curves go"
+        ) from None
+    return rows

@@ -1,0 +1,159 @@
+"""Pieces of a self-contained HTML page. Every text is escaped here: callers hand over plain text.
+
+The page needs no script, and its policy lets a browser load nothing from anywhere.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) -> bytes:
+    """The whole file.
+
+    Args:
+      title: of the page.
+      lead: a sentence below it.
+      contents: (id, text) of what can be jumped to.
+      body: HTML.
+    """
+    with open(os.path.join(os.path.dirname(__file__), "report_page.css"), encoding="utf-8") as f:
+        css = f.read()
+    links = "".join(f'<li><a href="#{escape(i)}">{escape(text)}</a></li>' for i, text in contents)
+    text = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>
+{css}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+{paragraph(lead)}
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+    return text.encode("utf-8", "replace")
+
+
+def section(id: str, title: str, *parts: str, level: int = 2) -> str:
+    """A part of the page with a heading."""
+    heading = f"<h{level}>{escape(title)}</h{level}>"
+    return f'<section id="{escape(id)}">\n{heading}\n' + "\n".join(parts) + "\n</section>"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    return f"<p{_kind(kind)}>{escape(text)}</p>"
+
+
+def bullets(items: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def details(summary: str, body: str, level: int = 0) -> str:
+    """What opens at a click; its summary is a heading where `level` is given."""
+    text = escape(summary)
+    text = f"<h{level}>{text}</h{level}>" if level else text
+    return f"<details><summary>{text}</summary>\n{body}\n</details>"
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Names and values."""
+    rows = (f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs.items())
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """A table whose first column names the row; it scrolls by itself where it is too wide.
+
+    Columns whose every cell begins with a digit (or a sign, or is empty) are set as numbers.
+    """
+    numeric = [
+        all(not row[j] or row[j][0] in "0123456789−-+±" for row in rows) for j in range(len(head))
+    ]
+    as_number = [' class="number"' if n and j else "" for j, n in enumerate(numeric)]
+    top = "".join(
+        f'<th scope="col"{k}>{escape(h)}</th>' for h, k in zip(head, as_number, strict=True)
+    )
+    lines = []
+    for first, *rest in rows:
+        cells = "".join(
+            f"<td{k}>{escape(cell)}</td>" for cell, k in zip(rest, as_number[1:], strict=True)
+        )
+        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    body = "\n".join(lines)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption[:80])}">'
+        f"<table{_kind(kind)}><caption>{escape(caption)}</caption>\n<thead><tr>{top}</tr></thead>"
+        f"\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def figure(drawings: Sequence[str], caption: str, kind: str) -> str:
+    """SVG elements side by side, as many as fit, above one caption."""
+    parts = "\n".join(drawings)
+    return (
+        f'<figure class="{kind}"><div>{parts}</div>\n'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def nested(value: Any, name: str = "entries") -> str:
+    """Any JSON value: a table where it is a list of flat objects, else lists in lists."""
+    if isinstance(value, Mapping):
+        flat = {k: v for k, v in value.items() if not isinstance(v, Mapping | list)}
+        parts = [facts({_words(k): _scalar(v) for k, v in flat.items()})] if flat else []
+        for key, inner in value.items():
+            if key not in flat:
+                made = nested(inner, _words(key))
+                if "<caption>" not in made[:300]:
+                    made = f'<p class="name">{escape(_words(key))}</p>{made}'
+                parts.append(f'<div class="nested">{made}</div>')
+        return "".join(parts) or paragraph("none")
+    if not isinstance(value, list):
+        return paragraph(_scalar(value))
+    if not value:
+        return paragraph("none")
+    if all(isinstance(v, Mapping) for v in value):
+        columns = list(dict.fromkeys(str(k) for v in value for k in v))
+        cells = [[v.get(c, "") for c in columns] for v in value]
+        if not any(isinstance(c, Mapping) or _is_deep(c) for row in cells for c in row):
+            rows = [[_scalar(c) for c in row] for row in cells]
+            return table(name, [_words(c) for c in columns], rows)
+    if not any(isinstance(v, Mapping | list) for v in value):
+        return paragraph(_scalar(value))
+    return "<ul>" + "".join(f"<li>{nested(v, name)}</li>" for v in value) + "</ul>"
+
+
+def _is_deep(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(v, Mapping | list) for v in value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_scalar, value)) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _kind(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

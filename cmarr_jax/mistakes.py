@@ -1,0 +1,45 @@
+"""The utterances that a sweep is most sure of, and wrong about."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cmarr_jax.results import Predictions
+
+
+class Mistake(NamedTuple):
+    id: str
+    label: int  # class index
+    predicted: int  # by the mean of the seeds' posteriors
+    probability: float  # that mean gives to `predicted`
+    of_label: float  # and to `label`
+    agree: int  # how many seeds predict `predicted`
+    seeds: int  # of how many
+
+
+def most_confident(predictions: Predictions, condition: int, limit: int) -> list[Mistake]:
+    """The worst first; of equals, by id. Each utterance is judged by the mean of its seeds.
+
+    Args:
+      predictions: of all runs. A run's fold tests an utterance; seeds are told apart by the run.
+      condition: index of the condition.
+      limit: how many at most.
+    """
+    at = predictions.condition == condition
+    posteriors, labels = predictions.posteriors[at], predictions.labels[at]
+    ids, first, row = np.unique(predictions.ids[at], return_index=True, return_inverse=True)
+    seeds = np.bincount(row, minlength=len(ids))
+    mean = np.zeros((len(ids), posteriors.shape[-1]))
+    np.add.at(mean, row, posteriors)
+    mean /= seeds[:, None]
+    guess, truth = mean.argmax(axis=-1), labels[first]
+    agree = np.bincount(row, weights=posteriors.argmax(axis=-1) == guess[row], minlength=len(ids))
+    wrong = np.flatnonzero(guess != truth)
+    order = wrong[np.argsort(-mean[wrong, guess[wrong]], kind="stable")][:limit]
+    return [
+        Mistake(
+            str(ids[i]), int(truth[i]), int(guess[i]), float(mean[i, guess[i]]),
+            float(mean[i, truth[i]]), int(agree[i]), int(seeds[i]),
+        )
+        for i in order
+    ]  # fmt: skip

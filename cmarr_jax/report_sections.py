@@ -1,0 +1,302 @@
+"""The sections of one sweep in report.html, see report_page.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax import cli, figure_files, figures, markup, mistakes, results
+from cmarr_jax.figures import braces
+from cmarr_jax.results import Estimate, Results
+
+FROZEN = (
+    "Features were computed beforehand and their encoders stay frozen. Papers that fine-tuned "
+    "their encoders are no comparison."
+)
+
+
+def _what_was_run(r: Results, level: int, prefix: str) -> str:
+    leaves = dict(cli.leaves(r.config))
+    parts = [markup.facts(_facts(r))]
+    if leaves:
+        listed = {k: str(v) for k, v in leaves.items() if k != "members"}
+        parts.append(markup.details("every field of the config", markup.facts(listed)))
+    else:
+        parts.append(_absent("config.json"))
+    return markup.section(f"{prefix}What-was-run", "What was run", *parts, level=level)
+
+
+def _facts(r: Results) -> dict[str, str]:
+    status = r.status
+    facts = {
+        "corpus": r.identity["corpus"],
+        "system": r.identity["system"],
+        "variant": r.identity["variant"],
+        "protocol": r.identity["protocol"],
+        "folds": ", ".join(map(str, r.folds)),
+        "seeds": ", ".join(map(str, r.seeds)),
+        "classes": ", ".join(r.classes),
+        "epochs": str(status.get("epochs", "")),
+        "device": status.get("device", ""),
+        "time": duration(status.get("seconds")),
+        "finished": status.get("finished", ""),
+    }
+    versions = status.get("versions") or {"jax": status.get("jax", "unknown")}
+    facts["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return {k: str(v) for k, v in facts.items() if v}
+
+
+def duration(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{text}, since the last start"
+
+
+def _caveats(r: Results, level: int, prefix: str) -> str:
+    protocol = r.config.get("protocol", {})
+    warnings, notes = [], [FROZEN]
+    if protocol.get("select_on_test") or "SELECTED ON TEST" in r.identity["protocol"]:
+        warnings.append(
+            "SELECTED ON TEST: each epoch was chosen by its score on the test part. Every score "
+            "here is optimistic."
+        )
+    else:
+        notes.append(
+            "Each run's epoch was chosen on its validation part, with the predictions of all "
+            "conditions pooled; the test part was scored once. Whether the hyper-parameters were "
+            "chosen on these folds, this folder cannot tell: if they were, the scores flatter."
+        )
+    if len(r.seeds) == 1:
+        notes.append("One seed: how much the scores change from seed to seed is not known.")
+    if len(r.folds) == 1:
+        notes.append(
+            "One test part: the intervals speak of other utterances of these speakers, not of "
+            "other speakers, and are too narrow where one speaker's utterances are alike."
+        )
+    else:
+        notes.append(
+            f"The intervals rest on {len(r.folds)} folds. Where two of them overlap, the scores "
+            "may still differ, and the reverse: compare systems by the paired test of a table."
+        )
+    if r.config.get("fold"):
+        notes.append(f"Only fold {r.config['fold']} was run.")
+    notes.append(
+        "A reconstruction error is relative to the system's own representations and cannot be "
+        "compared between systems."
+    )
+    parts = [*(markup.paragraph(w, "warn") for w in warnings), markup.bullets(notes)]
+    return markup.section(f"{prefix}Caveats", "Caveats", *parts, level=level)
+
+
+def _results(r: Results, level: int, prefix: str) -> str:
+    made = results.estimates(r)
+    majority = dict(zip(r.conditions, r.majority(), strict=True))
+    num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]].sum(axis=0)
+    num = dict(zip([*r.conditions, *r.curves], num, strict=True))
+    head = ("available", "n", "WAR %", "UAR %", "macro F1 %", "majority WAR %", "rec. error")
+
+    def line(name: str, label: str) -> list[str]:
+        e = made[name]
+        share = majority.get(name, np.nan)
+        low = e["war"].low
+        dagger = " †" if low <= share else ""
+        error = e["rec_error"].mean
+        return [
+            label, str(num.get(name, "")), _percent(e["war"]) + dagger, _percent(e["uar"]),
+            _percent(e["macro_f1"]), "" if np.isnan(share) else f"{100 * share:.1f}",
+            "" if np.isnan(error) else f"{error:.3f}",
+        ]  # fmt: skip
+
+    *missing, full = r.conditions
+    order = [(name, braces(name)) for name in missing]
+    order += [("avg", "avg of these")] if "avg" in made else []
+    rows = [line(name, label) for name, label in (*order, (full, f"full {braces(full)}"))]
+    dagger = any("†" in row[2] for row in rows)
+    caption = (
+        f"Mean over the runs, in brackets {figures.interval_method(r)}; {figures.sample(r)}. n: "
+        "utterances scored, those that have at least one of the modalities. Majority: always "
+        "naming the test part's most frequent class."
+        + (" †: the interval reaches down to the majority's WAR." if dagger else "")
+    )
+    parts = [markup.table(caption, head, rows), _one(r, "conditions", prefix)]
+    if r.curves:
+        rows = [line(name, name) for name in r.curves]
+        parts.append(markup.table("Beyond the paper: random missing rates, noise.", head, rows))
+    parts.append(markup.details(f"each of the {len(r.runs)} runs", _runs(r)))
+    return markup.section(f"{prefix}Results", "Results", *parts, level=level)
+
+
+def _percent(e: Estimate) -> str:
+    if np.isnan(e.mean):
+        return ""
+    mean = f"{100 * e.mean:.1f}"
+    return mean if np.isnan(e.low) else f"{mean} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def _runs(r: Results) -> str:
+    chosen = {}  # the first of the highest validation scores, as the loop chooses
+    last = [row["stage"] for row in r.history][-1:]
+    for row in r.history:
+        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"])
+        if [row["stage"]] == last and uar > chosen.get(run, (0, -1.0))[1]:
+            chosen[run] = int(row["epoch"]), uar
+    rows, full = [], len(r.conditions) - 1
+    for k, run in enumerate(r.runs):
+        epoch, uar = chosen.get(run, (None, None))
+        average = r.scores[k, :full].mean(axis=0) if full else r.scores[k, 0]
+        scores = (*average[:2], *r.scores[k, full, :2])
+        rows.append(
+            [
+                f"fold {run[0]}, seed {run[1]}", str(r.num[k, full]),
+                "" if epoch is None else str(epoch), "" if uar is None else f"{100 * uar:.1f}",
+                *(f"{100 * s:.1f}" for s in scores),
+            ]
+        )  # fmt: skip
+    head = ("run", "n", "chosen epoch", "validation UAR %", "avg WAR %", "avg UAR %")
+    return markup.table("Each run.", (*head, "full WAR %", "full UAR %"), rows)
+
+
+def _one(r: Results, name: str, prefix: str) -> str:
+    """A figure of `figure_files.FIGURES` that is one drawing."""
+    caption = figure_files.caption(r, name)
+    drawing = figure_files.svg(figure_files.make(r, name), f"{prefix}f-{name}", caption)
+    return markup.figure([drawing], caption, "one")
+
+
+def _many(
+    r: Results,
+    name: str,
+    prefix: str,
+    draw: Callable,
+    of: Sequence[str],
+    size: Sequence[float] = (1.5, 1.5),
+) -> str:
+    """A figure of `figure_files.FIGURES` as a drawing a panel, of `size` in inches."""
+    caption, drawings = figure_files.caption(r, name), []
+    for k, panel in enumerate(of):
+        drawn = figures.panels(lambda axes, p: draw(r, axes, p), [panel], 1, size)
+        title = f"{name}, {braces(panel)}"
+        drawings.append(figure_files.svg(drawn, f"{prefix}f-{name}{k}", title))
+    return markup.figure(drawings, caption, "panels" if size[0] < 1.9 else "panels large")
+
+
+def _absent(file: str) -> str:
+    why = figure_files.how_to_get(file)
+    return markup.paragraph(f"Not in this folder: {file} ({why}).", "absent")
+
+
+def _confusion(r: Results, level: int, prefix: str) -> str:
+    size = figures.confusion_size(r)
+    drawn = _many(r, "confusion", prefix, figures.confusion, r.conditions, size)
+    title = "Confusion matrices"
+    return markup.section(f"{prefix}Confusion-matrices", title, drawn, level=level)
+
+
+def _learning_curves(r: Results, level: int, prefix: str) -> str:
+    part = _absent("history.csv")
+    if r.history:
+        part = _many(r, "curves", prefix, figures.curve, figures.curve_names(r))
+    return markup.section(f"{prefix}Learning-curves", "Learning curves", part, level=level)
+
+
+def _calibration(r: Results, level: int, prefix: str) -> str:
+    parts = [_absent("predictions.csv")]
+    if r.predictions is not None:
+        rows = []
+        for name in r.conditions:
+            bins, some = figures.of_condition(r, name), None
+            some = bins.share > 0
+            confidence = float(bins.share[some] @ bins.confidence[some])
+            accuracy = float(bins.share[some] @ bins.accuracy[some])
+            shares = (accuracy, confidence, bins.ece)
+            num = r.num[:, r.conditions.index(name)].sum()
+            rows.append([braces(name), str(num), *(f"{100 * x:.1f}" for x in shares)])
+        head = ("available", "predictions", "accuracy %", "mean confidence %", "ECE %")
+        caption = "Confidence: the posterior of the predicted class. Above the accuracy: too sure."
+        parts = [
+            _many(r, "calibration", prefix, figures.reliability, r.conditions),
+            markup.table(caption, head, rows),
+        ]
+    return markup.section(f"{prefix}Calibration", "Calibration", *parts, level=level)
+
+
+def _reconstruction(r: Results, level: int, prefix: str) -> str:
+    if r.reconstruction:
+        parts = [_one(r, "reconstruction", prefix)]
+    else:
+        parts = [_absent("reconstruction.csv")]
+        made = results.estimates(r)
+        rows = [
+            [braces(name), f"{made[name]['rec_error'].mean:.3f}"]
+            for name in r.conditions
+            if not np.isnan(made[name]["rec_error"].mean)
+        ]
+        if rows:
+            caption = "Of all missing modalities together, mean over the runs."
+            parts.append(markup.table(caption, ("available", "rec. error"), rows))
+    return markup.section(f"{prefix}Reconstruction", "Reconstruction", *parts, level=level)
+
+
+def _recovered_and_true(r: Results, level: int, prefix: str) -> str:
+    part = _absent("representations.npz")
+    if r.representations is not None:
+        part = _one(r, "5", prefix)
+    return markup.section(f"{prefix}Recovered-and-true", "Recovered and true", part, level=level)
+
+
+def _leakage_audit(r: Results, level: int, prefix: str) -> str:
+    audit, parts = r.audit, [_absent("audit.json")]
+    if audit is not None:
+        parts = [markup.nested(audit)]
+        if isinstance(audit, Mapping) and "ok" in audit:
+            passed = markup.paragraph("Passed: nothing leaks between training and test parts.")
+            failed = markup.paragraph("FAILED: see below.", "warn")
+            rest = {k: v for k, v in audit.items() if k != "ok"}
+            parts = [passed if audit["ok"] is True else failed, markup.nested(rest)]
+    return markup.section(f"{prefix}Leakage-audit", "Leakage audit", *parts, level=level)
+
+
+def _confident_mistakes(r: Results, level: int, prefix: str) -> str:
+    parts = [_absent("predictions.csv")]
+    if r.predictions is not None:
+        *missing, full = r.conditions
+        parts = [_mistakes(r, full, 20)]
+        for name in missing:
+            parts.append(markup.details(f"available: {braces(name)}", _mistakes(r, name, 10)))
+    title = "Most confident mistakes"
+    return markup.section(f"{prefix}Confident-mistakes", title, *parts, level=level)
+
+
+def _mistakes(r: Results, condition: str, limit: int) -> str:
+    found = mistakes.most_confident(r.predictions, r.conditions.index(condition), limit)
+    rows = [
+        [
+            m.id, braces(condition), r.classes[m.label], r.classes[m.predicted],
+            f"{100 * m.probability:.1f}", f"{100 * m.of_label:.1f}", f"{m.agree} of {m.seeds}",
+        ]
+        for m in found
+    ]  # fmt: skip
+    head = ("utterance", "available", "true", "predicted", "predicted %", "true %", "seeds agree")
+    caption = (
+        f"The {len(rows)} most confident mistakes with {braces(condition)} available: posteriors "
+        "of the predicted and of the true class, means of the seeds, and how many seeds predict "
+        "that class by themselves."
+    )
+    return markup.table(caption, head, rows, "ids") if rows else markup.paragraph("None.")
+
+
+SECTIONS = {
+    "What was run": _what_was_run,
+    "Caveats": _caveats,
+    "Results": _results,
+    "Confusion matrices": _confusion,
+    "Learning curves": _learning_curves,
+    "Calibration": _calibration,
+    "Reconstruction": _reconstruction,
+    "Recovered and true": _recovered_and_true,
+    "Leakage audit": _leakage_audit,
+    "Confident mistakes": _confident_mistakes,
+}

@@ -1,0 +1,211 @@
+"""A finished sweep's folder as arrays: what the report page and the figures are made of.
+
+Needs nothing but the folder, which may have been copied from elsewhere.
+"""
+
+import contextlib
+import csv
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmarr_jax import history, intervals, report
+from cmarr_jax.errors import UserError
+
+SCORES = ("war", "uar", "macro_f1", "rec_error")
+
+
+class Predictions(NamedTuple):
+    """P predictions: of every run, condition and utterance that was scored."""
+
+    ids: np.ndarray  # [P] str
+    run: np.ndarray  # [P], index into `Results.runs`
+    condition: np.ndarray  # [P], index into `Results.conditions` and then `Results.curves`
+    labels: np.ndarray  # [P] class indices
+    posteriors: np.ndarray  # [P, C]
+
+
+class Estimate(NamedTuple):
+    """A mean over the runs and its 95 % interval, see `intervals`; NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Results(NamedTuple):
+    """R runs, C classes, K conditions, then the curves. What the folder lacks is None or ()."""
+
+    identity: dict[str, str]  # corpus, system, variant, protocol
+    config: dict[str, Any]
+    status: dict[str, Any]
+    classes: list[str]  # C
+    conditions: list[str]  # K, the last is full
+    curves: list[str]  # conditions of missing rates and noise
+    runs: list[tuple[int, int]]  # R of (fold, seed)
+    scores: np.ndarray  # [R, K + curves, 4], as in SCORES; NaN where empty
+    num: np.ndarray  # [R, K + curves], utterances scored
+    confusion: np.ndarray  # [R, K, C, C]
+    predictions: Predictions | None
+    history: list[dict[str, str]]
+    reconstruction: list[dict[str, str]]
+    representations: Mapping[str, np.ndarray] | None
+    audit: Any
+
+    @property
+    def folds(self) -> list[int]:
+        return list(dict.fromkeys(fold for fold, _ in self.runs))
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(dict.fromkeys(seed for _, seed in self.runs))
+
+    def majority(self) -> np.ndarray:
+        """Mean over the runs of the most frequent class' share of the test part, `[K]`."""
+        support = self.confusion.sum(axis=-1)
+        return np.mean(support.max(axis=-1) / np.maximum(support.sum(axis=-1), 1), axis=0)
+
+
+def load(workdir: str) -> Results:
+    """Reads one finished sweep.
+
+    Raises:
+      UserError: the sweep is not finished or is several (a table's folder), or a file is
+        missing or damaged; names it.
+    """
+    status = report.read_status(workdir)
+    with _whole(workdir, "results.csv"):
+        rows = report.read_results(workdir)
+        identity = {k: rows[0][k] for k in ("corpus", "system", "variant", "protocol")}
+        conditions = report.plain_conditions(rows)
+        names = list(dict.fromkeys(row["condition"] for row in rows))
+        curves = [name for name in names if "=" in name]
+        runs = list(dict.fromkeys((int(r["fold"]), int(r["seed"])) for r in rows))
+        cell = {(int(r["fold"]), int(r["seed"]), r["condition"]): r for r in rows}
+        if len(cell) < len(rows):
+            raise UserError(f"{workdir}: holds several sweeps; name the folder of one, below it")
+        grid = [[cell[*run, name] for name in (*conditions, *curves)] for run in runs]
+        scores = np.array([[[float(r[s] or "nan") for s in SCORES] for r in g] for g in grid])
+        num = np.array([[int(r["n"]) for r in g] for g in grid])
+    with _whole(workdir, "confusion.npz"):
+        arrays = report.read_confusion(workdir)
+        confusion, classes = arrays["confusion"], [str(c) for c in arrays["classes"]]
+    config = _optional(workdir, "config.json", report.read_json)
+    with _whole(workdir, "predictions.csv"):
+        known = dict(runs=runs, names=(*conditions, *curves), classes=classes)
+        predictions = _optional(workdir, "predictions.csv", lambda f: _predictions(f, **known))
+        if predictions is not None:
+            held = np.zeros_like(num)
+            np.add.at(held, (predictions.run, predictions.condition), 1)
+            if (held != num).any():
+                raise ValueError(f"{held.sum()} predictions, in results.csv {num.sum()}")
+    with _whole(workdir, "reconstruction.csv"):
+        reconstruction = _optional(workdir, "reconstruction.csv", _rows) or []
+    with _whole(workdir, "representations.npz"):
+        representations = _optional(
+            workdir, "representations.npz", lambda _: report.read_representations(workdir)
+        )
+    return Results(
+        identity=identity, config=config or {}, status=status, classes=classes,
+        conditions=conditions, curves=curves, runs=runs, scores=scores, num=num,
+        confusion=confusion, predictions=predictions, history=history.read(workdir),
+        reconstruction=reconstruction, representations=representations,
+        audit=_optional(workdir, "audit.json", report.read_json),
+    )  # fmt: skip
+
+
+def estimates(results: Results) -> dict[str, dict[str, Estimate]]:
+    """Condition -> score -> estimate; the conditions in order, "avg" (if any is missing), "full",
+    then those of curves. The reconstruction error and, of one fold, the F1 have no interval."""
+    scores, num_conditions = results.scores, len(results.conditions)
+    names = [*results.conditions, *results.curves]
+    if num_conditions > 1:
+        average = scores[:, : num_conditions - 1].mean(axis=1, keepdims=True)
+        scores = np.concatenate([scores, average], axis=1)
+        names = [*names, "avg"]
+    of_fold = {
+        f: [r for r, (fold, _) in enumerate(results.runs) if fold == f] for f in results.folds
+    }
+    per_fold = np.stack([scores[rows].mean(axis=0) for rows in of_fold.values()])
+    mean, half = per_fold.mean(axis=0), intervals.half_width(per_fold)
+    low, high = mean - half, mean + half
+    low[:, 3] = high[:, 3] = np.nan
+    if len(results.folds) == 1 and results.predictions is not None:
+        low[:, :2], high[:, :2] = np.swapaxes(_bootstrap(results), 1, 2)[:, : len(names)]
+    low, high = np.maximum(low, 0), np.minimum(high, 1)
+    made = {
+        name: {
+            score: Estimate(*map(float, (mean[k, s], low[k, s], high[k, s])))
+            for s, score in enumerate(SCORES)
+        }
+        for k, name in enumerate(names)
+    }
+    order = [*results.conditions, *(["avg"] if "avg" in made else []), *results.curves]
+    return {name: made[name] for name in order}
+
+
+def _bootstrap(results: Results) -> np.ndarray:
+    """`intervals.bootstrap` of one fold's seeds, `[2, 2, K + curves + 1]`."""
+    p = results.predictions
+    ids, row = np.unique(p.ids, return_inverse=True)
+    shape = (len(ids), len(results.conditions) + len(results.curves))
+    hits, count, labels = np.zeros(shape), np.zeros(shape), np.zeros(len(ids), int)
+    np.add.at(hits, (row, p.condition), p.posteriors.argmax(axis=-1) == p.labels)
+    np.add.at(count, (row, p.condition), 1)
+    labels[row] = p.labels
+    return intervals.bootstrap(
+        hits / np.maximum(count, 1), count > 0, labels, slice(0, len(results.conditions) - 1)
+    )
+
+
+def _predictions(
+    file: str, runs: Sequence[tuple[int, int]], names: Sequence[str], classes: Sequence[str]
+) -> Predictions:
+    run_of = {run: r for r, run in enumerate(runs)}
+    name_of = {name: k for k, name in enumerate(names)}
+    class_of = {name: c for c, name in enumerate(classes)}
+    columns = ([], [], [], [], [])
+    with open(file, newline="", encoding="utf-8") as f:
+        for row in csv.DictReader(f):
+            posterior = np.array(row["probabilities"].split(), float)
+            if len(posterior) != len(classes):
+                raise ValueError(f"{len(posterior)} probabilities for {len(classes)} classes")
+            values = (
+                row["id"], run_of[int(row["fold"]), int(row["seed"])], name_of[row["condition"]],
+                class_of[row["label"]], posterior,
+            )  # fmt: skip
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+    return Predictions(*map(np.array, columns))
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    with open(file, newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    for row in rows:
+        float(row["rec_error"]), int(row["n"])
+    return rows
+
+
+def _optional(workdir: str, name: str, read: Any) -> Any:
+    """What `read(file)` makes of a file; None if there is none."""
+    file = os.path.join(workdir, name)
+    return read(file) if os.path.exists(file) else None
+
+
+@contextlib.contextmanager
+def _whole(workdir: str, name: str) -> Iterator[None]:
+    """Makes one line of whatever a damaged file raises."""
+    damaged = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
+    try:
+        yield
+    except UserError:
+        raise
+    except (*damaged, csv.Error, zipfile.BadZipFile) as e:
+        raise UserError(
+            f"{os.path.join(workdir, name)}: missing or damaged ({type(e).__name__}: {e}); copy "
+            "the folder anew, or run train.py with the same flags in a new --workdir"
+        ) from None

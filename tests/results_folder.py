@@ -1,0 +1,109 @@
+"""A results folder as train.py leaves it, made without training."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+
+from cmarr_jax import report
+from cmarr_jax.data import protocol
+from cmarr_jax.evaluation import Scored
+from cmarr_jax.history import History
+from cmarr_jax.training import Epoch, RunId
+from tests.tiny import MODALITIES
+
+NASTY = '<script>alert(1)</script> & "quotes" $x$ \'id="a"\''
+
+
+def run_ids_of(folds: int, seeds: int, num: int) -> list[RunId]:
+    parts = np.array_split(np.arange(num), folds)
+    empty = np.zeros(0, int)
+    every = [protocol.Fold(f + 1, f"session {f + 1}", empty, empty, p) for f, p in enumerate(parts)]
+    return [RunId(fold, seed) for seed in range(seeds) for fold in every]
+
+
+def epoch(number, run_ids, rng, stage="", terms=("loss", "cls")) -> Epoch:
+    runs = len(run_ids)
+    made = {t: rng.uniform(1, 2, runs) * (1e6 if number == 2 else 1) for t in terms}
+    uar = rng.uniform(0.3, 0.7, runs)
+    return Epoch(stage, number, 3, made, uar, uar, 1.0)
+
+
+def write(
+    workdir,
+    *,
+    folds=3,
+    seeds=2,
+    num=48,
+    system="cmarr",
+    variant="default",
+    curves=(),
+    nasty=False,
+    modalities=MODALITIES,
+):
+    """Writes a whole folder of made-up posteriors, better than chance; returns its path."""
+    rng = np.random.default_rng(len(system))
+    workdir = str(workdir)
+    os.makedirs(workdir, exist_ok=True)
+    run_ids = run_ids_of(folds, seeds, num)
+    labels = np.arange(num) % 4
+    ids = [f"u{i:03d}" for i in range(num)]
+    classes = ("ang", "hap", "neu", "sad")
+    name = "tiny"
+    if nasty:
+        ids = [f"{NASTY} {i}" for i in range(num)]
+        classes = ("ang", NASTY, "neu", "sad")
+        name = NASTY
+    corpus = SimpleNamespace(
+        labels=labels, class_names=classes, columns={"id": np.array(ids)}, modalities=modalities
+    )
+    conditions = protocol.make_conditions(modalities)
+    extra = protocol.make_curves(np.ones((num, len(modalities)), bool), curves, ())
+    available = np.array([c.available for c in conditions])
+    scored = []
+    for fold, _ in run_ids:
+        n = len(fold.test)
+        shape = (len(conditions) + len(extra), n)
+        logits = rng.normal(size=(*shape, 4)) + 1.5 * (labels[fold.test, None] == np.arange(4))
+        posteriors = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        recovery = np.zeros((*shape, len(modalities), 2))
+        recovery[: len(conditions)][~available[:, None].repeat(n, 1)] = (0.3, 1.0)
+        recovery[..., 0] *= rng.uniform(0.5, 1.5, recovery.shape[:-1])
+        predictable = np.ones(shape, bool)
+        predictable[1:2, ::5] = False
+        scored.append(Scored(fold.test, posteriors, recovery, predictable))
+    identity = {
+        "corpus": name, "system": system, "variant": variant,
+        "protocol": f"{folds} folds by session" if folds > 1 else "official split",
+    }  # fmt: skip
+    report.write_results(
+        workdir, identity=identity, corpus=corpus, conditions=conditions, curves=extra,
+        run_ids=run_ids, scored=scored,
+    )  # fmt: skip
+    history = History(workdir, run_ids, "train")
+    history.write(epoch(1, run_ids, rng, "teacher_", ("loss", "imagined")))
+    for number in (1, 2, 3):
+        history.write(epoch(number, run_ids, rng))
+    pair = rng.normal(size=(2, len(modalities), 24, 8))
+    report.write_representations(workdir, modalities, pair)
+    status = {
+        "complete": True, "epochs_done": 3, "epochs": 3, "device": "1 x cpu", "jax": "0",
+        "versions": {"jax": "0"}, "seconds": 61.0,
+    }  # fmt: skip
+    report.write_json(os.path.join(workdir, "status.json"), status)
+    config = {"system": system, "fold": 0, "protocol": {"select_on_test": False}}
+    report.write_json(os.path.join(workdir, "config.json"), config)
+    audit = {"ok": True, "folds": [{"fold": 1, "shared": []}], "more": {"note": NASTY}}
+    report.write_json(os.path.join(workdir, "audit.json"), audit)
+    return workdir
+
+
+def write_table(workdir, members=("mmin", "cmarr"), **fields):
+    """A table's folder with its members below it."""
+    folders = [write(os.path.join(str(workdir), m), system=m, **fields) for m in members]
+    content = {"members": [[m, m] for m in members]}
+    with open(os.path.join(str(workdir), "config.json"), "w") as f:
+        json.dump(content, f)
+    report.gather(str(workdir), folders, missing=0)
+    return str(workdir)

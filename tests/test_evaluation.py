@@ -1,0 +1,48 @@
+import jax.numpy as jnp
+import numpy as np
+
+from cmarr_jax import train_step
+from cmarr_jax.evaluation import Scored
+from cmarr_jax.systems.system import Prediction, Stage
+
+
+def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
+    """Against loops over utterances, modalities and valid positions."""
+    num, length, dim = 4, 3, 2
+    features = {m: rng.normal(size=(num, length, 2)).astype(np.float32) for m in ("text", "speech")}
+    mask = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+    present = np.array([[1, 1], [1, 1], [1, 0], [0, 1]], bool)
+    recovered, target = rng.normal(size=(2, 2, num, length, dim)).astype(np.float32)
+
+    def predict(params, encoded, mask, available):
+        return Prediction(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
+
+    stage = Stage("train", lambda *a: {}, None, lambda p, batch: None, predict)
+    vector = train_step.Vector.of({"w": jnp.zeros(1)})
+    run = train_step.Run(
+        np.zeros(2, np.uint32), {m: np.zeros(2) for m in features},
+        {m: np.ones(2) for m in features}, np.ones(3, np.float32), np.int32(1),
+    )  # fmt: skip
+    arrays = train_step.Arrays(features, mask, present, np.zeros(num, np.int32))
+    available = np.array([[1, 0], [0, 1], [1, 1]], bool)
+    everyone = np.broadcast_to(available[:, None], (3, num, 2))
+    probe = train_step.Probe(everyone, np.float32(0), np.float32(0))
+    score = train_step.make_predict(stage, vector)
+    _, recovery = score(jnp.zeros(1), run, jnp.arange(num), (arrays, probe))
+    scored = Scored(np.arange(num), np.zeros((3, num, 3)), np.asarray(recovery), None)
+
+    for k in range(3):
+        for i in range(num):
+            sums = np.zeros((2, 2))
+            for m in range(2):
+                if present[i, m] and not available[k, m]:
+                    for t in np.flatnonzero(mask[i]):
+                        sums[m, 0] += np.square(recovered[m, i, t] - target[m, i, t]).sum()
+                        sums[m, 1] += np.square(target[m, i, t]).sum()
+            for m in range(2):
+                wanted = sums[m, 0] / sums[m, 1] if sums[m, 1] else np.nan
+                np.testing.assert_allclose(
+                    scored.rec_errors_by_modality[k, i, m], wanted, rtol=1e-5
+                )
+            wanted = sums[:, 0].sum() / sums[:, 1].sum() if sums[:, 1].any() else np.nan
+            np.testing.assert_allclose(scored.rec_errors[k, i], wanted, rtol=1e-5)

@@ -1,0 +1,91 @@
+import os
+import re
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from cmarr_jax import figure_files, figures, results
+from cmarr_jax.errors import UserError
+from tests import results_folder
+from tests.tiny import MODALITIES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return results_folder.write(
+        tmp_path_factory.mktemp("files") / "a", nasty=True, modalities=MODALITIES[:2]
+    )
+
+
+@pytest.fixture(scope="module")
+def r(folder):
+    return results.load(folder)
+
+
+def test_every_figure_is_in_the_folder_and_its_caption_says_n_folds_and_seeds(r):
+    assert figure_files.of(r) == list(figure_files.FIGURES)
+    for name in figure_files.FIGURES:
+        assert "n = 48 test utterances, 3 folds, 2 seeds" in figure_files.caption(r, name)
+    bare = r._replace(history=[], predictions=None, reconstruction=[], representations=None)
+    assert figure_files.of(bare) == ["conditions", "confusion"]
+    with pytest.raises(UserError, match=r"history\.csv is not in this folder; train\.py"):
+        figure_files.make(bare, "curves")
+
+
+def test_files_fit_a_column_and_embed_their_fonts(r, tmp_path):
+    files = [str(tmp_path / f"x.{kind}") for kind in ("pdf", "png")]
+    figure_files.write(figure_files.make(r, "calibration"), files, "n = 48")
+    pdf = (tmp_path / "x.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    (box,) = re.findall(rb"/MediaBox \[([^\]]+)\]", pdf)
+    _, _, width, height = map(float, box.split())
+    assert width == 3.5 * 72 and height < 9.5 * 72
+    assert (tmp_path / "x.png").stat().st_size > 5_000
+    for wrong, match in (("x.gif", "wanted a file"), ("x.png/y.png", "cannot be written")):
+        with pytest.raises(UserError, match=match):
+            drawn = figure_files.make(r, "conditions")
+            figure_files.write(drawn, [str(tmp_path / wrong)], "")
+
+
+def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):
+    drawn = figures.panels(lambda axes, c: figures.confusion(r, axes, c), ["t"], 1, (2, 2))
+    text = figure_files.svg(drawn, "one", 'a "title" <b>')
+    tree = xml.etree.ElementTree.fromstring(text)
+    assert tree.attrib["role"] == "img" and tree.attrib["aria-label"] == 'a "title" <b>'
+    words = [t.text for t in tree.iter("text")]
+    assert "predicted" in words and any("<script" in w for w in words)
+    inside = re.sub(r">[^<]*<", "><", text)
+    assert "var(--heat)" in inside and figures.INK not in inside and "http" not in inside
+    ids = re.findall(r' id="([^"]+)"', inside)
+    assert ids and all(i.startswith("one-") for i in ids) and len(ids) == len(set(ids))
+    assert set(re.findall(r"#([\w-]+)", inside)) <= set(ids)
+
+
+def test_numbers_that_are_shown_are_not_rounded_with_the_coordinates(r):
+    drawn = figures.representations(r.representations)
+    text = figure_files.svg(drawn, "five", "")
+    overlap = figures.overlaps(r.representations)["text"]
+    assert f"recovered ({overlap:.2f})" in text
+
+
+def test_tensorboard_shows_each_figure_once(folder, r):
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    for _ in range(2):
+        figure_files.to_tensorboard(folder, r._replace(predictions=None, representations=None))
+    metrics = os.path.join(folder, "metrics", "figures")
+    (file,) = os.listdir(metrics)
+    reader, events = PyRecordReader_New(os.path.join(metrics, file)), []
+    for _ in range(5):
+        reader.GetNext()
+        events.append(Event.FromString(reader.record()))
+    with pytest.raises(Exception, match=r"No more events"):
+        reader.GetNext()
+    assert events[0].file_version == "brain.Event:2"
+    names = ["conditions", "confusion", "curves", "reconstruction"]
+    assert [e.summary.value[0].tag for e in events[1:]] == names
+    png = events[2].summary.value[0].image.encoded_image_string
+    assert events[2].step == 3 and png.startswith(b"\x89PNG")
+    assert np.frombuffer(png[16:24], ">u4").min() > 300
