@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     import numpy as np
     from ml_collections import FrozenConfigDict
 
-    from cmarr_jax import train_step, training
+    from cmarr_jax import export, train_step, training
     from cmarr_jax.checkpoints import Checkpoints, Teachers
     from cmarr_jax.data import pipeline, protocol
     from cmarr_jax.progress import Progress
@@ -196,6 +196,16 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     )
     if pair := scorer.represent(best.params, test[0]):
         report.write_representations(workdir, corpus.modalities, pair)
+    export.write(
+        os.path.join(workdir, "model"),
+        identity=identity,
+        corpus=corpus,
+        config=config,
+        run_ids=run_ids,
+        best=best,
+        runs=scorer.runs,
+        unravel=scorer.vector.unravel,
+    )
     status |= {"complete": True, "epochs_done": config.train.epochs}
     status["seconds"] = round(time.monotonic() - start, 1)
     report.write_json(os.path.join(workdir, "status.json"), status)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -107,7 +108,7 @@ def test_every_result_file_is_there_as_promised(sweep):
     names = set(os.listdir(out))
     assert names >= {
         "results.csv", "summary.csv", "predictions.csv", "confusion.npz", "config.json",
-        "status.json", "metrics", "checkpoints",
+        "status.json", "metrics", "checkpoints", "model",
     }  # fmt: skip
     assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
     rows = read_csv(out / "results.csv")
@@ -176,6 +177,33 @@ def test_evaluate_prints_the_table_and_draws_it(sweep):
     assert figure.stat().st_size > 10_000
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
+
+
+def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
+    """From the folder `model` alone, elsewhere, where TensorFlow cannot be imported."""
+    out, _, _ = sweep
+    shutil.copytree(out / "model", tmp_path / "model")
+    script = (
+        "import sys; sys.modules['tensorflow'] = None; from cmarr_jax import predict; "
+        "predict.command()"
+    )
+    result = run(
+        "-c", script, f"--workdir={tmp_path / 'model'}", f"--pack={out.parent / 'pack'}", "--fold=2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    made = {p["id"]: p for p in map(json.loads, result.stdout.splitlines())}
+    assert len(made) == 60 and "60 utterances in" in result.stderr
+    expected = [
+        r for r in read_csv(out / "predictions.csv") if (r["fold"], r["condition"]) == ("2", "svt")
+    ]
+    assert len(expected) == 30
+    for row in expected:
+        mine = made[row["id"]]
+        assert mine["predicted"] == row["predicted"] and mine["spread"] is None
+        np.testing.assert_allclose(
+            list(mine["posterior"].values()), [float(p) for p in row["probabilities"].split()],
+            atol=1e-5,
+        )  # fmt: skip
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):
