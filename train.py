@@ -7,7 +7,8 @@ Every field of the config can be set from here: --config.fold=3, --config.num_se
 config file picks a system and variants: --config configs/iemocap.py:mmin or :no_udcl. The
 arguments table2, table3 and fig4 stand for many: they are trained one after the other, each in
 a folder of its own below DIR. Started again with the same flags, a sweep resumes where it
-stopped, or prints its results if it is done.
+stopped, or prints its results if it is done. With --dry-run it only says what it would do, how
+large that is and how long it would take.
 """
 
 import json
@@ -24,6 +25,9 @@ from configs import common
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry-run", False, "Say what would be done and how long; do nothing."
+)
 
 
 def main() -> None:
@@ -33,6 +37,12 @@ def main() -> None:
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
     teachers = config.teachers or os.path.join(workdir, "teachers")
+    if _DRY_RUN.value:
+        arguments = config.members or (("", None),)
+        for name, argument in arguments:
+            member = cli.config_of(_CONFIG, argument) if name else config
+            train(member, os.path.join(workdir, name), teachers)
+        return
     if not config.members:
         train(config, workdir, teachers)
         print(report.table(report.read_summary(workdir)))
@@ -142,22 +152,39 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
 
     # -------------------------------------------------------------------- work directory
 
-    _make_folder("--workdir", workdir)
-    if len(stages) > 1:
-        _make_folder("--config.teachers", teachers)
-    report.write_json(saved, content)
     identity = {
         "corpus": corpus.name,
         "system": config.system,
         "variant": config.variant,
         "protocol": _describe(config.protocol, folds),
     }
-    device = jax.local_devices()[0]
+    devices = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
+    if _DRY_RUN.value:
+        from cmarr_jax import dry_run
+
+        progress.measure()
+        plans = dry_run.measure(
+            make_system=make_system,
+            corpus=corpus,
+            run_ids=run_ids,
+            conditions=conditions,
+            masking=masking,
+            config=config,
+            teachers=Teachers(teachers, corpus),
+        )
+        shown = {"identity": identity, "corpus": corpus, "run_ids": run_ids}
+        print(dry_run.describe(plans, device=devices, workdir=workdir, **shown))
+        return
+
+    _make_folder("--workdir", workdir)
+    if len(stages) > 1:
+        _make_folder("--config.teachers", teachers)
+    report.write_json(saved, content)
     status = {
         "complete": False,
         "epochs_done": 0,
         "epochs": config.train.epochs,
-        "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "device": devices,
         "jax": jax.__version__,
         "seconds": 0.0,
     }
