@@ -1,11 +1,12 @@
 # make demo   trains CM-ARR on the synthetic demo corpus and prints its table
 # make test   runs the whole suite
 # make lint   runs ruff
+# make docs   builds the pages of docs/ into site/
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
@@ -17,6 +18,14 @@ test: .venv/installed .venv/installed-extract
 lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+docs: .venv-docs/installed
+	.venv-docs/bin/mkdocs build
+
+.venv-docs/installed: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --requirement requirements-docs.txt
+	@touch $@
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -48,7 +48,9 @@ def test_the_library_imports_nothing_beside_it():
     for place, _, names in os.walk(os.path.join(ROOT, "cmarr_jax")):
         for name in (n for n in names if n.endswith(".py")):
             with open(os.path.join(place, name), encoding="utf-8") as f:
-                found = re.findall(r"^\s*(?:from|import) (configs|train|sweep|tests)\b", f.read(), re.M)
+                found = re.findall(
+                    r"^\s*(?:from|import) (configs|train|sweep|tests)\b", f.read(), re.M
+                )
             assert not found, os.path.join(place, name)
 
 
