@@ -47,6 +47,9 @@ def main(argv: Sequence[str]) -> int:
         return _run(args)
     except UserError as e:
         _fail(str(e))
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as e:
         _fail(str(e))
     except KeyboardInterrupt:
