@@ -2,11 +2,12 @@
 # make test   runs the whole suite, less the faults
 # make test-faults   kills sweeps, breaks their files and fills their disks; 15 minutes at most
 # make lint   runs ruff
+# make docs   builds the pages of docs/ into site/
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
 
-.PHONY: demo test test-faults lint
+.PHONY: demo test test-faults lint docs
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
@@ -21,6 +22,14 @@ test-faults: .venv/installed
 lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+
+docs: .venv-docs/installed
+	.venv-docs/bin/mkdocs build
+
+.venv-docs/installed: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --requirement requirements-docs.txt
+	@touch $@
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

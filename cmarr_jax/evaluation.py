@@ -62,11 +62,16 @@ class Scorer:
     ):
         self._layout, self._runs, self._arrays = layout, runs, arrays
         self._corpus, self._batch_size = corpus, batch_size
-        self._stage, self._vector = stage, vector
+        self._stage, self.vector = stage, vector
         self._predict = {
             noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
             for noisy in (False, True)
         }
+
+    @property
+    def runs(self) -> train_step.Run:
+        """The runs' constants on the host, `[R, ...]`."""
+        return self._layout.collect(self._runs)
 
     def score(
         self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
@@ -159,7 +164,7 @@ class Scorer:
             return ()
         padded = np.resize(rows, self._batch_size).astype(np.int32)
         padded = np.broadcast_to(padded, (len(params), self._batch_size))
-        represent = self._layout.compile(train_step.make_represent(self._stage, self._vector))
+        represent = self._layout.compile(train_step.make_represent(self._stage, self.vector))
         made = represent(
             self._layout.deal(params), self._runs, self._layout.deal_rows(padded), self._arrays
         )

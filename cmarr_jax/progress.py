@@ -39,6 +39,10 @@ class Progress:
         )
         self._say("compiling ...")
 
+    def measure(self) -> None:
+        """Says that a dry run has begun, which compiles too."""
+        self._say("compiling and measuring a few steps ...")
+
     def epoch(self, epoch: Any) -> None:
         """Shows one finished epoch, `training.Epoch`."""
         best = f"{100 * epoch.best_uar.mean():.1f}"

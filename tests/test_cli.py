@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -108,7 +109,7 @@ def test_every_result_file_is_there_as_promised(sweep):
     assert names >= {
         "results.csv", "summary.csv", "predictions.csv", "confusion.npz", "config.json",
         "status.json", "metrics", "checkpoints", "history.csv", "reconstruction.csv",
-        "representations.npz",
+        "representations.npz", "model",
     }  # fmt: skip
     assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
     rows = read_csv(out / "results.csv")
@@ -178,6 +179,21 @@ def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
             error = float(wanted[row["fold"], row["condition"]])
             np.testing.assert_allclose(float(row["rec_error"]), error, atol=2e-6)
             assert row["modality"][0] not in row["condition"]
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
+    _, flags, _ = sweep
+    flags = [f for f in flags if not f.startswith("--workdir")]
+    script = (
+        "import runpy, sys; sys.modules['tensorflow'] = None; "  # half the test's time
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    result = run("-c", script, *flags, f"--workdir={tmp_path / 'new'}", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "2 runs: 2 folds x 1 seeds" in result.stdout and "expected time: " in result.stdout
+    (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("train "))
+    last = np.load(sweep[0] / "model" / "weights.npz")
+    size = sum(x[0].size for name, x in last.items() if name.startswith("params/"))
+    assert row[1:4] == [f"{size:,}", "2", "3"]  # 27 or 28 training utterances in batches of 8
+    assert os.listdir(tmp_path) == []
 
 
 def test_another_config_is_refused(sweep):
@@ -199,6 +215,33 @@ def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
     assert "conditions, confusion, curves" in refused.stderr
+
+
+def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
+    """From the folder `model` alone, elsewhere, where TensorFlow cannot be imported."""
+    out, _, _ = sweep
+    shutil.copytree(out / "model", tmp_path / "model")
+    script = (
+        "import sys; sys.modules['tensorflow'] = None; from cmarr_jax import predict; "
+        "predict.command()"
+    )
+    result = run(
+        "-c", script, f"--workdir={tmp_path / 'model'}", f"--pack={out.parent / 'pack'}", "--fold=2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    made = {p["id"]: p for p in map(json.loads, result.stdout.splitlines())}
+    assert len(made) == 60 and "60 utterances in" in result.stderr
+    expected = [
+        r for r in read_csv(out / "predictions.csv") if (r["fold"], r["condition"]) == ("2", "svt")
+    ]
+    assert len(expected) == 30
+    for row in expected:
+        mine = made[row["id"]]
+        assert mine["predicted"] == row["predicted"] and mine["spread"] is None
+        np.testing.assert_allclose(
+            list(mine["posterior"].values()), [float(p) for p in row["probabilities"].split()],
+            atol=1e-5,
+        )  # fmt: skip
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):

@@ -27,6 +27,19 @@ def test_the_readmes_own_system_trains_beside_the_others(tiny_pack, monkeypatch)
     assert full > 0.6  # chance is a third
 
 
+def test_the_readmes_three_lines_predict(tiny_pack, tmp_path, monkeypatch, capsys):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        blocks = re.findall(r"```python\n(.*?)```", f.read(), flags=re.DOTALL)
+    (source,) = (block for block in blocks if "Predictor" in block)
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    config = tiny.config("full_modality")
+    tiny.export_model(str(tmp_path / "DIR" / "model"), corpus, config, folds=2)
+    (tmp_path / "PACK").symlink_to(tiny_pack.path)
+    monkeypatch.chdir(tmp_path)
+    exec(source, {})
+    assert re.match(r"[abc] \{'a': 0\.", capsys.readouterr().out)
+
+
 def test_every_file_that_the_readme_links_to_exists():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
         links = re.findall(r"\]\(([^)#]+)\)", f.read())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import cli, train_step, training
+from cmarr_jax import cli, export, train_step, training
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import SYSTEMS
 from configs import common
@@ -58,6 +58,46 @@ def random_params(stage, batch, before=None):
 
     shapes = jax.eval_shape(stage.init, jax.random.key(0), batch, before)
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def export_model(folder, corpus, config, folds):
+    """A model folder with random parameters; each fold is trained on the whole corpus.
+
+    Returns:
+      Parameters `[R, P]`, `train_step.Run` of the runs, the system and its vector.
+    """
+    everything = np.arange(len(corpus.labels))
+    run_ids = [
+        training.RunId(protocol.Fold(k + 1, "", everything, everything, everything), 0)
+        for k in range(folds)
+    ]
+    system = SYSTEMS[config.system](
+        FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names)
+    )
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    vector = training.make_vectors(system, arrays)[-1]
+    rng = np.random.default_rng(0)
+    params = rng.normal(scale=0.3, size=(folds, len(vector.trained))).astype(np.float32)
+    runs = training.make_runs(
+        corpus, run_ids, batch_size=2, epochs=1, normalise=config.data.normalise,
+        balance_classes=False,
+    )  # fmt: skip
+    # Folds that all train on the same would have the same statistics.
+    factors = 1 + np.arange(folds, dtype=np.float32)[:, None] / 4
+    runs = runs._replace(mean={m: x * factors for m, x in runs.mean.items()})
+    export.write(
+        folder,
+        identity={
+            "corpus": corpus.name, "system": config.system, "variant": "default", "protocol": "tests",
+        },
+        corpus=corpus,
+        config=config,
+        run_ids=run_ids,
+        best=training.Best(params, np.ones(folds, np.int32), np.zeros(folds)),
+        runs=runs,
+        unravel=vector.unravel,
+    )  # fmt: skip
+    return params, runs, system, vector
 
 
 class Memory:

@@ -77,7 +77,7 @@ def load(
 def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpus:
     num = len(pack.labels)
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
-    mask, present = _time_mask(lengths, align, length, pack.columns["id"])
+    mask, present = time_mask(lengths, align, length, pack.columns["id"])
     features = {
         m: np.zeros((num, length, rows.shape[1]), rows.dtype) for m, rows in pack.features.items()
     }
@@ -140,7 +140,7 @@ def _read_tfds(builder, align: str, length: int, progress) -> Corpus:
     text = {name: np.array(values) for name, values in text.items()}
     class_names = tuple(builder.info.metadata["class_names"])
     index = {"": -1} | {name: k for k, name in enumerate(class_names)}
-    mask, present = _time_mask(lengths, align, length, text["id"])
+    mask, present = time_mask(lengths, align, length, text["id"])
     return Corpus(
         builder.info.metadata["corpus"],
         class_names,
@@ -198,10 +198,14 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
     )
 
 
-def _time_mask(
+def time_mask(
     lengths: np.ndarray, align: str, length: int, ids: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`[N, M]` row counts -> time mask `[N, T]` and presence `[N, M]`."""
+    """`[N, M]` row counts -> time mask `[N, T]` and presence `[N, M]`.
+
+    Raises:
+      UserError: the counts do not fit `align` and `length`; names one of `ids` `[N]`.
+    """
     present = lengths > 0
     if align != "none":
         return np.ones((len(lengths), length), bool), present

@@ -73,7 +73,12 @@ def _run(args: argparse.Namespace) -> int:
             name=args.corpus,
             class_names=_READERS[args.corpus].CLASS_NAMES,
             utterances=utterances,
-            provenance={"made_by": "cmarr_jax.extract", "options": options, "warnings": warnings},
+            provenance={
+                "made_by": "cmarr_jax.extract",
+                "options": options,
+                "models": {s.modality: getattr(args, f"{s.modality}_model") for s in sources},
+                "warnings": warnings,
+            },
         ),
         sources,
         dtype=args.store_dtype,

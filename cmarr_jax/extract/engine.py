@@ -144,7 +144,7 @@ def _encode(
         batch = waiting.pop(bucket)
         arrays = _encode_batch(source, bucket, [loaded.item for _, loaded in batch])
         kept = [
-            (utterance.id, *_checked(source, loaded, array, store.dtype))
+            (utterance.id, *checked(source, loaded, array, store.dtype))
             for (utterance, loaded), array in zip(batch, arrays, strict=True)
         ]
         store.add(f"{rank[kept[0][0]]:06d}", kept)
@@ -205,10 +205,17 @@ def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.
         ) from None
 
 
-def _checked(
+def checked(
     source: Source, loaded: Loaded, array: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, str, str]:
-    """(features to store, status, detail): non-finite or empty output is no feature."""
+    """(features to store, status, detail): non-finite or empty output is no feature.
+
+    Args:
+      source: that encoded it.
+      loaded: what it encoded.
+      array: what came out, `[T, D]`.
+      dtype: of the features to store.
+    """
     if array.ndim != 2 or array.shape[1] != source.dim:
         raise ValueError(f"{source.modality}: encoded {array.shape}, wanted (T, {source.dim})")
     with np.errstate(over="ignore"):

@@ -17,7 +17,7 @@ _CPU_SECONDS = 36  # a batch
 _ACCELERATOR_SECONDS = 320
 
 
-def source(model: str, *, max_seconds: float, dtype: str) -> Source:
+def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = None) -> Source:
     """The speech modality, one vector every 20 ms.
 
     Args:
@@ -26,6 +26,7 @@ def source(model: str, *, max_seconds: float, dtype: str) -> Source:
       max_seconds: longer clips are cut.
       dtype: of convolutions and matrix products, "float32" or "bfloat16"; norms and softmax are
         float32.
+      budget: seconds a batch; None = what suits the device in a whole corpus.
 
     Raises:
       UserError: the model is not there, is of another kind, or its files contradict each
@@ -43,7 +44,8 @@ def source(model: str, *, max_seconds: float, dtype: str) -> Source:
     forward = jax.jit(module.apply)
     max_samples = round(max_seconds * audio.SAMPLE_RATE)
     ladder = buckets.samples(max_samples, audio.SAMPLE_RATE)
-    budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
+    if budget is None:
+        budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
     def load(utterance: Utterance) -> Loaded:
         return audio.load(utterance.wav, module.receptive_field, max_samples)

@@ -16,7 +16,14 @@ _CPU_TOKENS = 512  # a batch
 _ACCELERATOR_TOKENS = 16_384
 
 
-def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str) -> Source:
+def source(
+    model: str,
+    *,
+    keep_special_tokens: bool,
+    max_length: int,
+    dtype: str,
+    budget: int | None = None,
+) -> Source:
     """The text modality, one vector a word piece.
 
     Args:
@@ -25,6 +32,7 @@ def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str
       keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
       max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
       dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
+      budget: tokens a batch; None = what suits the device in a whole corpus.
 
     Raises:
       UserError: the model is not there, is no BERT, or its files contradict each other; or
@@ -41,7 +49,8 @@ def source(model: str, *, keep_special_tokens: bool, max_length: int, dtype: str
     params = jax.device_put(weights.bert(os.path.join(folder, "model.safetensors"), module))
     forward = jax.jit(module.apply)
     ladder = buckets.tokens(max_length)
-    budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _ACCELERATOR_TOKENS
+    if budget is None:
+        budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _ACCELERATOR_TOKENS
 
     def load(utterance: Utterance) -> Loaded:
         if utterance.text is None:

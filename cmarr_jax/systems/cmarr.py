@@ -255,7 +255,8 @@ def make(
 
     def predict(params, encoded, mask, available):
         fused = network.apply(params, encoded, mask, available, method="decide")
-        return Prediction(fused.logits, fused.recovered, encoded.x)
+        variance = jnp.mean(jnp.exp(2 * encoded.utterance.log_sigma), axis=-1)
+        return Prediction(fused.logits, fused.recovered, encoded.x, variance)
 
     stage = Stage(
         name="train",

@@ -27,6 +27,7 @@ class Prediction(NamedTuple):
     logits: jax.Array  # [B, C]
     recovered: jax.Array | None  # [M, B, T, D]; None if the system recovers nothing
     target: jax.Array | None  # [M, B, T, D], what `recovered` should be
+    variance: jax.Array | None = None  # [M, B], of each modality's embedding; None if it has none
 
 
 class Stage(NamedTuple):

@@ -1,0 +1,172 @@
+"""What a sweep would do, how large it is and how long it would take, without doing it.
+
+The real loop runs for two epochs of at most 20 steps over the whole corpus' arrays, in a folder
+that is thrown away: the first epoch compiles, the second is measured.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cmarr_jax import train_step, training
+from cmarr_jax.checkpoints import Checkpoints, Teachers
+
+STEPS = 20
+
+
+class StagePlan(NamedTuple):
+    """One stage of the sweep, times in seconds."""
+
+    name: str
+    parameters: int  # of one run
+    epochs: int
+    steps: int  # of the run with the most, an epoch
+    step: float  # one step of every run
+    validation: float  # after each epoch
+    compile: float
+    measured: int  # steps
+    kept: int  # runs whose result of this stage lies there already
+
+    @property
+    def expected(self) -> float:
+        return self.compile + self.epochs * (self.steps * self.step + self.validation)
+
+
+def measure(
+    *,
+    make_system: Callable[[str | None], Any],
+    corpus: Any,
+    run_ids: Sequence[training.RunId],
+    conditions: Sequence[Any],
+    masking: train_step.Masking,
+    config: Any,
+    teachers: Teachers,
+) -> list[StagePlan]:
+    """Measures every stage; arguments as of `training.train`, none of which is written to."""
+    system = make_system(None)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    vectors = training.make_vectors(system, arrays)
+    short = config.copy_and_resolve_references()
+    short.checkpoint_seconds = 1e9  # writing is no part of what is measured
+    parts = ["pretrain"] * (len(vectors) - 1) + ["train"]
+    for part in set(parts):
+        short[part].epochs = 2
+    widest = max(config[part].batch_size for part in set(parts))
+    few = [
+        training.RunId(fold._replace(train=fold.train[: STEPS * widest]), seed)
+        for fold, seed in run_ids
+    ]
+    seen = [time.monotonic()]
+    epochs = []
+
+    def after_epoch(epoch: training.Epoch) -> None:
+        seen.append(time.monotonic())
+        epochs.append(epoch)
+
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        training.train(
+            make_system=make_system,
+            corpus=corpus,
+            run_ids=few,
+            conditions=conditions,
+            masking=masking,
+            config=short,
+            checkpoints=checkpoints,
+            teachers=Teachers(folder, corpus),
+            report=after_epoch,
+        )
+    plans = []
+    for k, (stage, vector, part) in enumerate(zip(system.stages, vectors, parts, strict=True)):
+        size = config[part].batch_size
+        steps = [len(fold.train) // size for fold, _ in few]
+        training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
+        first, second = np.diff(seen)[2 * k : 2 * k + 2]
+        last = k == len(vectors) - 1
+        plans.append(
+            StagePlan(
+                stage.name,
+                len(vector.trained),
+                config[part].epochs,
+                max(len(fold.train) // size for fold, _ in run_ids),
+                training_time / max(steps),
+                second - training_time,
+                max(first - second, 0.0),
+                max(steps),
+                0 if last else sum(teachers.has(teachers.file(config, stage, r)) for r in run_ids),
+            )
+        )
+    return plans
+
+
+def describe(
+    plans: Sequence[StagePlan],
+    *,
+    identity: dict[str, str],
+    corpus: Any,
+    run_ids: Sequence[training.RunId],
+    device: str,
+    workdir: str,
+) -> str:
+    """The plan as text."""
+    num_runs = len(run_ids)
+    folds = [fold.number for fold, _ in run_ids]
+    seeds = len({seed for _, seed in run_ids})
+    arrays = (*corpus.features.values(), corpus.mask, corpus.present)
+    # The parameters, their running mean, the optimizer's two moments, and the best so far.
+    state = 5 * 4 * plans[-1].parameters * num_runs
+    shown = ", ".join(f"{m} {x.shape[-1]}-d" for m, x in corpus.features.items())
+    positions = next(iter(corpus.features.values())).shape[1]
+    lines = [
+        f"{identity['system']} ({identity['variant']}) on {identity['corpus']}; "
+        f"{identity['protocol']}",
+        f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
+        f"{num_runs} runs: {len(set(folds))} folds x {seeds} seeds, on {device}",
+        "",
+        f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
+        f"{'validation':>12}{'compile':>9}{'expected':>10}",
+    ]
+    total = 0.0
+    for plan in plans:
+        there = plan.kept == num_runs
+        expected = 0.0 if there else plan.expected
+        total += expected
+        lines.append(
+            f"{plan.name:<10}{plan.parameters:>12,}{plan.epochs:>8}{plan.steps:>8}"
+            f"{1000 * plan.step:>11.1f}{plan.validation:>11.1f}s{plan.compile:>8.1f}s"
+            f"{'there' if there else _time(expected):>10}"
+        )
+    lines += [
+        "",
+        f"a step is one of every run, measured over {plans[-1].measured} beside what else "
+        "the machine did; the test is not counted",
+        f"memory: corpus {_size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
+        f"{_size(state)} for all runs; {_peak()}",
+        f"expected time: {_time(total)}; nothing was written to {workdir}",
+    ]
+    return "\n".join(lines)
+
+
+def _peak() -> str:
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return f"at most {_size(statistics['peak_bytes_in_use'])} of the first device in use"
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"this process took at most {_size(peak)}"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _time(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 2:
+        return f"{hours:.1f} h"
+    return f"{minutes:.1f} min" if minutes >= 2 else f"{seconds:.0f} s"

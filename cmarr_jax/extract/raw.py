@@ -1,0 +1,139 @@
+"""Text, sound and video files to the features that a model was trained on, by the same encoders.
+
+A model folder says of each modality which encoder made its features: the hashes of its files, its
+options and the version of its code. What is opened here is compared with that; another encoder is
+refused, since a model would take its features for noise.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import engine
+from cmarr_jax.extract.source import Source, Utterance
+from cmarr_jax.predictor import difference
+
+FLAGS = {"text": "--text", "speech": "--wav", "video": "--video"}
+
+
+def utterance(
+    identifier: str, text: str | None = None, wav: str | None = None, video: str | None = None
+) -> Utterance:
+    """One input; None = not given. Of a video the whole picture and all of its length count."""
+    return Utterance(identifier, "", "", "", "", text, wav, video, None, None, None)
+
+
+def open_sources(
+    encoders: Mapping[str, Any], models: Mapping[str, str | None], *, alone: bool
+) -> dict[str, Source]:
+    """The encoders of some modalities.
+
+    Args:
+      encoders: modality -> what model.json says of it, see `export.encoders`.
+      models: modality -> folder or hub name of its encoder; None = the one that the extraction
+        of the training corpus was given. Its keys are the modalities wanted.
+      alone: one utterance at a time: batches of one are quick for one, and slow for many.
+
+    Raises:
+      UserError: the features of a modality were not made from raw input here, or the encoder
+        is not the one that made them.
+    """
+    sources = {}
+    for modality, model in models.items():
+        flag, facts = FLAGS[modality], encoders.get(modality)
+        if modality not in encoders:
+            raise UserError(f"{flag}: the model knows {', '.join(encoders)} alone; leave it out")
+        if facts is None:
+            raise UserError(
+                f"{flag}: the {modality} features that this model was trained on were not made by "
+                "python -m cmarr_jax.extract, so raw input cannot be encoded alike; give features "
+                "of the same kind with --pack"
+            )
+        model = model or facts["model"]
+        if not model:
+            raise UserError(
+                f"--{modality}-model: missing, and the corpus does not say where its encoder was; "
+                "name its folder"
+            )
+        source = _open(modality, facts["recipe"], model, 1 if alone else None)
+        ours = json.loads(json.dumps(source.recipe))
+        if ours != facts["recipe"]:
+            raise UserError(
+                f"--{modality}-model={model}: not the encoder that the model was trained with "
+                f"({difference(ours, facts['recipe'])}); name that one's folder"
+            )
+        sources[modality] = source
+    return sources
+
+
+def _open(modality: str, recipe: Mapping[str, Any], model: str, budget: int | None) -> Source:
+    if modality == "text":
+        from cmarr_jax.extract import text
+
+        return text.source(
+            model,
+            keep_special_tokens=recipe["keep_special_tokens"],
+            max_length=recipe["max_length"],
+            dtype=recipe["dtype"],
+            budget=budget,
+        )
+    if modality == "speech":
+        from cmarr_jax.extract import speech
+
+        return speech.source(
+            model, max_seconds=recipe["max_seconds"], dtype=recipe["dtype"], budget=budget
+        )
+    from cmarr_jax.extract import video
+
+    if "fps" not in recipe:
+        raise UserError(
+            "--video: this model was trained on ready features or cropped faces, not on videos; "
+            "give features of the same kind with --pack"
+        )
+    return video.source(model=model, fps=recipe["fps"], dtype=recipe["dtype"])
+
+
+def encode(
+    sources: Mapping[str, Source],
+    utterances: Sequence[Utterance],
+    stored_as: Mapping[str, str],
+) -> tuple[dict[str, list[np.ndarray]], list[dict[str, str]]]:
+    """Features of n utterances, and what went wrong.
+
+    Args:
+      sources: modality -> its encoder.
+      utterances: of `utterance`.
+      stored_as: modality -> dtype that the training corpus' features were rounded to.
+
+    Returns:
+      Modality -> n arrays `[T_i, D]`, `T_i = 0` where it is not given or could not be read; and
+      for each utterance modality -> why a given one could not be, or was cut.
+    """
+    features, problems = {}, [{} for _ in utterances]
+    for modality, source in sources.items():
+        dtype = np.dtype(stored_as[modality])
+        features[modality] = [np.zeros((0, source.dim), dtype) for _ in utterances]
+        buckets: dict[int, list] = {}
+        for i, given in enumerate(utterances):
+            field = {"text": given.text, "speech": given.wav, "video": given.video}[modality]
+            if field is None:
+                continue
+            loaded = source.load(given)
+            if loaded.item is None:
+                problems[i][modality] = f"{loaded.status}: {loaded.detail}"
+            else:
+                buckets.setdefault(source.bucket(loaded.item), []).append((i, loaded))
+        for bucket, waiting in sorted(buckets.items()):
+            size = source.batch_size(bucket)
+            for start in range(0, len(waiting), size):
+                batch = waiting[start : start + size]
+                arrays = source.encode(bucket, [loaded.item for _, loaded in batch])
+                for (i, loaded), array in zip(batch, arrays, strict=True):
+                    kept, status, detail = engine.checked(source, loaded, array, dtype)
+                    features[modality][i] = kept
+                    if status != "ok":
+                        problems[i][modality] = f"{status}: {detail}"
+    return features, problems

@@ -1,0 +1,249 @@
+"""Class probabilities for utterances, by a model that train.py left in its work directory.
+
+    python -m cmarr_jax.predict --workdir DIR --text "I told you so!" --wav turn.wav
+    python -m cmarr_jax.predict --workdir DIR --pack PACK --out predictions.jsonl
+    python -m cmarr_jax.predict --workdir DIR --csv inputs.csv
+
+Any of --text, --wav and --video will do; what is not given counts as missing. inputs.csv has the
+column id and any of text, wav, video, paths being relative to it. The encoders are those that the
+training corpus was extracted with; if they have moved, say where by --text-model and so on.
+
+A line of JSON an utterance:
+
+    id, predicted
+    posterior      class -> probability, the mean over the models of all folds and seeds
+    spread         class -> deviation of that probability between the models; null for one model
+    variance       modality -> mean variance of its Gaussian embedding (CM-ARR); else null
+    present        modalities that were given and could be read
+    reconstructed  modalities that the model recovered; none if its system recovers nothing
+    problems       modality -> why it could not be read, or that it was cut; raw input alone
+
+Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 done, but some
+utterance has no modality left, so its posterior is null; 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NoReturn, TextIO
+
+import tqdm
+
+from cmarr_jax import cli
+from cmarr_jax.errors import UserError
+
+_COLUMNS = {"text": "text", "wav": "speech", "video": "video"}  # of --csv, and the modality
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return _run(args)
+    except UserError as e:
+        _fail(str(e))
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as e:
+        _fail(str(e))
+    except KeyboardInterrupt:
+        print("\ninterrupted; --out is not written", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cmarr_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = _fail
+    add = parser.add_argument
+    add("--workdir", metavar="DIR", help="of a finished sweep, or its folder 'model' alone")
+    add("--fold", type=int, default=0, metavar="N", help="the models of this fold alone")
+    add("--out", metavar="FILE", help="JSON lines, whole or not at all (default: standard output)")
+    add = parser.add_argument_group("one utterance").add_argument
+    add("--text", help="its transcript")
+    add("--wav", metavar="FILE", help="any sound file that libsndfile reads")
+    add("--video", metavar="FILE", help="any video that OpenCV reads; faces are looked for")
+    add = parser.add_argument_group("many").add_argument
+    add("--pack", metavar="PACK", help="a feature pack of the kind that the model was trained on")
+    add("--csv", metavar="FILE", help="columns id and any of text, wav, video")
+    add = parser.add_argument_group("encoders, if they have moved").add_argument
+    add("--text-model", metavar="DIR|NAME")
+    add("--speech-model", metavar="DIR|NAME")
+    add("--video-model", metavar="CHECKPOINT")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not args.workdir:
+        raise UserError("--workdir: missing; name the folder of a finished sweep of train.py")
+    one = {column: getattr(args, column) for column in _COLUMNS}
+    kinds = [any(v is not None for v in one.values()), bool(args.pack), bool(args.csv)]
+    if sum(kinds) != 1:
+        raise UserError(
+            f"{'two kinds of input' if sum(kinds) else 'nothing to predict'}: wanted either some "
+            "of --text, --wav and --video, or --pack, or --csv"
+        )
+    for flag in ("wav", "video"):
+        if one[flag] is not None and not os.path.isfile(one[flag]):
+            raise UserError(f"--{flag}={one[flag]}: no such file")
+    if args.out and not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
+        raise UserError(f"--out={args.out}: its folder does not exist")
+
+    from cmarr_jax.predictor import Predictor  # JAX takes seconds to import
+
+    cli.enable_compilation_cache()
+    predictor = Predictor(args.workdir, fold=args.fold)
+    if args.pack:
+        total, lines = _of_pack(predictor, args)
+    else:
+        rows = [{"id": "input", **one}] if kinds[0] else _read_csv(args.csv)
+        total, lines = len(rows), _of_raw(predictor, rows, args)
+        if kinds[0]:
+            lines = [_only(lines)]
+    empty = 0
+    with _opened(args.out) as out, _progress(total) as progress:
+        for line in lines:
+            empty += line["posterior"] is None
+            out.write(json.dumps(line) + "\n")
+            progress.update(1)
+    if empty:
+        print(f"{empty} of {total} utterances have no modality left", file=sys.stderr)
+    return 3 if empty else 0
+
+
+def _of_pack(predictor, args) -> tuple[int, Iterator[dict]]:
+    from cmarr_jax.data import pack as pack_lib
+
+    pack = pack_lib.read(args.pack)
+    if pack.name == predictor.facts["corpus"] and not args.fold:
+        print(
+            f"note: the model was trained on {pack.name}; only the test part of a fold is new to "
+            "that fold's models (--fold)",
+            file=sys.stderr,
+        )
+    return len(pack.labels), (p._asdict() for p in predictor.of_read_pack(pack))
+
+
+def _of_raw(predictor, rows: Sequence[dict], args) -> Iterator[dict]:
+    """Lines of raw utterances, encoded and predicted a batch at a time."""
+    from cmarr_jax.extract import raw
+    from cmarr_jax.predictor import BATCH
+
+    encoders = predictor.facts["encoders"]
+    given = [m for column, m in _COLUMNS.items() if any(row[column] is not None for row in rows)]
+    models = {m: getattr(args, f"{m}_model") for m in given}
+    sources = raw.open_sources(encoders, models, alone=len(rows) == 1)
+    stored_as = {m: encoders[m]["stored_as"] for m in given}
+    size = min(len(rows), BATCH)
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        part = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
+        features, problems = raw.encode(sources, part, stored_as)
+        ids = [u.id for u in part]
+        predictions = predictor.of_features(ids, features, batch_size=size)
+        for prediction, problem in zip(predictions, problems, strict=True):
+            yield prediction._asdict() | {"problems": problem}
+
+
+def _only(lines: Iterator[dict]) -> dict:
+    """The one line there is; refused if nothing of the utterance could be read."""
+    (line,) = lines
+    if line["posterior"] is None:
+        reasons = "; ".join(f"{m} is {reason}" for m, reason in line["problems"].items())
+        raise UserError(f"nothing to predict from: {reasons}")
+    return line
+
+
+def _read_csv(file: str) -> list[dict[str, str | None]]:
+    try:
+        with open(file, newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f, strict=True)
+            rows, header = list(reader), reader.fieldnames or []
+    except FileNotFoundError:
+        raise UserError(f"--csv={file}: no such file") from None
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f"--csv={file}: not a UTF-8 CSV file ({e})") from None
+    if "id" not in header or not set(header) <= {"id", *_COLUMNS} or len(header) < 2 or not rows:
+        raise UserError(
+            f"--csv={file}: the header is {','.join(header)!r} above {len(rows)} rows; wanted id, "
+            "some of text, wav, video, and a row or more"
+        )
+    folder = os.path.dirname(os.path.abspath(file))
+    inputs, seen = [], set()
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UserError(f"--csv={file}: row {number} has not {len(header)} fields")
+        if row["id"] in seen or not row["id"]:
+            raise UserError(f"--csv={file}: row {number} has id {row['id']!r}, wanted a new one")
+        seen.add(row["id"])
+        values = {column: row.get(column) or None for column in _COLUMNS}
+        for column in ("wav", "video"):
+            if values[column]:
+                values[column] = os.path.join(folder, values[column])
+        inputs.append({"id": row["id"], **values})
+    return inputs
+
+
+@contextlib.contextmanager
+def _opened(file: str | None) -> Iterator[TextIO]:
+    """Standard output, or `file` that appears when all is written."""
+    if not file:
+        yield sys.stdout
+        return
+    draft = f"{file}.tmp{os.getpid()}"
+    try:
+        with open(draft, "w", encoding="utf-8") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(draft, file)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(draft)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[tqdm.tqdm]:
+    """A bar in a terminal, and how fast it was; nothing for a single utterance."""
+    start = time.monotonic()
+    with tqdm.tqdm(
+        total=total,
+        unit="utt",
+        leave=False,
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+        disable=total == 1,
+        file=sys.stderr,
+    ) as bar:
+        yield bar
+    if total > 1:
+        seconds = time.monotonic() - start
+        print(
+            f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
+            file=sys.stderr,
+        )
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def command() -> NoReturn:
+    """The command in a process of its own."""
+    # distrax would import TensorFlow where it is installed: four seconds, and nothing needs it.
+    sys.modules.setdefault("tensorflow", None)
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    command()

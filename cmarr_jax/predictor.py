@@ -1,0 +1,252 @@
+"""A trained model in use: features in, class probabilities out, averaged over its runs.
+
+    from cmarr_jax.predictor import Predictor
+
+    predictor = Predictor("DIR")
+    predictions = list(predictor.of_pack("PACK"))
+
+Each run of a sweep (a fold with a seed) is one member of an ensemble. Their mean is the
+prediction and the deviation between them an uncertainty (Lakshminarayanan, Pritzel and Blundell,
+"Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017). What
+a modality lacks is recovered, or left out, exactly as in the test of the sweep.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cmarr_jax import export, train_step
+from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.data import pipeline, pooling
+from cmarr_jax.errors import UserError
+from cmarr_jax.systems import SYSTEMS
+
+BATCH = 64  # utterances; one shape, so one program for a whole pack
+
+
+class Prediction(NamedTuple):
+    """What is said of one utterance; None where there is nothing to say."""
+
+    id: str
+    posterior: dict[str, float] | None  # class -> mean probability over the runs
+    predicted: str | None  # the class with the highest
+    spread: dict[str, float] | None  # class -> deviation of the runs' probabilities; 2 runs or more
+    variance: dict[str, float] | None  # modality -> mean variance of its embedding, if it has one
+    present: tuple[str, ...]  # modalities that were given
+    reconstructed: tuple[str, ...]  # modalities that the system recovered
+
+
+class Predictor:
+    """The models of one folder, on JAX's default device.
+
+    Attributes:
+      facts: model.json, see `cmarr_jax.export`.
+    """
+
+    def __init__(self, path: str, *, fold: int = 0):
+        """Reads WORKDIR or its folder `model`; `fold` = 0 takes the models of all folds.
+
+        Raises:
+          UserError: no model lies there, this library cannot run it, or it has no such fold.
+        """
+        model = export.read(path)
+        self.facts, self._path = model.facts, model.path
+        name = self.facts["system"]
+        if name not in SYSTEMS:
+            raise UserError(
+                f"{self._path}/model.json: system {name!r} is not among this library's "
+                f"({', '.join(SYSTEMS)}); add its file, see README.md"
+            )
+        folds = sorted({run["fold"] for run in self.facts["runs"]})
+        if fold and fold not in folds:
+            raise UserError(
+                f"--fold={fold}: the model has the folds {', '.join(map(str, folds))} (0 = all)"
+            )
+        chosen = [r for r, run in enumerate(self.facts["runs"]) if fold in (0, run["fold"])]
+        self._modalities = tuple(self.facts["modalities"])
+        try:
+            system = SYSTEMS[name](model.config, self._modalities, len(self.facts["classes"]))
+        except (AttributeError, KeyError) as e:
+            raise UserError(
+                f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
+                "it was made by another version of this library"
+            ) from None
+        statistics = {"mean": model.mean, "scale": model.scale}
+        self._members = jax.device_put(
+            jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
+        )
+        self.num_models = len(chosen)
+        self._run = jax.jit(_make_run(system.stages[-1]))
+
+    def of_pack(self, path: str, *, batch_size: int = BATCH) -> Iterator[Prediction]:
+        """Predictions for every utterance of the feature pack `path`, in its order.
+
+        Raises:
+          UserError: it is no pack, or its features are not of the kind that the model knows.
+        """
+        yield from self.of_read_pack(pack_lib.read(path), batch_size=batch_size)
+
+    def of_read_pack(self, pack: pack_lib.Pack, *, batch_size: int = BATCH) -> Iterator[Prediction]:
+        """`of_pack` of a pack that is read already."""
+        known = [m for m in pack.modalities if m in self._modalities]
+        if not known:
+            raise UserError(
+                f"{pack.path}: has {', '.join(pack.modalities)}, and the model knows "
+                f"{', '.join(self._modalities)}"
+            )
+        made = export.encoders(pack.provenance, known)
+        for m in known:
+            ours = self.facts["encoders"].get(m)
+            if ours and made[m] and ours["recipe"] != made[m]["recipe"]:
+                raise UserError(
+                    f"{pack.path}: its {m} features come from another encoder or other options "
+                    f"than the model's; {difference(made[m]['recipe'], ours['recipe'])}; extract "
+                    "them again with the model's"
+                )
+        ids = pack.columns["id"]
+        for start in range(0, len(ids), batch_size):
+            rows = range(start, min(start + batch_size, len(ids)))
+            sequences = {m: [pack.sequence(m, i) for i in rows] for m in known}
+            yield from self.of_features(ids[start : rows.stop], sequences, batch_size=batch_size)
+
+    def of_features(
+        self,
+        ids: Sequence[str],
+        sequences: Mapping[str, Sequence[np.ndarray]],
+        *,
+        batch_size: int = BATCH,
+    ) -> Iterator[Prediction]:
+        """Predictions for n utterances.
+
+        Args:
+          ids: n names.
+          sequences: modality -> n arrays `[T_i, D]`, `T_i = 0` where the utterance lacks it. A
+            modality that is not named is missing everywhere.
+          batch_size: utterances that are computed together; a last batch is filled up.
+
+        Raises:
+          UserError: an array has not the model's width, or holds a NaN or infinity.
+        """
+        for modality, arrays in sequences.items():
+            self._check(ids, modality, arrays)
+        for start in range(0, len(ids), batch_size):
+            part = slice(start, start + batch_size)
+            yield from self._predict(
+                ids[part], {m: arrays[part] for m, arrays in sequences.items()}, batch_size
+            )
+
+    def _check(self, ids: Sequence[str], modality: str, arrays: Sequence[np.ndarray]) -> None:
+        if modality not in self._modalities:
+            raise UserError(f"{modality}: the model knows {', '.join(self._modalities)}")
+        width = self.facts["dims"][modality]
+        for identifier, array in zip(ids, arrays, strict=True):
+            if array.ndim != 2 or array.shape[1] != width:
+                raise UserError(
+                    f"{identifier}: {modality} has the shape {array.shape}, wanted (rows, {width})"
+                )
+            if not np.isfinite(array).all():
+                raise UserError(f"{identifier}: {modality} has a NaN or infinity")
+
+    def _predict(self, ids, sequences, size: int) -> Iterator[Prediction]:
+        """One batch of at most `size` utterances, as one of exactly `size`."""
+        present, posteriors, variances, recovers = self._posteriors(ids, sequences, size)
+        classes = self.facts["classes"]
+        for i, identifier in enumerate(ids):
+            given = tuple(m for m, has in zip(self._modalities, present[i], strict=True) if has)
+            if not given:
+                yield Prediction(str(identifier), None, None, None, None, (), ())
+                continue
+            mean, spread = posteriors[:, i].mean(axis=0), posteriors[:, i].std(axis=0)
+            variance = None
+            if variances is not None:
+                of = dict(zip(self._modalities, variances[:, :, i].mean(axis=0), strict=True))
+                variance = {m: float(of[m]) for m in given}
+            yield Prediction(
+                str(identifier),
+                dict(zip(classes, mean.tolist(), strict=True)),
+                classes[int(mean.argmax())],
+                dict(zip(classes, spread.tolist(), strict=True)) if self.num_models > 1 else None,
+                variance,
+                given,
+                tuple(m for m in self._modalities if m not in given) if recovers else (),
+            )
+
+    def _posteriors(self, ids, sequences, size: int):
+        """present `[n, M]`, posteriors `[R, n, C]`, variances `[R, M, n]` or None, recovers."""
+        align, length, num = self.facts["align"], self.facts["length"], len(ids)
+        lengths = np.zeros((num, len(self._modalities)), np.int64)
+        features = {}
+        for k, m in enumerate(self._modalities):
+            features[m] = np.zeros((size, length, self.facts["dims"][m]), np.float32)
+            for i, sequence in enumerate(sequences.get(m, ())):
+                lengths[i, k] = len(sequence)
+        mask, present = pipeline.time_mask(lengths, align, length, np.asarray(ids))
+        for m, arrays in sequences.items():
+            for i, sequence in enumerate(arrays):
+                if align == "none":
+                    features[m][i, : len(sequence)] = sequence
+                else:  # rounded as the corpus was when it was read for training
+                    fixed = pooling.fix_length(sequence, length, align)
+                    features[m][i] = fixed.astype(sequence.dtype)
+        rest = size - num  # filled up with utterances that have everything, all zero
+        arrays = train_step.Arrays(
+            features,
+            np.pad(mask, ((0, rest), (0, 0)), constant_values=True),
+            np.pad(present, ((0, rest), (0, 0)), constant_values=True),
+            np.zeros(size, np.int32),
+        )
+        try:
+            posteriors, variances, recovers = self._run(self._members, arrays)
+        except flax.errors.FlaxError as e:
+            raise UserError(
+                f"{self._path}/weights.npz: does not fit this library's {self.facts['system']} "
+                f"({str(e).splitlines()[0][:200]}); it was made by another version"
+            ) from None
+        if variances is not None:
+            variances = np.asarray(variances)
+        return present, np.asarray(posteriors)[:, :num], variances, bool(recovers[0])
+
+
+def _make_run(stage: Any):
+    """(members, arrays of B utterances) -> posteriors `[R, B, C]`, variances `[R, M, B]` or None,
+    and whether missing modalities are recovered `[R]`."""
+
+    def run(members, arrays):
+        rows = jnp.arange(len(arrays.labels))
+
+        def one(member):
+            params, statistics = member
+            # Neither a key nor class weights nor steps: nothing is trained here.
+            unweighted = jnp.ones(1)
+            of_run = train_step.Run(None, **statistics, class_weights=unweighted, total_steps=None)
+            batch = train_step.take_batch(arrays, of_run, rows)
+            encoded = stage.encode(params, batch)
+            said = stage.predict(params, encoded, batch.mask, batch.present)
+            posteriors = jax.nn.softmax(said.logits.astype(jnp.float32))
+            return posteriors, said.variance, jnp.array(said.recovered is not None)
+
+        # For one utterance half the time of a map, for 64 as much; training's batches differ.
+        return jax.vmap(one)(members)
+
+    return run
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first field that two recipes of an encoder do not share, in words; "" if none."""
+    for field in sorted({*found, *wanted}):
+        ours, theirs = found.get(field), wanted.get(field)
+        if ours == theirs:
+            continue
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            return f"{field}: " + difference(ours, theirs)
+        return f"{field} is {_short(ours)}, wanted {_short(theirs)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] + "..." if len(text) > 40 else text

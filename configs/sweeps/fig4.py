@@ -1,0 +1,13 @@
+"""Figure 4 of the paper: each of the three loss weights varied alone.
+
+    python sweep.py configs/sweeps/fig4.py --config configs/iemocap.py \\
+        --config.data.pack=PACK --workdir=DIR
+    python evaluate.py --workdir=DIR --figure=4
+"""
+
+from configs import common
+
+
+def sweep(add):
+    for argument in common.TABLES["fig4"]:  # "alpha=0.1", ...
+        add(argument)

@@ -1,0 +1,22 @@
+"""MkDocs: the README becomes a page of the site; links out of docs/ become plain text there."""
+
+import os
+import re
+
+from mkdocs.structure.files import File
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def on_files(files, config):
+    with open(os.path.join(_ROOT, "README.md"), encoding="utf-8") as f:
+        files.append(File.generated(config, "readme.md", content=f.read()))
+    return files
+
+
+def on_page_markdown(markdown, page, **_):
+    if page.file.src_uri == "readme.md":
+        markdown = markdown.replace("](docs/", "](")
+        return re.sub(r"\[([^\]]+)\]\((?:configs|cmarr_jax)[^)]*\)", r"`\1`", markdown)
+    markdown = markdown.replace("](../README.md", "](readme.md")
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"`\1`", markdown)

@@ -1,0 +1,188 @@
+"""Trains what a file of configs/sweeps/ lists, and collects all results in one tidy CSV.
+
+    python sweep.py configs/sweeps/fig4.py --config configs/iemocap.py \\
+        --config.data.pack=PACK --workdir=DIR
+
+The file defines `sweep(add)`, which calls `add(argument, **fields)` once an entry: a config
+argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. Every other
+flag goes to train.py as it stands, --dry-run too. Each entry has a folder below DIR. Given again,
+the command leaves finished entries alone, goes on with a stopped one and trains what is missing,
+entries that were added to the file meanwhile among them.
+
+    DIR/sweep.csv    entry, its argument and fields, then the columns of results.csv and val_uar,
+                     the best validation UAR of the run: a row a (entry, fold, seed, condition)
+
+Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some entry has no results.
+"""
+
+import argparse
+import csv
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from cmarr_jax import report
+from cmarr_jax.errors import UserError
+from cmarr_jax.files import write_whole
+
+_TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py")
+_STDERR = 2  # where an entry's own table goes
+_INTERRUPTED = (130, 143, -2, -15)  # the exit codes of a train.py that was told to stop
+
+
+class Entry(NamedTuple):
+    """One config of the sweep."""
+
+    argument: str  # of the config file, "" = none
+    fields: dict[str, Any]  # "train.learning_rate" -> value
+
+    @property
+    def name(self) -> str:
+        """Names the entry's folder and its rows."""
+        parts = [self.argument] if self.argument else []
+        return ",".join(parts + [f"{k}={_text(v)}" for k, v in self.fields.items()]) or "default"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python sweep.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = _fail
+    parser.add_argument("file", metavar="FILE", help="of configs/sweeps/")
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="of configs/")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of all entries")
+    args, flags = parser.parse_known_args(argv)
+    try:
+        entries = read(args.file)
+        return _run(entries, args.config, args.workdir, flags)
+    except UserError as e:
+        _fail(str(e))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]) -> int:
+    dry = [f for f in flags if f.lstrip("-").split("=")[0] == "dry-run"]
+    _claim(workdir, {"config": config, "flags": [f for f in flags if f not in dry]}, bool(dry))
+    file, _, argument = config.partition(":")
+    for number, entry in enumerate(entries, start=1):
+        print(f"[{number}/{len(entries)}] {entry.name}", file=sys.stderr, flush=True)
+        folder = os.path.join(workdir, entry.name)
+        if not dry and report.is_complete(folder):
+            continue
+        chosen = ",".join(a for a in (argument, entry.argument) if a)
+        command = [sys.executable, _TRAIN, f"--config={file}" + (f":{chosen}" if chosen else "")]
+        command += [*flags, *(f"--config.{k}={_text(v)}" for k, v in entry.fields.items())]
+        # A process of its own: whatever happens to one entry, the others are trained.
+        made = subprocess.run([*command, f"--workdir={folder}"], stdout=None if dry else _STDERR)
+        if made.returncode in _INTERRUPTED:
+            return made.returncode if made.returncode > 0 else 128 - made.returncode
+        if made.returncode == 2 and not os.path.exists(os.path.join(folder, "status.json")):
+            return 2  # a mistake in the flags, which train.py has named, is every entry's
+        if not dry:
+            collect(workdir, entries)
+    if dry:
+        return 0
+    missing = collect(workdir, entries)
+    print(f"{os.path.join(workdir, 'sweep.csv')}: {len(entries) - len(missing)} entries")
+    if missing:
+        print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
+    return 3 if missing else 0
+
+
+def read(file: str) -> list[Entry]:
+    """The entries of a sweep file, in its order.
+
+    Raises:
+      UserError: there is no such file, or it does not define a sweep; names what is wrong.
+    """
+    if not os.path.isfile(file):
+        raise UserError(f"{file}: no such file; the sweeps are in configs/sweeps/")
+    spec = importlib.util.spec_from_file_location("sweep_file", file)
+    module = importlib.util.module_from_spec(spec)
+    entries: dict[str, Entry] = {}
+
+    def add(argument: str = "", **fields: Any) -> None:
+        entry = Entry(argument, fields)
+        if os.sep in entry.name:
+            raise UserError(f"{entry.name!r}: names a folder, so it cannot hold {os.sep!r}")
+        if entry.name in entries:
+            raise UserError(f"{entry.name!r} is added twice")
+        entries[entry.name] = entry
+
+    try:
+        spec.loader.exec_module(module)
+        module.sweep(add)
+    except Exception as e:  # the user's own code can raise anything
+        reason = f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e)
+        raise UserError(f"{file}: {reason.splitlines()[0]}; wanted def sweep(add)") from None
+    if not entries:
+        raise UserError(f"{file}: adds no entry; call add(...) in sweep(add)")
+    return list(entries.values())
+
+
+def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
+    """Writes DIR/sweep.csv from the entries that are complete; returns the names of the others.
+
+    Where every entry has an argument of its own, DIR is also a folder of a table, which
+    evaluate.py reads.
+    """
+    done = [e for e in entries if report.is_complete(os.path.join(workdir, e.name))]
+    names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
+    rows = []
+    for entry in done:
+        folder = os.path.join(workdir, entry.name)
+        given = {"entry": entry.name, "argument": entry.argument}
+        given |= {name: _text(entry.fields[name]) if name in entry.fields else "" for name in names}
+        chosen = report.read_json(os.path.join(folder, "model", "model.json"))["runs"]
+        val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in chosen}
+        for row in report.read_results(folder):
+            rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(os.path.join(workdir, "sweep.csv"), text.getvalue().encode())
+    missing = [entry.name for entry in entries if entry not in done]
+    if done and len({entry.argument for entry in entries}) == len(entries):
+        folders = [os.path.join(workdir, entry.name) for entry in done]
+        report.gather(workdir, folders, missing=len(missing))
+    return missing
+
+
+def _claim(workdir: str, content: dict[str, Any], dry: bool) -> None:
+    """Refuses a folder whose entries were trained under other flags."""
+    file = os.path.join(workdir, "sweep.json")
+    if os.path.exists(file):
+        if (before := report.read_json(file)) != content:
+            raise UserError(
+                f"{file}: these entries were trained with {json.dumps(before)}, now "
+                f"{json.dumps(content)}; name a new --workdir"
+            )
+    elif not dry:
+        os.makedirs(workdir, exist_ok=True)
+        report.write_json(file, content)
+
+
+def _text(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""Raw input through the encoders of the training corpus: the features that are in its pack."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from cmarr_jax import export, predict
+from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.data import pipeline
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import __main__ as command
+from cmarr_jax.extract import raw
+from cmarr_jax.predictor import Predictor
+from tests import tiny
+from tests.extract import releases
+from tests.extract.test_end_to_end import GOLDEN, MODELS
+
+pytest.importorskip("safetensors")
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """A pack by the real command from a miniature release, and its utterances' sound files."""
+    folder = str(tmp_path_factory.mktemp("raw"))
+    root = releases.iemocap(folder)
+    out = os.path.join(folder, "pack")
+    assert command.main(["iemocap", "--root", root, "--out", out, *MODELS, "--max-bad", "1"]) == 0
+    made = pack_lib.read(out)
+    wavs = {
+        i: f"{root}/Session{i[4]}/sentences/wav/{i.rpartition('_')[0]}/{i}.wav"
+        for i in made.columns["id"].tolist()
+    }
+    return made, wavs, export.encoders(made.provenance, made.modalities)
+
+
+def open_(encoders, alone=False, **models):
+    return raw.open_sources(encoders, models, alone=alone)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_raw_input_has_the_features_of_the_pack(extracted, alone):
+    made, wavs, encoders = extracted
+    sources = open_(encoders, alone, text=None, speech=None)  # where the extraction had them
+    rows = range(2 if alone else len(made.labels))
+    inputs = [
+        raw.utterance(i, made.columns["text"][k] or None, wavs[i])
+        for k, i in enumerate(made.columns["id"].tolist()[: len(rows)])
+    ]
+    features, problems = raw.encode(sources, inputs, dict.fromkeys(sources, "float16"))
+    for modality in sources:
+        for k in rows:
+            ours, theirs = features[modality][k], made.sequence(modality, k)
+            assert ours.dtype == np.float16
+            np.testing.assert_allclose(
+                ours.astype("f4"), theirs.astype("f4"), atol=4e-3, rtol=2e-3, err_msg=str(k)
+            )
+    assert all("cut to" in reason for p in problems for reason in p.values())
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
+    _, wavs, encoders = extracted
+    silent = str(tmp_path / "silent.wav")
+    releases.write_wav(silent, 0.5, silent=True)
+    inputs = [
+        raw.utterance("a", "Yes.", silent),
+        raw.utterance("b", None, str(tmp_path / "nowhere.wav")),
+        raw.utterance("c", "", next(iter(wavs.values()))),
+    ]
+    features, problems = raw.encode(
+        open_(encoders, text=None, speech=None), inputs, {"text": "float16", "speech": "float16"}
+    )
+    assert [sorted(p) for p in problems] == [["speech"], ["speech"], ["text"]]
+    assert problems[0]["speech"].startswith("silent") and "no word" in problems[2]["text"]
+    assert problems[1]["speech"].startswith("missing_file")
+    assert [len(x) > 0 for x in features["text"]] == [True, False, False]
+    assert [len(x) > 0 for x in features["speech"]] == [False, False, True]
+
+
+def test_another_encoder_is_refused(extracted, tmp_path):
+    _, _, encoders = extracted
+    moved = str(tmp_path / "bert")
+    shutil.copytree(f"{GOLDEN}/bert", moved)
+    assert open_(encoders, text=moved)["text"].dim == encoders_dim(f"{GOLDEN}/bert")
+    with open(f"{moved}/tokenizer_config.json", "w", encoding="utf-8") as f:
+        f.write('{"do_lower_case": true}')
+    with pytest.raises(
+        UserError, match=r"not the encoder .*sha256: tokenizer_config.json is .*name that one's"
+    ):
+        open_(encoders, text=moved)
+
+
+def encoders_dim(folder):
+    with open(f"{folder}/config.json", encoding="utf-8") as f:
+        return json.load(f)["hidden_size"]
+
+
+def test_features_of_unknown_origin_want_a_pack(extracted):
+    _, _, encoders = extracted
+    with pytest.raises(UserError, match=r"--wav: the speech features .* give features .* --pack"):
+        open_(encoders | {"speech": None}, speech=None)
+    with pytest.raises(UserError, match="--video: the model knows text, speech alone"):
+        open_(encoders, video=None)
+    with pytest.raises(UserError, match="--text-model: missing"):
+        open_({"text": encoders["text"] | {"model": ""}}, text=None)
+    with pytest.raises(UserError, match="ready features or cropped faces"):
+        open_({"video": encoders["text"] | {"recipe": {"features": "x"}}}, video=None)
+
+
+@pytest.fixture(scope="module")
+def workdir(extracted, tmp_path_factory):
+    """A model of the extracted pack; its parameters are random."""
+    corpus = pipeline.load(pack=extracted[0].path, loader="numpy", length=4)
+    folder = tmp_path_factory.mktemp("workdir")
+    config = tiny.config("full_modality")
+    tiny.export_model(str(folder / "model"), corpus, config, folds=2)
+    return str(folder)
+
+
+def run(capsys, *argv):
+    try:
+        code = predict.main(argv)
+    except SystemExit as e:
+        code = e.code
+    out, err = capsys.readouterr()
+    return code, [json.loads(line) for line in out.splitlines()], err
+
+
+def test_the_command_predicts_from_raw_input(extracted, workdir, tmp_path, capsys):
+    made, wavs, _ = extracted
+    texts = made.columns["text"].tolist()
+    wanted = list(Predictor(workdir).of_pack(made.path))
+    rows = [(i, text, wavs[i]) for i, text in zip(made.columns["id"].tolist(), texts, strict=True)]
+    with open(tmp_path / "in.csv", "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([("id", "text", "wav"), *rows, ("none", "", "")])
+    out = tmp_path / "out.jsonl"
+    code, lines, err = run(
+        capsys, "--workdir", workdir, "--csv", str(tmp_path / "in.csv"), "--out", str(out)
+    )
+    assert code == 3 and not lines and "1 of 9 utterances have no modality" in err
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert os.listdir(tmp_path) in (["in.csv", "out.jsonl"], ["out.jsonl", "in.csv"])
+    assert lines[-1]["posterior"] is None and lines[-1]["present"] == []
+    for line, prediction in zip(lines, wanted, strict=False):
+        assert tuple(line["present"]) == prediction.present
+        for name, probability in prediction.posterior.items():
+            assert abs(line["posterior"][name] - probability) < 2e-3
+    k = texts.index("Yes.")
+    code, (line,), _ = run(
+        capsys, "--workdir", workdir, "--text", "Yes.", "--wav", wavs[made.columns["id"][k]]
+    )
+    assert code == 0 and line["id"] == "input"
+    assert line["problems"] == {"speech": "truncated: 1.10 s cut to 1.00 s"}
+    assert abs(line["posterior"]["ang"] - wanted[k].posterior["ang"]) < 2e-3
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "nothing to predict"),
+        (["--text", "a", "--pack", "p"], "two kinds of input"),
+        (["--wav", "nowhere.wav"], "--wav=nowhere.wav: no such file"),
+        (["--csv", "nowhere.csv"], "--csv=nowhere.csv: no such file"),
+        (["--text", ""], "nothing to predict from: text is missing_text"),
+        (["--text", "a", "--out", "/nowhere/x"], "its folder does not exist"),
+        (["--text", "a", "--fold", "7"], "the model has the folds 1, 2"),
+        (["--text", "a", "--text-model", f"{GOLDEN}/wav2vec2"], "error: "),
+        (["--txt", "a"], "--txt"),
+    ],
+)
+def test_a_mistake_is_one_line(workdir, capsys, argv, message):
+    code, lines, err = run(capsys, "--workdir", workdir, *argv)
+    assert code == 2 and not lines
+    assert err.splitlines()[-1].startswith("error: ") and message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("id,txt\na,b\n", "the header is 'id,txt' above 1 rows"),
+        ("id,text\n", "above 0 rows"),
+        ("id,text\na,b\na,c\n", "row 3 has id 'a', wanted a new one"),
+        ("id,text\na,b,c\n", "row 2 has not 2 fields"),
+    ],
+)
+def test_a_wrong_csv_is_one_line(workdir, tmp_path, capsys, content, message):
+    (tmp_path / "in.csv").write_text(content)
+    code, _, err = run(capsys, "--workdir", workdir, "--csv", str(tmp_path / "in.csv"))
+    assert code == 2 and message in err
