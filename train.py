@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cmarr_jax import cli, report
 from cmarr_jax.errors import UserError
-from configs import common
+from configs import common, limits
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
@@ -38,6 +38,8 @@ def main() -> None:
         print(report.table(report.read_summary(workdir)))
         return
     members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
+    for member in members.values():
+        limits.check(member)  # now, not when its turn comes
     saved, content = _claim(workdir, config)
     for number, (name, member) in enumerate(members.items(), start=1):
         print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
@@ -52,6 +54,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     """Trains and tests one system; leaves everything in `workdir`, and in the folder `teachers`
     the earlier stages' models."""
     start = time.monotonic()
+    limits.check(config)
     saved, content = _claim(workdir, config)
     if os.path.exists(saved) and report.is_complete(workdir):
         print(f"{workdir}: complete already; these are its results", file=sys.stderr)
@@ -63,9 +66,9 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     import numpy as np
     from ml_collections import FrozenConfigDict
 
-    from cmarr_jax import train_step, training
+    from cmarr_jax import sweep, train_step, training
     from cmarr_jax.checkpoints import Checkpoints, Teachers
-    from cmarr_jax.data import pipeline, protocol
+    from cmarr_jax.data import audit, pipeline, protocol
     from cmarr_jax.progress import Progress
     from cmarr_jax.systems import SYSTEMS
 
@@ -101,6 +104,13 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         seed=config.protocol.val_seed,
         select_on_test=config.protocol.select_on_test,
     )
+    audited = audit.audit(
+        corpus,
+        folds,
+        scheme=config.protocol.scheme,
+        select_on_test=config.protocol.select_on_test,
+    )
+    audit.check(audited)
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
@@ -139,6 +149,9 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
 
     # On CPU a core a run is faster than all cores on one run; elsewhere this does nothing.
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count(), len(run_ids)))
+    for name in ("train", "pretrain")[: len(stages)]:
+        sizes = (config[name].batch_size, config[name].eval_batch_size)
+        sweep.make_layout(len(run_ids), sizes, config.layout)  # for what it refuses
 
     # -------------------------------------------------------------------- work directory
 
@@ -146,6 +159,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
     if len(stages) > 1:
         _make_folder("--config.teachers", teachers)
     report.write_json(saved, content)
+    report.write_json(os.path.join(workdir, "audit.json"), audited)
     identity = {
         "corpus": corpus.name,
         "system": config.system,

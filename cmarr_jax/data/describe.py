@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax.data import pack as pack_lib
-from cmarr_jax.data import protocol
+from cmarr_jax.data import protocol, utterances
 from cmarr_jax.errors import UserError
 
 _WIDTH = 100
@@ -107,7 +107,7 @@ def _utterance_table(pack: pack_lib.Pack) -> str:
     for column in ("session", "split"):
         if column in pack.columns:
             values = pack.columns[column]
-            order = pack_lib.SPLITS.index if column == "split" else protocol.natural
+            order = utterances.SPLITS.index if column == "split" else protocol.natural
             for value in sorted(set(values.tolist()), key=order):
                 add(f"{column} {value}", values == value)
     add("all", np.ones(len(pack.labels), bool))

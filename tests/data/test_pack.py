@@ -119,7 +119,7 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path, case):
 
 
 def test_an_utterance_with_no_modality_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(UserError, match="'u1' has no row in any modality"):
+    with pytest.raises(UserError, match="row 3, 'u1', has no row in any modality"):
         pack.write(
             str(tmp_path / "pack"),
             name="x",
