@@ -86,6 +86,11 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
             f"--config.system={config.system}: its settings are another system's; name it as the "
             f"config's argument instead, such as configs/iemocap.py:{config.system}"
         )
+    if config.protocol.shuffled_labels and config.protocol.select_on_test:
+        raise UserError(
+            "--config.protocol.shuffled_labels: wanted without select_on_test; the control "
+            "shuffles what the epoch is chosen on and must leave the test part alone"
+        )
     progress.start(config.data.pack or config.data.data_dir)
     corpus = pipeline.load(
         pack=config.data.pack,
@@ -219,7 +224,8 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
 def _describe(protocol, folds) -> str:
     """The protocol as it stands in every results file and above every table."""
     text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
-    return text + (" SELECTED ON TEST" if protocol.select_on_test else "")
+    text += " SELECTED ON TEST" if protocol.select_on_test else ""
+    return text + (" SHUFFLED LABELS" if protocol.shuffled_labels else "")
 
 
 def _make_folder(flag: str, folder: str) -> None:

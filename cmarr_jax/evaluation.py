@@ -95,11 +95,18 @@ class Scorer:
         ]
 
     def pooled_uar(
-        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+        self,
+        params: Any,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        labels: np.ndarray,
     ) -> np.ndarray:
-        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled."""
+        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled.
+
+        `labels` `[R, N]` are what each run learns from, so that a control is chosen by its own.
+        """
         scored = self.score(params, rows, conditions)
-        pooled = [s.confusion(self._corpus.labels).sum(axis=0) for s in scored]
+        pooled = [s.confusion(y).sum(axis=0) for s, y in zip(scored, labels, strict=True)]
         return np.array([metrics.scores(c).uar for c in pooled], np.float32)
 
     def score_best(

@@ -6,8 +6,7 @@ arrays that a loss reads, so that negatives are global and D devices compute wha
 
 import jax
 import jax.numpy as jnp
-
-_MASKED = -1e9
+import numpy as np
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -15,6 +14,18 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     weights = weights.astype(jnp.float32)
     total = jnp.sum(weights)
     return jnp.sum(values * weights) / jnp.where(total > 0, total, 1)
+
+
+def _log_sum_exp(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """log of the sum of exp over the last axis, of what `mask` has; 0 where it has nothing.
+
+    No finite number stands for what is masked: a similarity of features of 1e4 is below -1e9.
+    """
+    largest = jnp.max(logits, axis=-1, keepdims=True, where=mask, initial=-jnp.inf)
+    largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
+    shares = jnp.where(mask, jnp.exp(jnp.where(mask, logits - largest, 0)), 0)
+    total = jnp.sum(shares, axis=-1)
+    return jnp.log(jnp.where(total > 0, total, 1)) + largest[..., 0]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
@@ -82,10 +93,10 @@ def distribution_contrast(
     for n in range(num_modalities):
         for m in range(n + 1, num_modalities):
             both = available[n] & available[m]
-            valid = jnp.where(both[None, :] & both[:, None], logits[n, :, m, :], _MASKED)
-            positive = jnp.diagonal(valid)
-            there = weighted_mean(jax.nn.logsumexp(valid, axis=1) - positive, both)
-            back = weighted_mean(jax.nn.logsumexp(valid, axis=0) - positive, both)
+            valid = both[None, :] & both[:, None]
+            positive = jnp.diagonal(logits[n, :, m, :])
+            there = weighted_mean(_log_sum_exp(logits[n, :, m, :], valid) - positive, both)
+            back = weighted_mean(_log_sum_exp(logits[n, :, m, :].T, valid) - positive, both)
             pairs.append(there + back)
     if not pairs:
         return jnp.zeros(())
@@ -118,7 +129,7 @@ def point_contrast(
     other = (utterance[:, None] != utterance[None, :]) & valid[:, None] & valid[None, :]
     positive = other & (label[:, None] == label[None, :])
     scores = jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST) / temperature
-    log_share = scores - jax.nn.logsumexp(jnp.where(other, scores, _MASKED), axis=1, keepdims=True)
+    log_share = scores - _log_sum_exp(scores, other)[:, None]
     num_positives = jnp.sum(positive, axis=1)
     per_anchor = -jnp.sum(jnp.where(positive, log_share, 0), axis=1) / jnp.maximum(num_positives, 1)
     return weighted_mean(per_anchor, num_positives > 0)
@@ -197,7 +208,10 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
         return jnp.sum(weights * z, axis=0, keepdims=True)
 
     def distance(a, b):
-        return jnp.sqrt(jnp.sum(jnp.square(a - b)) + 1e-12)
+        # Fifth moments of features of 1e4 have squares beyond float32: scale by a power of two.
+        exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(a - b))))[1]
+        unit = jnp.ldexp(jnp.float32(1), jnp.maximum(exponent, 0))
+        return unit * jnp.sqrt(jnp.sum(jnp.square((a - b) / unit)) + jnp.square(1e-6 / unit))
 
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     mean_x, mean_y = moment(x), moment(y)
@@ -220,6 +234,11 @@ def decoupled_contrast(
     logits = jnp.exp(log_scale) * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     positive = jnp.diagonal(logits)
     others = valid[:, None] & valid[None, :] & ~jnp.eye(len(x), dtype=bool)
-    shares = jnp.where(others, jnp.exp(logits), 0)
-    there, back = (jnp.log(jnp.sum(shares, axis=axis) + 1e-10) - positive for axis in (1, 0))
+    # The code adds 1e-10 to the sum: one more similarity, of log 1e-10.
+    others = jnp.pad(others, ((0, 0), (0, 1)), constant_values=True)
+    floor = ((0, 0), (0, 1))
+    there, back = (
+        _log_sum_exp(jnp.pad(z, floor, constant_values=np.log(1e-10)), others) - positive
+        for z in (logits, logits.T)
+    )
     return 0.5 * (weighted_mean(there, valid) + weighted_mean(back, valid))

@@ -76,6 +76,19 @@ LIMITS = {
     "model.spcl.temperature": _POSITIVE,
 }
 
+_LISTS = {
+    "masking.probabilities": Limit(lambda x: all(0 <= p <= 1 for p in x), "numbers 0 to 1"),
+    "robustness.missing_rates": Limit(lambda x: all(0 <= r < 1 for r in x), "numbers 0 to below 1"),
+    "robustness.noise_levels": Limit(
+        lambda x: all(0 < a <= 1 for a in x), "numbers above 0, at most 1"
+    ),
+    # exp() of it must fit float32.
+    "model.umc.log_sigma_range": Limit(
+        lambda x: len(x) == 2 and -80 <= x[0] < x[1] <= 80,
+        "two numbers within -80 and 80, the lower one first",
+    ),
+}
+
 
 def check(config: ConfigDict) -> None:
     """Refuses numbers that no system could be trained with.
@@ -85,19 +98,17 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the flag, what it holds and what was wanted.
     """
-    for field, value in cli.leaves(config.to_dict()):
+    fields = dict(cli.leaves(config.to_dict()))
+    for field, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         limit = LIMITS.get(field) or LIMITS.get(field.rpartition(".")[2], _ANY)
         if not math.isfinite(value) or not limit.fits(value):
             raise UserError(f"--config.{field}={value}: wanted {limit.wanted}")
-    if "umc" in config.model:
-        low, high = config.model.umc.log_sigma_range
-        if not -80 <= low < high <= 80:  # exp() of it must fit float32
-            raise UserError(
-                f"--config.model.umc.log_sigma_range={(low, high)}: wanted two numbers, the lower "
-                "one first, within -80 and 80"
-            )
-    probabilities = tuple(config.masking.probabilities)
-    if any(not 0 <= p <= 1 for p in probabilities):
-        raise UserError(f"--config.masking.probabilities={probabilities}: wanted numbers 0 to 1")
+    for field, (fits, wanted) in _LISTS.items():
+        values = fields.get(field)
+        if values is None:  # another system's
+            continue
+        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+        if not numbers or not fits(values):
+            raise UserError(f"--config.{field}={tuple(values)}: wanted {wanted}")

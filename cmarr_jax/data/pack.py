@@ -222,7 +222,10 @@ def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
         return features[start:stop]
     width = features.shape[1]
     offset = features.offset + start * width * features.itemsize
-    rows = np.fromfile(features.filename, features.dtype, (stop - start) * width, offset=offset)
+    try:
+        rows = np.fromfile(features.filename, features.dtype, (stop - start) * width, offset=offset)
+    except OSError as e:
+        raise UserError(f"{features.filename}: cannot be read any more ({e.strerror})") from None
     if len(rows) < (stop - start) * width:
         raise UserError(f"{features.filename}: ends before row {stop}; it was cut short meanwhile")
     return rows.reshape(-1, width)
@@ -230,7 +233,8 @@ def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def _load_array(file: str) -> np.ndarray:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # a size that a damaged header gives is refused next
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{file}: missing") from None
     except Exception as e:  # a damaged header can raise anything

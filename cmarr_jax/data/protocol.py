@@ -117,6 +117,19 @@ def make_folds(
     return folds
 
 
+def shuffle_labels(labels: np.ndarray, fold: Fold, seed: int) -> np.ndarray:
+    """The control that must score chance: labels `[N]` dealt out anew over what a fold learns
+    from, training and validation part together; the test part keeps its own.
+
+    Another permutation each fold and seed, so that several seeds are several draws.
+    """
+    learned = np.concatenate([fold.train, fold.val])
+    shuffled = labels.copy()
+    rng = np.random.default_rng([seed, fold.number, 3])
+    shuffled[learned] = rng.permutation(labels[learned])
+    return shuffled
+
+
 def make_conditions(modalities: Sequence[str]) -> list[Condition]:
     """All non-empty sets of modalities, fewest first, in the paper's order; "full" is the last.
 
