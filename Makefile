@@ -1,13 +1,16 @@
-# make demo   trains CM-ARR on the synthetic demo corpus and prints its table
-# make test   runs the whole suite, less the faults
-# make test-faults   kills sweeps, breaks their files and fills their disks; 15 minutes at most
-# make lint   runs ruff
-# make docs   builds the pages of docs/ into site/
+# make demo         trains CM-ARR on the synthetic demo corpus and prints its table
+# make test         runs the suite, less the long tests of faults and misuse
+# make test-faults  runs these: kills sweeps, breaks their files, fills their disks
+# make lint         runs ruff
+# make docs         builds the pages of docs/ into site/
+# make lock         pins anew what requirements*.txt ask for, with hashes
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
+PIN = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: demo test test-faults lint docs
+.PHONY: demo test test-faults lint docs lock
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
@@ -16,8 +19,8 @@ demo: .venv/installed
 test: .venv/installed .venv/installed-extract
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not faults" tests
 
-test-faults: .venv/installed
-	$(RUN) -m pytest -q -n 2 --dist worksteal tests/faults
+test-faults: .venv/installed .venv/installed-extract
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m faults tests
 
 lint: .venv/installed
 	.venv/bin/ruff check .
@@ -31,11 +34,16 @@ docs: .venv-docs/installed
 	.venv-docs/bin/pip install --quiet --requirement requirements-docs.txt
 	@touch $@
 
-.venv/installed: requirements.txt
+lock: .venv/installed
+	.venv/bin/pip install --quiet uv
+	$(PIN) --output-file requirements.lock requirements.txt
+	$(PIN) --constraint requirements.lock --output-file requirements-extract.lock requirements-extract.txt
+
+.venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --requirement requirements.txt
+	.venv/bin/pip install --quiet --require-hashes --requirement requirements.lock
 	@touch $@
 
-.venv/installed-extract: requirements-extract.txt .venv/installed
-	.venv/bin/pip install --quiet --requirement requirements-extract.txt
+.venv/installed-extract: requirements-extract.lock .venv/installed
+	.venv/bin/pip install --quiet --require-hashes --requirement requirements-extract.lock
 	@touch $@

@@ -288,6 +288,8 @@ class Teachers:
             "seed": seed,
             "format": _FORMAT,
         }
+        if config.protocol.shuffled_labels:  # the control's teachers must teach nothing else
+            settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest)
         for rows in (fold.train, fold.val):
             digest.update(rows.tobytes() + self._corpus.labels[rows].tobytes())

@@ -115,15 +115,23 @@ class Scorer:
         ]
 
     def pooled_uar(
-        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+        self,
+        params: Any,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        labels: np.ndarray,
     ) -> np.ndarray:
         """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled; NaN where a
-        posterior is."""
+        posterior is.
+
+        `labels` `[R, N]` are what each run learns from, so that a control is chosen by its own.
+        """
         scored = self.score(params, rows, conditions)
-        pooled = [s.confusion(self._corpus.labels).sum(axis=0) for s in scored]
         uar = [
-            metrics.scores(c).uar if np.isfinite(s.posteriors).all() else np.nan
-            for c, s in zip(pooled, scored, strict=True)
+            metrics.scores(s.confusion(y).sum(axis=0)).uar
+            if np.isfinite(s.posteriors).all()
+            else np.nan
+            for s, y in zip(scored, labels, strict=True)
         ]
         return np.array(uar, np.float32)
 

@@ -24,7 +24,6 @@ class Arrays(NamedTuple):
     features: dict[str, jax.Array]  # modality -> [N, T, D_m]
     mask: jax.Array  # [N, T] bool
     present: jax.Array  # [N, M] bool
-    labels: jax.Array  # [N] int32
 
 
 class Run(NamedTuple):
@@ -33,6 +32,7 @@ class Run(NamedTuple):
     key: jax.Array  # [2] uint32, a PRNG key's data
     mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
     scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
+    labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
     class_weights: jax.Array  # [C]
     total_steps: jax.Array  # scalar int32: steps of the stage's whole training
 
@@ -98,7 +98,7 @@ def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
         chosen = values[rows].astype(jnp.float32)
         mean, scale = run.mean[modality], run.scale[modality]
         features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
-    labels = arrays.labels[rows]
+    labels = run.labels[rows]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from cmarr_jax import evaluation, prng, sweep, train_step
 from cmarr_jax.checkpoints import Checkpoints, Teachers
+from cmarr_jax.data import protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
@@ -86,11 +87,13 @@ def make_runs(
     epochs: int,
     normalise: bool,
     balance_classes: bool,
+    shuffled_labels: bool = False,
     earlier: int = 0,
 ) -> train_step.Run:
     """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
 
-    `earlier` counts the stages that are still to come; each has keys of its own.
+    `shuffled_labels` is the control of `protocol.shuffle_labels`; `earlier` counts the stages
+    that are still to come; each has keys of its own.
     """
     runs = []
     for fold, seed in run_ids:
@@ -105,8 +108,10 @@ def make_runs(
                 deviation = frames.std(axis=0)
                 mean[name] = frames.mean(axis=0).astype(np.float32)
                 scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
-        num_classes = len(corpus.class_names)
-        counts = np.bincount(corpus.labels[fold.train], minlength=num_classes)
+        num_classes, labels = len(corpus.class_names), corpus.labels
+        if shuffled_labels:
+            labels = protocol.shuffle_labels(labels, fold, seed)
+        counts = np.bincount(labels[fold.train], minlength=num_classes)
         weights = np.ones(num_classes)
         if balance_classes:
             weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
@@ -117,6 +122,7 @@ def make_runs(
                 key=np.asarray(jax.random.key_data(key)),
                 mean=mean,
                 scale=scale,
+                labels=labels,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
             )
@@ -177,7 +183,8 @@ def init_params(
 
 def _example(arrays: train_step.Arrays) -> Batch:
     features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()}
-    return Batch(features, arrays.mask[:2], arrays.present[:2], arrays.labels[:2], jnp.zeros(2))
+    labels = jnp.zeros(2, jnp.int32)
+    return Batch(features, arrays.mask[:2], arrays.present[:2], labels, jnp.zeros(2))
 
 
 def train(
@@ -219,7 +226,7 @@ def train(
     Raises:
       Preempted: `leave` said so.
     """
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     earlier = make_system(None).stages[:-1]
     vectors = make_vectors(make_system(None), arrays)
     shared = dict(
@@ -298,6 +305,7 @@ def _train_stage(
         epochs=c.epochs,
         normalise=config.data.normalise,
         balance_classes=c.balance_classes,
+        shuffled_labels=config.protocol.shuffled_labels,
         earlier=earlier,
     )
     tree_before = vectors[number - 1].unravel if number else None
@@ -315,7 +323,7 @@ def _train_stage(
         checkpoints.save(prefix + "best", first, best, resumed.stopped)  # it may be of before
 
     arrays = layout.share(arrays)
-    runs = layout.deal(runs)
+    labels, runs = runs.labels, layout.deal(runs)
     scorer = evaluation.Scorer(stage, vector, layout, runs, arrays, corpus, c.eval_batch_size)
     state, best_params = layout.deal(state), layout.deal(best.params)
     train_epoch = layout.compile(
@@ -341,7 +349,7 @@ def _train_stage(
         terms = layout.collect(terms)
         seconds = time.monotonic() - start
 
-        val_uar = scorer.pooled_uar(state.average, validation, conditions)
+        val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)
         steps = layout.collect(state.step)
         ends = not_finite(terms | {"val/posteriors": val_uar})
         fresh = [

@@ -2,8 +2,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
 from cmarr_jax import train_step
+from cmarr_jax.systems import SYSTEMS
+from tests import tiny
+
+
+def test_training_computes_in_float32_whatever_the_pack_holds():
+    """float16 features become float32 in the gather; no bfloat16 and no float64 anywhere."""
+    config = tiny.config()
+    stage = SYSTEMS["cmarr"](FrozenConfigDict(config.model), ("text", "speech"), 3).stages[0]
+    arrays = train_step.Arrays(
+        {m: np.zeros((8, 4, 6), np.float16) for m in ("text", "speech")},
+        np.ones((8, 4), bool),
+        np.ones((8, 2), bool),
+    )
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    ones = {m: np.ones(6, np.float32) for m in ("text", "speech")}
+    labels, weights = jnp.zeros(8, jnp.int32), jnp.ones(3)
+    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, labels, weights, np.int32(1))
+
+    def loss(params, rows):
+        batch = train_step.take_batch(arrays, run, rows)
+        assert all(x.dtype == jnp.float32 for x in batch.features.values())
+        return stage.loss(params, batch, batch.present, jax.random.key(0))[0]
+
+    batch = jax.eval_shape(lambda: train_step.take_batch(arrays, run, jnp.arange(4)))
+    params = jax.eval_shape(stage.init, jax.random.key(0), batch, None)
+    program = str(jax.make_jaxpr(jax.grad(loss))(params, jnp.arange(4)))
+    assert "f32" in program and "bf16" not in program and "f64" not in program
 
 
 def make_masking(per_sample=True):

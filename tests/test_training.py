@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from cmarr_jax import sweep, training
+from cmarr_jax import metrics, sweep, training
 from cmarr_jax.checkpoints import Checkpoints
-from cmarr_jax.data import pipeline
+from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
 from tests import tiny
 
@@ -47,6 +47,58 @@ def test_a_fold_alone_equals_the_fold_in_the_sweep(corpus, whole_sweep, layout, 
     assert int(alone.saved["last"][0].step[0]) == 20
     assert_close(last_params(alone, 0), last_params(memory, 1), 1e-5)
     np.testing.assert_allclose(scored_alone[0].posteriors, scored[1].posteriors, atol=1e-4)
+
+
+@pytest.mark.parametrize("system", ["augmented", pytest.param("cmarr", marks=pytest.mark.faults)])
+def test_shuffled_labels_score_chance_on_the_test_folds(corpus, system):
+    """Chance is 1/3: what a run predicts says nothing of the true classes, so each class is hit
+    as often as it is named. The tiny corpus' classes are three clusters, and a run may name each
+    cluster by luck: of a random matching of three, the share that fits has mean and deviation
+    1/3. Over 12 runs of 12 permutations the mean has deviation 1/3 / sqrt(12) = 0.096 at most.
+    """
+
+    def mean_uar(argument):
+        memory, fields = tiny.Memory(), {"train.epochs": 5, "model.fusion.variant": "concat"}
+        run_ids, _, scored = tiny.train(
+            corpus, memory, seeds=(0, 1, 2, 3), argument=argument, **fields
+        )
+        assert len(run_ids) == 12
+        confusions = [run.confusion(corpus.labels)[-1] for run in scored]
+        return np.mean([metrics.scores(c).uar for c in confusions])
+
+    assert mean_uar(system) > 0.9  # the same sweep with its own labels
+    assert abs(mean_uar(f"shuffled_labels,{system}") - 1 / 3) < 3 * 0.096
+
+
+def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part(corpus):
+    first, second = protocol.make_folds(corpus.columns, corpus.labels)[:2]
+    learned = np.concatenate([first.train, first.val])
+    shuffled = protocol.shuffle_labels(corpus.labels, first, seed=0)
+    np.testing.assert_array_equal(shuffled[first.test], corpus.labels[first.test])
+    assert (shuffled[learned] != corpus.labels[learned]).mean() > 0.4
+    assert sorted(shuffled[learned]) == sorted(corpus.labels[learned])
+    for fold, seed in ((first, 1), (second, 0)):
+        assert (protocol.shuffle_labels(corpus.labels, fold, seed) != shuffled).any()
+
+
+def test_normalisation_and_class_weights_know_the_training_part_alone(corpus):
+    folds = protocol.make_folds(corpus.columns, corpus.labels)
+    run_ids = [training.RunId(fold, 0) for fold in folds]
+    others = [np.setdiff1d(np.arange(len(corpus.labels)), fold.train) for fold in folds]
+    settings = dict(batch_size=8, epochs=1, normalise=True, balance_classes=True)
+    runs = training.make_runs(corpus, run_ids, **settings)
+    for k, (run_id, rows) in enumerate(zip(run_ids, others, strict=True)):
+        poisoned = {m: values.copy() for m, values in corpus.features.items()}
+        for values in poisoned.values():
+            values[rows] = 1e4
+        labels = corpus.labels.copy()
+        labels[rows] = 0
+        changed = corpus._replace(features=poisoned, labels=labels)
+        again = training.make_runs(changed, [run_id], **settings)
+        for name in ("mean", "scale", "class_weights"):
+            ours, theirs = getattr(runs, name), getattr(again, name)
+            for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+                np.testing.assert_array_equal(a[k], b[0])
 
 
 def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):

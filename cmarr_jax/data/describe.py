@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax.data import pack as pack_lib
-from cmarr_jax.data import protocol
+from cmarr_jax.data import protocol, utterances
 from cmarr_jax.errors import UserError
 
 _WIDTH = 100
@@ -107,7 +107,7 @@ def _utterance_table(pack: pack_lib.Pack) -> str:
     for column in ("session", "split"):
         if column in pack.columns:
             values = pack.columns[column]
-            order = pack_lib.SPLITS.index if column == "split" else protocol.natural
+            order = utterances.SPLITS.index if column == "split" else protocol.natural
             for value in sorted(set(values.tolist()), key=order):
                 add(f"{column} {value}", values == value)
     add("all", np.ones(len(pack.labels), bool))
@@ -181,11 +181,30 @@ def _suspicions(pack: pack_lib.Pack) -> Iterator[str]:
     for name in pack.class_names:
         if not (pack.columns["label"] == name).any():
             yield f"class {name!r} has no utterance"
+    # Not "-": ids of YouTube's videos begin with it.
+    formulas = [i for i in pack.columns["id"].tolist() if i.startswith(("=", "+", "@"))]
+    if formulas:
+        yield (
+            f"{len(formulas)} ids begin as {formulas[0]!r:.60} does, which a spreadsheet takes "
+            "for a formula; results hold ids as they are: open them as text"
+        )
+    for session in sorted(set(pack.columns["session"].tolist()), key=protocol.natural):
+        labels = pack.labels[(pack.columns["session"] == session) & (pack.labels >= 0)]
+        if len(set(labels.tolist())) == 1:
+            yield (
+                f"session {session} has utterances of one class alone; as a test part its UAR is "
+                "that class' recall, which naming it always makes 100 %"
+            )
     for m, features in pack.features.items():
         absent = float((np.diff(pack.offsets[m]) == 0).mean())
         if absent > 0.2:
             yield f"{m}: {absent:.0%} of the utterances lack it"
-        zero_rows, constant = _scan(features)
+        lengths = np.diff(pack.offsets[m])
+        median = np.median(lengths[lengths > 0]) if lengths.any() else 0
+        if lengths.max() > max(100 * median, 1000):
+            longest = str(pack.columns["id"][lengths.argmax()])
+            yield f"{m}: {longest!r} has {lengths.max()} rows, the median utterance {median:g}"
+        zero_rows, constant, largest = _scan(features)
         if zero_rows:
             yield (
                 f"{m}: {zero_rows} of {len(features)} rows are zeros alone; padding and missing "
@@ -193,19 +212,20 @@ def _suspicions(pack: pack_lib.Pack) -> Iterator[str]:
             )
         if constant:
             yield f"{m}: {constant} of {features.shape[1]} dimensions are the same in every row"
-        if len(features) and float(np.abs(features[:_CHUNK_ROWS]).max()) > 1e4:
+        if largest > 1e4:
             yield f"{m}: has numbers beyond 10,000; were they meant to be scaled?"
 
 
-def _scan(features: np.ndarray) -> tuple[int, int]:
-    """Rows of zeros; dimensions that never change."""
-    zero_rows = 0
+def _scan(features: np.ndarray) -> tuple[int, int, float]:
+    """Rows of zeros; dimensions that never change; the largest absolute number."""
+    zero_rows, largest = 0, 0.0
     constant = np.ones(features.shape[1], bool)
     for start in range(0, len(features), _CHUNK_ROWS):
         chunk = features[start : start + _CHUNK_ROWS]
         zero_rows += int((~chunk.any(axis=1)).sum())
         constant &= (chunk == features[0]).all(axis=0)
-    return zero_rows, int(constant.sum()) if len(features) > 1 else 0
+        largest = max(largest, float(np.abs(chunk).max()))
+    return zero_rows, int(constant.sum()) if len(features) > 1 else 0, largest
 
 
 def _table(rows: Sequence[Sequence[Any]], *, left: Sequence[int]) -> str:

@@ -22,12 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cmarr_jax.data import manifest as manifest_lib
+from cmarr_jax.data import utterances
+from cmarr_jax.data.utterances import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from cmarr_jax.errors import UserError
 
-FORMAT_VERSION = 1
-REQUIRED_COLUMNS = ("id", "session", "speaker", "label")
-OPTIONAL_COLUMNS = ("split", "group", "text", "start", "end")
-SPLITS = ("train", "val", "test")
 _CHUNK_ROWS = 65_536
 
 
@@ -42,6 +41,7 @@ class Pack(NamedTuple):
     features: dict[str, np.ndarray]  # modality -> [sum_T, D]
     offsets: dict[str, np.ndarray]  # modality -> [N + 1]
     provenance: dict[str, Any]
+    stamps: dict[str, tuple]  # file -> size and time of its last change when it was read
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -49,8 +49,8 @@ class Pack(NamedTuple):
 
     def sequence(self, modality: str, i: int) -> np.ndarray:
         """Features of utterance `i`, `[T_i, D]`; `T_i = 0` if it lacks this modality."""
-        start, stop = self.offsets[modality][i : i + 2]
-        return self.features[modality][start:stop]
+        start, stop = self.offsets[modality][i : i + 2].tolist()
+        return _rows(self.features[modality], start, stop)
 
 
 def read(path: str) -> Pack:
@@ -59,24 +59,27 @@ def read(path: str) -> Pack:
     Raises:
       UserError: the folder is no pack or contradicts itself; names the file and the row.
     """
-    manifest = _read_manifest(path)
-    columns = _read_utterances(os.path.join(path, "utterances.csv"))
-    num_utterances = len(columns["id"])
+    stamps = {os.path.join(path, "pack.json"): _stamp(os.path.join(path, "pack.json"))}
+    manifest = manifest_lib.read(path)
+    files = [os.path.join(path, name) for name in _files(manifest["modalities"])]
+    stamps = {file: _stamp(file) for file in files} | stamps
+    table = os.path.join(path, "utterances.csv")
+    columns = utterances.read(table)
     class_names = tuple(manifest["classes"])
-    labels = _label_indices(os.path.join(path, "utterances.csv"), columns["label"], class_names)
+    labels = utterances.label_indices(table, columns["label"], class_names)
     features, offsets = {}, {}
     for modality in manifest["modalities"]:
         features[modality], offsets[modality] = _read_modality(
-            path, modality, manifest["dims"][modality], num_utterances
+            path, modality, manifest["dims"][modality], len(labels)
         )
     lengths = sum(np.diff(o) for o in offsets.values())
     if (lengths == 0).any():
-        culprit = str(columns["id"][np.argmin(lengths)])
+        i = int(np.argmin(lengths))
         raise UserError(
-            f"{path}: utterance {culprit!r} has no row in any modality; "
-            "give it at least one or leave it out of utterances.csv"
+            f"{table}: row {i + 2}, {str(columns['id'][i])!r}, has no row in any modality; "
+            "give it at least one or leave it out"
         )
-    return Pack(
+    pack = Pack(
         path,
         manifest["corpus"],
         class_names,
@@ -85,7 +88,26 @@ def read(path: str) -> Pack:
         features,
         offsets,
         manifest["provenance"],
+        stamps,
     )
+    check_unchanged(pack)
+    return pack
+
+
+def check_unchanged(pack: Pack) -> None:
+    """Refuses a pack whose files are not those that `read` began to read.
+
+    What reads features calls this when it has them all, before anything is made of them.
+
+    Raises:
+      UserError: names the file that was written, replaced or removed since.
+    """
+    for file, stamp in pack.stamps.items():
+        if _stamp(file) != stamp:
+            raise UserError(
+                f"{file}: changed while it was read; wait until nothing writes it any more and "
+                "run the same command again"
+            )
 
 
 def write(
@@ -115,19 +137,18 @@ def write(
     """
     if os.path.exists(path):
         raise UserError(f"{path}: exists already; name a new folder or remove it first")
-    unknown = set(columns) - set(REQUIRED_COLUMNS) - set(OPTIONAL_COLUMNS)
-    if unknown:
-        raise UserError(f"{path}: unknown columns {sorted(unknown)}; see {__name__}")
+    _check_given(path, columns, sequences)
     draft = path.rstrip("/") + f".tmp{os.getpid()}"
-    os.makedirs(draft)
     try:
-        dims = {m: _write_modality(draft, m, arrays) for m, arrays in sequences.items()}
+        os.makedirs(draft)
+        num = len(columns["id"])
+        dims = {m: _write_modality(draft, m, arrays, num) for m, arrays in sequences.items()}
         with open(os.path.join(draft, "utterances.csv"), "w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
         manifest = {
-            "format_version": FORMAT_VERSION,
+            "format_version": manifest_lib.FORMAT_VERSION,
             "corpus": name,
             "classes": list(class_names),
             "modalities": list(dims),
@@ -141,123 +162,93 @@ def write(
         except UserError as e:
             raise UserError(str(e).replace(draft, path)) from None
         os.replace(draft, path)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written ({e.strerror or e})") from None
+    except UnicodeEncodeError as e:
+        raise UserError(f"{path}: a column holds what UTF-8 cannot write ({e.reason})") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return read(path)
 
 
+def _check_given(path: str, columns: Mapping[str, Sequence], sequences: Mapping) -> None:
+    """What must hold before the first file is written."""
+    unknown = set(columns) - set(REQUIRED_COLUMNS) - set(OPTIONAL_COLUMNS)
+    absent = set(REQUIRED_COLUMNS) - set(columns)
+    if unknown or absent:
+        raise UserError(
+            f"{path}: columns are {','.join(columns)}; wanted {','.join(REQUIRED_COLUMNS)} and "
+            f"any of {','.join(OPTIONAL_COLUMNS)}"
+        )
+    for column, values in columns.items():
+        if len(values) != len(columns["id"]):
+            raise UserError(
+                f"{path}: column {column} has {len(values)} values, wanted {len(columns['id'])}, "
+                "one an id"
+            )
+    if not sequences:
+        raise UserError(f"{path}: no modality given; wanted one or more")
+    for modality in sequences:
+        manifest_lib.check_modality(path, modality)
+
+
 def fingerprint(pack: Pack) -> str:
     """Hash of everything that the pack's files say, 16 hex digits."""
     digest = hashlib.blake2b(digest_size=8)
-    files = ["pack.json", "utterances.csv"]
-    files += [f"{m}{end}" for m in pack.modalities for end in (".npy", ".offsets.npy")]
-    for name in files:
+    for name in _files(pack.modalities):
         with open(os.path.join(pack.path, name), "rb") as f:
             while block := f.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
 
 
-def _read_manifest(path: str) -> dict[str, Any]:
-    file = os.path.join(path, "pack.json")
-    if not os.path.isdir(path):
-        raise UserError(f"{path}: no such folder; wanted a feature pack (a folder with pack.json)")
+def _files(modalities: Iterable[str]) -> list[str]:
+    arrays = [f"{m}{end}" for m in modalities for end in (".npy", ".offsets.npy")]
+    return ["pack.json", "utterances.csv", *arrays]
+
+
+def _stamp(file: str) -> tuple:
     try:
-        with open(file, encoding="utf-8") as f:
-            manifest = json.load(f)
-    except FileNotFoundError:
-        raise UserError(f"{file}: missing, so {path} is no feature pack") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{file}: not JSON ({e})") from None
-    if not isinstance(manifest, dict):
-        raise UserError(f"{file}: found a {type(manifest).__name__}, wanted an object")
-    if (version := manifest.get("format_version")) != FORMAT_VERSION:
-        raise UserError(
-            f"{file}: format_version is {version!r}, this library reads {FORMAT_VERSION}; "
-            "make the pack again or change the library's version"
-        )
-    fields = {"corpus": str, "classes": list, "modalities": list, "dims": dict, "provenance": dict}
-    for field, kind in fields.items():
-        if not isinstance(manifest.get(field), kind):
-            raise UserError(
-                f"{file}: field {field!r} is {manifest.get(field)!r}, wanted a {kind.__name__}"
-            )
-    for field in ("classes", "modalities"):
-        names = manifest[field]
-        if not names or not all(isinstance(n, str) and n for n in names):
-            raise UserError(f"{file}: {field!r} is {names!r}, wanted a list of non-empty names")
-        if len(set(names)) < len(names):
-            raise UserError(f"{file}: {field!r} has a name twice: {names!r}")
-    for modality in manifest["modalities"]:
-        if not modality.isidentifier():
-            raise UserError(f"{file}: modality {modality!r} must be a plain word: it names a file")
-        dim = manifest["dims"].get(modality)
-        if not isinstance(dim, int) or dim < 1:
-            raise UserError(f"{file}: dims[{modality!r}] is {dim!r}, wanted a positive integer")
-    return manifest
+        found = os.stat(file)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read_utterances(file: str) -> dict[str, np.ndarray]:
+def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Rows of a memory-mapped array, read from its file: where somebody cuts the file short
+    meanwhile, a touch of the map would end the process without a word."""
+    if not isinstance(features, np.memmap) or not features.flags.c_contiguous:
+        return features[start:stop]
+    width = features.shape[1]
+    offset = features.offset + start * width * features.itemsize
     try:
-        with open(file, newline="", encoding="utf-8") as f:
-            rows = list(csv.reader(f))
-    except FileNotFoundError:
-        raise UserError(f"{file}: missing") from None
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{file}: not a UTF-8 CSV file ({e})") from None
-    header, rows = (rows[0], rows[1:]) if rows else ([], [])
-    absent = [c for c in REQUIRED_COLUMNS if c not in header]
-    unknown = [c for c in header if c not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    if absent or unknown or len(set(header)) < len(header):
-        raise UserError(
-            f"{file}: header is {','.join(header)!r}; wanted {','.join(REQUIRED_COLUMNS)} and "
-            f"any of {','.join(OPTIONAL_COLUMNS)}, each once"
-        )
-    if not rows:
-        raise UserError(f"{file}: has no utterance below its header")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise UserError(f"{file}: row {number} has {len(row)} fields, wanted {len(header)}")
-    columns = {c: np.array([row[k] for row in rows]) for k, c in enumerate(header)}
-    seen: dict[str, int] = {}
-    for number, identifier in enumerate(columns["id"].tolist(), start=2):
-        if not identifier or not identifier.isprintable():
-            raise UserError(f"{file}: row {number} has id {identifier!r}, wanted printable text")
-        if identifier in seen:
-            raise UserError(
-                f"{file}: row {number} repeats the id {identifier!r} of row {seen[identifier]}"
-            )
-        seen[identifier] = number
-    for column in ("session", "speaker"):
-        if (columns[column] == "").any():
-            number = int(np.argmax(columns[column] == "")) + 2
-            raise UserError(f"{file}: row {number} has an empty {column}")
-    if "split" in columns:
-        for number, split in enumerate(columns["split"].tolist(), start=2):
-            if split not in SPLITS:
-                raise UserError(f"{file}: row {number} has split {split!r}, wanted one of {SPLITS}")
-    return columns
-
-
-def _label_indices(file: str, labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
-    index = {"": -1} | {name: k for k, name in enumerate(class_names)}
-    for number, label in enumerate(labels.tolist(), start=2):
-        if label not in index:
-            raise UserError(
-                f"{file}: row {number} has label {label!r}, which pack.json's classes "
-                f"{list(class_names)} lack; leave it empty for an unlabelled utterance"
-            )
-    return np.array([index[label] for label in labels.tolist()], np.int32)
+        rows = np.fromfile(features.filename, features.dtype, (stop - start) * width, offset=offset)
+    except OSError as e:
+        raise UserError(f"{features.filename}: cannot be read any more ({e.strerror})") from None
+    if len(rows) < (stop - start) * width:
+        raise UserError(f"{features.filename}: ends before row {stop}; it was cut short meanwhile")
+    return rows.reshape(-1, width)
 
 
 def _load_array(file: str) -> np.ndarray:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # a size that a damaged header gives is refused next
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{file}: missing") from None
-    except (ValueError, EOFError, OSError) as e:
+    except Exception as e:  # a damaged header can raise anything
         reason = str(e).splitlines()[0] if str(e) else "empty"
         raise UserError(f"{file}: not a plain NumPy array ({reason})") from None
+    if not isinstance(array, np.memmap):
+        kind = type(array).__name__
+        raise UserError(f"{file}: found a {kind}, wanted one array as np.save writes it")
+    if (more := os.path.getsize(file) - array.offset - array.nbytes) > 0:
+        raise UserError(
+            f"{file}: goes on for {more} bytes after its array of shape {array.shape}; "
+            "write it again"
+        )
+    return array
 
 
 def _read_modality(
@@ -281,12 +272,16 @@ def _read_modality(
             f"{offsets_file}: runs from {offsets[0]} to {offsets[-1]}, "
             f"wanted 0 to {len(features)}, the rows of {modality}.npy"
         )
-    if (np.diff(offsets) < 0).any():
+    back = offsets[1:] < offsets[:-1]  # their difference could wrap around
+    if back.any():
+        entry = int(np.argmax(back)) + 1
         raise UserError(
-            f"{offsets_file}: goes back at entry {int(np.argmin(np.diff(offsets))) + 1}"
+            f"{offsets_file}: goes back at entry {entry}, from {offsets[entry - 1]} to "
+            f"{offsets[entry]} (utterances.csv row {entry + 1})"
         )
     for start in range(0, len(features), _CHUNK_ROWS):
-        finite = np.isfinite(features[start : start + _CHUNK_ROWS]).all(axis=1)
+        rows = _rows(features, start, min(start + _CHUNK_ROWS, len(features)))
+        finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
             utterance = int(np.searchsorted(offsets, row, side="right"))  # csv rows start at 2
@@ -297,23 +292,30 @@ def _read_modality(
     return features, offsets
 
 
-def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray]) -> int:
+def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], num: int) -> int:
     """Streams the arrays to disk, never holding more than one, and returns their width."""
     offsets, width, dtype = [0], None, None
     raw = os.path.join(folder, f"{modality}.raw")
     with open(raw, "wb") as f:
         for i, array in enumerate(arrays):
+            array = np.asarray(array)
+            if array.dtype not in (np.dtype("<f2"), np.dtype("<f4")) or array.ndim != 2:
+                raise UserError(
+                    f"modality {modality}, utterance {i}: found {array.dtype.str} of shape "
+                    f"{array.shape}, wanted float16 or float32 (rows, dims); "
+                    "np.float32(array) converts"
+                )
             if width is None:
                 width, dtype = array.shape[-1], array.dtype
-            if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype:
+            if array.shape[1] != width or array.dtype != dtype:
                 raise UserError(
                     f"modality {modality}, utterance {i}: found {array.dtype} {array.shape}, "
                     f"wanted {dtype} (rows, {width}) as before"
                 )
             f.write(np.ascontiguousarray(array).tobytes())
             offsets.append(offsets[-1] + len(array))
-    if width is None:
-        raise UserError(f"modality {modality}: no utterance given")
+    if len(offsets) != num + 1 or width is None:
+        raise UserError(f"modality {modality}: {len(offsets) - 1} arrays, wanted {num}, one an id")
     with open(os.path.join(folder, f"{modality}.npy"), "wb") as f, open(raw, "rb") as body:
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),

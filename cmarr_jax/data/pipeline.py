@@ -89,6 +89,7 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpu
             else:
                 features[m][i] = pooling.fix_length(sequence, length, align)
         progress(i + 1, num)
+    pack_lib.check_unchanged(pack)
     return Corpus(
         pack.name,
         pack.class_names,

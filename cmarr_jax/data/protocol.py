@@ -6,12 +6,15 @@ The three schemes and their sources:
            10 folds on IEMOCAP, 12 on MSP-IMPROV.
   split    the corpus' own train / val / test column: one fold.
 
+    python -m cmarr_jax.data.protocol audit PACK    whether anything leaks, fold by fold
+
 Published code for `session` takes the test fold as validation; here validation always comes
 from the training sessions (`validation`), unless `select_on_test` asks for the published way.
 """
 
 import itertools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -71,6 +74,11 @@ def make_folds(
       UserError: the corpus does not admit this scheme, or a fold would leak.
     """
     labelled = np.flatnonzero(labels >= 0).astype(np.int32)
+    if len(set(labels[labelled].tolist())) < 2:
+        raise UserError(
+            f"labels are of {len(set(labels[labelled].tolist()))} class, wanted two or more; "
+            "fill in the label column of utterances.csv"
+        )
     groups = columns.get("group")
     carve = dict(labels=labels, groups=groups, fraction=val_fraction)
     folds = []
@@ -107,6 +115,19 @@ def make_folds(
     if select_on_test:
         folds = [fold._replace(val=fold.test) for fold in folds]
     return folds
+
+
+def shuffle_labels(labels: np.ndarray, fold: Fold, seed: int) -> np.ndarray:
+    """The control that must score chance: labels `[N]` dealt out anew over what a fold learns
+    from, training and validation part together; the test part keeps its own.
+
+    Another permutation each fold and seed, so that several seeds are several draws.
+    """
+    learned = np.concatenate([fold.train, fold.val])
+    shuffled = labels.copy()
+    rng = np.random.default_rng([seed, fold.number, 3])
+    shuffled[learned] = rng.permutation(labels[learned])
+    return shuffled
 
 
 def make_conditions(modalities: Sequence[str]) -> list[Condition]:
@@ -164,6 +185,8 @@ def make_curves(
         if not all(map(fits, values)):
             wanted = "0 to below 1" if name == "missing_rates" else "above 0, at most 1"
             raise UserError(f"--config.robustness.{name}={tuple(values)}: wanted numbers {wanted}")
+        if len({f"{x:g}" for x in values}) < len(values):
+            raise UserError(f"--config.robustness.{name}={tuple(values)}: has a number twice")
     luck = np.where(present, np.random.default_rng(0).random(present.shape), -1.0)
     kept = luck == luck.max(axis=1, keepdims=True)
     everything = np.ones(present.shape[1], bool)
@@ -189,10 +212,10 @@ def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:
     everything = list(known)
     presets = {"all": everything, "missing": everything[:-1] or everything, "full": everything[-1:]}
     chosen = presets.get(names, names.split(","))
-    if not set(chosen) <= set(known):
+    if not set(chosen) <= set(known) or len(set(chosen)) < len(chosen):
         raise UserError(
             f"--config.masking.patterns={names}: wanted all, missing, full or some of "
-            f"{','.join(everything)}"
+            f"{','.join(everything)}, each once"
         )
     return np.array([known[n] for n in chosen])
 
@@ -202,7 +225,7 @@ _SPLIT_PARTS = ("train", "val", "test")
 
 def natural(name: str) -> list:
     """Sort key that puts session 10 after session 9."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
 
 
 def _carve(
@@ -228,39 +251,71 @@ def _carve(
     return indices[~chosen[unit_of]], indices[chosen[unit_of]]
 
 
+def shared_names(
+    columns: Mapping[str, np.ndarray], column: str, some: np.ndarray, others: np.ndarray
+) -> list[str]:
+    """Values of `column` that both sets of utterances have, empty ones aside, in natural order."""
+    if column not in columns:
+        return []
+    shared = set(columns[column][some].tolist()) & set(columns[column][others].tolist())
+    return sorted(shared - {""}, key=natural)
+
+
+# Columns of which the learned parts, training and validation, share no name with the test part.
+_NEVER_SHARED = {"split": ("group",), "session": ("session", "speaker"), "speaker": ("speaker",)}
+_ELSE = {
+    "session": "",
+    "speaker": ", or use protocol.scheme=speaker for speakers of several sessions",
+    "group": "; names of groups must differ from session to session",
+}
+_REMEDIES = {
+    ("session", "val"): "raise protocol.val_fraction or use protocol.validation=rotate",
+    ("session", "train"): "wanted two sessions or more, three with protocol.validation=rotate",
+    ("speaker", "train"): "wanted two sessions or more",
+    ("speaker", "val"): "wanted another speaker in its session; use protocol.scheme=session",
+    ("split", "val"): "raise protocol.val_fraction",
+    ("split", "train"): "wanted labelled rows with split=train",
+    ("split", "test"): "wanted labelled rows with split=test",
+}
+
+
 def _check_fold(
     fold: Fold, columns: Mapping[str, np.ndarray], labels: np.ndarray, scheme: str
 ) -> None:
     for part in _SPLIT_PARTS:
         if not len(getattr(fold, part)):
-            raise UserError(f"fold {fold.number} ({fold.held_out}): its {part} part is empty")
+            raise UserError(
+                f"fold {fold.number} ({fold.held_out}): its {part} part is empty; "
+                f"{_REMEDIES.get((scheme, part), 'use another protocol.scheme')}"
+            )
     missing = set(labels[fold.test].tolist()) - set(labels[fold.train].tolist())
     if missing:
+        tested = fold.test[labels[fold.test] == min(missing)][0]
+        name = (
+            f"{str(columns['label'][tested])!r}" if "label" in columns else f"index {min(missing)}"
+        )
         raise UserError(
-            f"fold {fold.number} ({fold.held_out}): class index {min(missing)} is tested but never "
-            "trained on; merge or drop the class"
+            f"fold {fold.number} ({fold.held_out}): class {name} is tested but never trained on; "
+            "merge or drop the class"
         )
     learned = np.concatenate([fold.train, fold.val])
-    never_shared = {"split": ("group",), "session": ("session", "speaker"), "speaker": ("speaker",)}
-    for column in never_shared[scheme]:
-        if column in columns:
-            shared = set(columns[column][learned].tolist()) & set(
-                columns[column][fold.test].tolist()
-            )
-            if shared - {""}:
-                raise UserError(
-                    f"fold {fold.number} ({fold.held_out}): {column} {min(shared - {''})!r} is in "
-                    "the test part and in the training part; mend utterances.csv"
-                )
-    if "group" in columns:
-        shared = set(columns["group"][fold.train].tolist()) & set(
-            columns["group"][fold.val].tolist()
-        )
-        if shared - {""}:
+    for column, known in (*((c, learned) for c in _NEVER_SHARED[scheme]), ("group", fold.train)):
+        if shared := shared_names(columns, column, known, fold.test):
             raise UserError(
-                f"fold {fold.number} ({fold.held_out}): group {min(shared - {''})!r} is cut by "
-                "the validation part; mend utterances.csv"
+                f"fold {fold.number} ({fold.held_out}): {column} {shared[0]!r} is in the test part "
+                f"and in the training part; mend utterances.csv{_ELSE[column]}"
             )
+    if shared := shared_names(columns, "group", fold.train, fold.val):
+        raise UserError(
+            f"fold {fold.number} ({fold.held_out}): group {shared[0]!r} is cut by the validation "
+            "part; mend utterances.csv"
+        )
     everything = np.concatenate([fold.train, fold.val, fold.test])
     if len(np.unique(everything)) < len(everything):
         raise UserError(f"fold {fold.number} ({fold.held_out}): its parts share utterances")
+
+
+if __name__ == "__main__":
+    from cmarr_jax.data import audit  # it imports this module, and only the command needs it
+
+    sys.exit(audit.main(sys.argv[1:]))

@@ -71,6 +71,7 @@ class FeaturePack(tfds.core.GeneratorBasedBuilder):
             example |= {f"column_{name}": str(values[i]) for name, values in pack.columns.items()}
             example |= {f"modality_{m}": np.asarray(pack.sequence(m, i)) for m in pack.modalities}
             yield i, example
+        pack_lib.check_unchanged(pack)  # before the dataset takes the name of what was read
 
 
 def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:

@@ -189,6 +189,7 @@ def make(
       UserError: a field of `config` has no meaning.
     """
     _check(config)
+    fusion_pairs(config.fusion.pairs, modalities)
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
 
     whole = functools.partial(gather, batch_axis=batch_axis)

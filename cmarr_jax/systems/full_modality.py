@@ -74,6 +74,7 @@ def make_stage(
 ) -> Stage:
     """The network under one way of training, `systems.system.Stage.complete`."""
     check_fusion(config)
+    fusion_pairs(config.fusion.pairs, modalities)
     network = FullModality(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):

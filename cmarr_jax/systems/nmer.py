@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
@@ -145,7 +146,16 @@ def corrupt(
 def make(
     config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """NMER as a system; arguments as of `systems.cmarr.make`."""
+    """NMER as a system; arguments as of `systems.cmarr.make`.
+
+    Raises:
+      UserError: the blocks' width, twice `config.width`, is no multiple of `config.num_heads`.
+    """
+    if 2 * config.width % config.num_heads:
+        raise UserError(
+            f"--config.model.width={config.width}: wanted twice the width to be a multiple of "
+            f"num_heads={config.num_heads}"
+        )
     network = Student(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):

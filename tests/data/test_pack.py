@@ -119,7 +119,7 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path, case):
 
 
 def test_an_utterance_with_no_modality_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(UserError, match="'u1' has no row in any modality"):
+    with pytest.raises(UserError, match="row 3, 'u1', has no row in any modality"):
         pack.write(
             str(tmp_path / "pack"),
             name="x",
@@ -211,10 +211,11 @@ def test_validate_says_what_is_sound_and_what_looks_wrong(described_pack):
     lines = result.stdout.splitlines()
     assert lines[0] == "ok       5 utterances: ids unique, labels known, all numbers finite"
     assert lines[1] == "ok       protocol.scheme=split: 1 fold, train/val/test 2/1/1"
-    assert lines[-1] == f"{described_pack}: valid, 4 warnings"
+    assert lines[-1] == f"{described_pack}: valid, 6 warnings"
     warnings = "\n".join(lines[2:-1])
     assert "warning  class 'joy' has no utterance" in warnings
     assert "warning  video: 60% of the utterances lack it" in warnings
+    assert "warning  session 2 has utterances of one class alone" in warnings
     assert "protocol.scheme=session cannot be used: fold" in warnings
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import pickletools
+import sys
 import zipfile
 
 import numpy as np
@@ -152,6 +153,79 @@ FIELDS = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 27)
 def test_forged_arrays_never_reach_numpys_own_unpickling(script, match):
     with pytest.raises(UserError, match=match):
         pickles.load_stream(io.BytesIO(script), "x")
+
+
+@pytest.mark.parametrize(
+    "script", [b"]r\xff\xff\xff\x7f.", b"]p99999999999\n.", b"]r\xff\xff\xff\x0f."]
+)
+def test_a_table_as_long_as_memory_is_refused(script):
+    with pytest.raises(UserError, match="refused, it asks for a table of"):
+        pickles.load_stream(io.BytesIO(script), "x")
+
+
+def mutated(rng, seeds):
+    """One seed with bytes flipped, cut out, doubled, or joined with a piece of another."""
+    script = bytearray(seeds[rng.integers(len(seeds))])
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(len(script) + 1))
+        to = min(len(script), at + int(rng.choice([1, 1, 1, 4, 20])))
+        other = seeds[rng.integers(len(seeds))]
+        start = int(rng.integers(len(other)))
+        piece = {
+            0: rng.bytes(to - at),
+            1: b"",
+            2: script[at:to] * 2,
+            3: other[start : start + 30],
+            4: bytes([rng.choice(np.frombuffer(OPCODES, np.uint8))]),
+        }[int(rng.choice([0, 0, 0, 1, 2, 3, 4]))]
+        script[at:to] = piece
+    return bytes(script)
+
+
+OPCODES = "".join(o.code for o in pickletools.opcodes).encode("latin1")
+DATA = (
+    dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, complex, bool, type(None),
+    type, np.ndarray, np.generic, collections.OrderedDict, collections.defaultdict, pickles._Dtype,
+)  # fmt: skip
+_watched: list[str] | None = None
+
+
+def watch(event, arguments):
+    if _watched is not None and event.split(".")[0] in (
+        "open", "import", "exec", "compile", "os", "subprocess", "socket", "shutil", "ctypes",
+    ):  # fmt: skip
+        _watched.append(f"{event} {arguments!r:.80}")
+
+
+def test_a_thousand_mutated_pickles_are_data_or_one_line_and_do_nothing(tmp_path):
+    global _watched
+    rng = np.random.default_rng(0)
+    target = tmp_path / "touched"
+    plain = [{"id": ["u1", "u2"], "y": [0, 1]}, [ARRAY, ARRAY.T], list(range(300)), "text" * 20]
+    values = [CONTENT, *plain * 3, *(value for value, _ in attacks(str(target)).values())]
+    seeds = [pickle.dumps(v, p) for v in values for p in (0, 2, 4)]
+    scripts = [mutated(rng, seeds) for _ in range(1000)]
+    for protocol in (0, 2, 4):  # what Python imports at first use: its codecs
+        pickles.load_stream(io.BytesIO(pickle.dumps(CONTENT, protocol)), "x")
+    sys.addaudithook(watch)
+    outcomes = collections.Counter()
+    for script in scripts:
+        _watched = []
+        try:
+            found = pickles.load_stream(io.BytesIO(script), "x")
+        except UserError as e:
+            assert "\n" not in str(e) and str(e).startswith("x: ")
+            outcomes["refused" if "refused" in str(e) else "damaged"] += 1
+        else:
+            functions = [getattr(pickles, n) for n in ("_encode", "_scalar", "_frombuffer")]
+            functions += [pickles._reconstruct, pickles._NDARRAY]
+            assert isinstance(found, DATA) or found in functions, type(found)
+            outcomes["data"] += 1
+        finally:
+            events, _watched = _watched, None
+        assert not events
+    assert not target.exists()
+    assert min(outcomes.values()) > 20 and sum(outcomes.values()) == 1000, outcomes
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a pickle", pickle.dumps(CONTENT)[:-40]])

@@ -8,6 +8,8 @@ for is refused before it is imported. NumPy's own unpickling trusts the state th
 
 import collections
 import pickle
+import pickletools
+import re
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,6 +35,7 @@ def load(file: str) -> Any:
 def load_stream(stream: BinaryIO, name: str) -> Any:
     """As `load`, from an open file; `name` stands in errors."""
     try:
+        _check_memo(stream)
         return _Unpickler(stream, encoding="latin1").load()
     except _RefusedError as e:
         raise UserError(
@@ -85,6 +88,18 @@ class _RefusedError(Exception):
     pass
 
 
+def _check_memo(stream: BinaryIO) -> None:
+    """Refuses a pickle that numbers its objects far beyond their count.
+
+    Python's unpickler keeps a table as long as the largest number: seven bytes can take 68 GB.
+    """
+    start = stream.tell()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+            raise _RefusedError(f"a table of {argument} objects")
+    stream.seek(start)
+
+
 class _Unpickler(pickle.Unpickler):
     # Overriding these two methods is the standard library's way of restricting globals.
     def find_class(self, module: str, name: str) -> Any:
@@ -103,9 +118,10 @@ class _Dtype:
     __slots__ = ("real",)
 
     def __init__(self, spec: Any, align: Any = False, copy: Any = True):
-        self.real = np.dtype(spec) if isinstance(spec, str) else None
-        if self.real is None or self.real.kind not in _KINDS:
+        # NumPy's own parser also takes lists of types and evaluates the numbers in them.
+        if not isinstance(spec, str) or not _PLAIN_DTYPE.fullmatch(spec):
             raise _RefusedError(f"the dtype {spec!r:.40}")
+        self.real = np.dtype(spec)
 
     def __setstate__(self, state: tuple) -> None:
         _, order, *nested = state
@@ -153,7 +169,8 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_KINDS = "biufcSUO"  # numbers, text and objects; structured arrays and dates are left out
+# Numbers, text and objects; structured arrays and dates are left out.
+_PLAIN_DTYPE = re.compile(r"[<>=|]?[biufcSUO][0-9]{0,9}")
 _BUILTINS = (set, frozenset, list, tuple, dict, bytes, bytearray, str, int, float, bool, complex)
 _NDARRAY = object()  # a name to compare with, not a class to call
 _ADMITTED: dict[tuple[str, str], Any] = {

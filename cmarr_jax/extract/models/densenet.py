@@ -35,7 +35,7 @@ class DenseNet(nn.Module):
       growth: channels that a layer adds.
       blocks: dense blocks; a transition halves channels, height and width between two.
       num_classes: 8 for FER+ (neutral, happy, surprise, sad, anger, disgust, fear, contempt).
-      dtype: of the computation.
+      dtype: of the convolutions and what stands between them; pooling adds up in float32.
     """
 
     layers: int = 16
@@ -68,7 +68,7 @@ class DenseNet(nn.Module):
             if block < self.blocks - 1:
                 channels = x.shape[-1] // 2
                 x = _NormReluConv(channels, 1, self.dtype, name=f"transition_{block}")(x)
-                x = nn.avg_pool(x, (2, 2), strides=(2, 2))
+                x = nn.avg_pool(x.astype(jnp.float32), (2, 2), strides=(2, 2)).astype(self.dtype)
         x = nn.relu(_batch_norm(self.dtype)(x))
         features = x.astype(jnp.float32).mean(axis=(1, 2))
         return features, nn.Dense(self.num_classes, name="classes")(features)

@@ -1,0 +1,116 @@
+"""Utterances that are the same, or nearly so, under two ids."""
+
+import hashlib
+import itertools
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from cmarr_jax.data.pipeline import Corpus
+
+_NEAR = 0.01  # root mean square difference over dimensions, in standard deviations
+
+
+class Prints(NamedTuple):
+    """What tells utterances apart."""
+
+    text: np.ndarray | None  # [N] str, words alone; None where the corpus has no texts
+    same: list[tuple[int, int]]  # pairs that are identical in all that both have
+    near: dict[str, list[tuple[int, int]]]  # modality -> further pairs, within _NEAR
+    filler: dict[str, int]  # modality -> utterances whose features stand for nothing
+    standardised: list[str]  # modalities with mean 0 and deviation 1 over all utterances
+
+
+def find(corpus: Corpus) -> Prints:
+    """Compares all utterances, once for every fold.
+
+    Two utterances are the same recording if they are identical, bit for bit, in every modality
+    that both have, one of which is not text: the same words are said twice, the same sound is
+    not heard twice. Filler tells nothing: zeros, or one vector that many utterances share.
+    """
+    hashes, means, filler, standardised = {}, {}, {}, []
+    count = corpus.mask.sum(axis=1, dtype=np.float32)[:, None]
+    for k, (m, values) in enumerate(corpus.features.items()):
+        present = corpus.present[:, k]
+        means[m] = values.sum(axis=1, dtype=np.float32) / np.maximum(count, 1)
+        digests = np.array(
+            [_digest(x) if has else 0 for x, has in zip(values, present, strict=True)]
+        )
+        shared_by = Counter(digests.tolist())
+        many = max(3, 0.005 * present.sum())
+        empty = ~means[m].any(axis=1) | [shared_by[d] > many for d in digests.tolist()]
+        empty &= present if m != "text" else False
+        if empty.any():
+            filler[m] = int(empty.sum())
+        hashes[m] = np.where(empty | ~present, 0, digests)
+        if present.sum() > 2 and _is_standardised(means[m][present]):
+            standardised.append(m)
+    same = {
+        pair
+        for m, digests in hashes.items()
+        if m != "text"
+        for pair in _equal_pairs(digests)
+        if all(d[pair[0]] == d[pair[1]] for d in hashes.values() if d[pair[0]] and d[pair[1]])
+    }
+    near = {m: sorted(set(_near_pairs(means[m], hashes[m])) - same) for m in hashes}
+    text = corpus.columns.get("text")
+    if text is not None:
+        text = np.array([" ".join(re.findall(r"\w+", t.casefold())) for t in text.tolist()])
+    return Prints(text, sorted(same), near, filler, standardised)
+
+
+def _digest(row: np.ndarray) -> int:
+    digest = hashlib.blake2b(np.ascontiguousarray(row), digest_size=7).digest()
+    return int.from_bytes(digest, "big") + 1
+
+
+def _equal_pairs(digests: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of equal digests; 0 equals nothing."""
+    of: dict[int, list[int]] = {}
+    for i, digest in enumerate(digests.tolist()):
+        if digest:
+            of.setdefault(digest, []).append(i)
+    return [pair for members in of.values() for pair in itertools.combinations(members, 2)]
+
+
+def _near_pairs(means: np.ndarray, digests: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs whose means differ by at most _NEAR deviations a dimension; exact duplicates' too.
+
+    Projections on unit vectors never move two points apart, so what lies farther apart than the
+    radius on one of a few random lines needs no look at all dimensions.
+    """
+    rows = np.flatnonzero(digests)
+    # Of equal ones the first stands for all.
+    _, first = np.unique(digests[rows], return_index=True)
+    pairs = [] if len(first) == len(rows) else _equal_pairs(digests)
+    rows = rows[np.sort(first)]
+    if len(rows) < 2:
+        return pairs
+    points = means[rows].astype(np.float32)
+    deviation = points.std(axis=0)
+    points = (points - points.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    radius = _NEAR * np.sqrt((deviation > 0).sum())
+    lines = np.random.default_rng(0).normal(size=(points.shape[1], 8)).astype(np.float32)
+    places = points @ (lines / np.linalg.norm(lines, axis=0))
+    order = np.argsort(places[:, 0], kind="stable")
+    points, places, rows = points[order], places[order], rows[order]
+    for shift in range(1, len(rows)):
+        close = places[shift:, 0] - places[:-shift, 0] <= radius
+        if not close.any():
+            break
+        i = np.flatnonzero(close)
+        i = i[(np.abs(places[i + shift] - places[i]) <= radius).all(axis=1)]
+        i = i[np.linalg.norm(points[i + shift] - points[i], axis=1) <= radius]
+        pairs += [tuple(sorted((int(rows[a]), int(rows[a + shift])))) for a in i]
+    return pairs
+
+
+def _is_standardised(means: np.ndarray) -> bool:
+    centre, deviation = means.mean(axis=0), means.std(axis=0)
+    moves = deviation > 0
+    if not moves.any():
+        return False
+    ours = (np.abs(centre) < 1e-3) & (np.abs(deviation - 1) < 1e-2)
+    return bool(ours[moves].mean() > 0.95)

@@ -1,0 +1,144 @@
+"""utterances.csv of a feature pack: one row an utterance, and what its columns may hold."""
+
+import csv
+import io
+import math
+import unicodedata
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+
+REQUIRED_COLUMNS = ("id", "session", "speaker", "label")
+OPTIONAL_COLUMNS = ("split", "group", "text", "start", "end")
+SPLITS = ("train", "val", "test")
+_NAMES = ("id", "session", "speaker", "label", "group")  # compared with each other, and printed
+_NEVER_EMPTY = ("id", "session", "speaker")
+_LONGEST = 10_000  # characters; every string of a column takes the room of its longest
+
+
+def read(file: str) -> dict[str, np.ndarray]:
+    """Column name -> `[N]` str.
+
+    Ids may hold anything that prints, path-like names too: none ever becomes a file's name.
+
+    Raises:
+      UserError: the file is missing, is no such table, or a field cannot be meant so; names the
+        row, counted from 1 with the header.
+    """
+    header, rows = _table(file)
+    columns = {c: [row[k] for row in rows] for k, c in enumerate(header)}
+    for column, values in columns.items():
+        for number, value in enumerate(values, start=2):
+            if fault := _fault(column, value):
+                raise UserError(f"{file}: row {number} has {fault}")
+        if column in _NAMES:
+            _check_spellings(file, column, values)
+    seen: dict[str, int] = {}
+    for number, identifier in enumerate(columns["id"], start=2):
+        if identifier in seen:
+            raise UserError(
+                f"{file}: row {number} repeats the id {identifier!r} of row {seen[identifier]}; "
+                "wanted one row an utterance"
+            )
+        seen[identifier] = number
+    if {"start", "end"} <= set(columns):
+        for number, ends in enumerate(zip(columns["start"], columns["end"], strict=True), start=2):
+            if all(ends) and float(ends[1]) < float(ends[0]):
+                raise UserError(
+                    f"{file}: row {number} ends at {ends[1]} s, before it starts at {ends[0]} s"
+                )
+    return {c: np.array(values) for c, values in columns.items()}
+
+
+def label_indices(file: str, labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    """Class names -> indices `[N]` int32; "" -> -1, unlabelled.
+
+    Raises:
+      UserError: a label that is none of `class_names`.
+    """
+    index = {"": -1} | {name: k for k, name in enumerate(class_names)}
+    for number, label in enumerate(labels.tolist(), start=2):
+        if label not in index:
+            raise UserError(
+                f"{file}: row {number} has label {label!r}, which pack.json's classes "
+                f"{list(class_names)} lack; leave it empty for an unlabelled utterance"
+            )
+    return np.array([index[label] for label in labels.tolist()], np.int32)
+
+
+def _table(file: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, all of one length."""
+    try:
+        with open(file, "rb") as f:
+            content = f.read()
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing") from None
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from None
+    try:
+        text = content.decode("utf-8-sig")  # spreadsheets put a byte order mark in front
+    except UnicodeDecodeError as e:
+        line = content[: e.start].count(b"\n") + 1
+        raise UserError(
+            f"{file}: line {line} is not UTF-8 ({e.reason}); save it as UTF-8"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as e:
+        raise UserError(
+            f"{file}: line {reader.line_num} is not CSV ({e}); fields with commas, quotes or line "
+            "breaks want quotes around them, and quotes within doubled"
+        ) from None
+    header, rows = (rows[0], rows[1:]) if rows else ([], [])
+    absent = [c for c in REQUIRED_COLUMNS if c not in header]
+    unknown = [c for c in header if c not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    if absent or unknown or len(set(header)) < len(header):
+        raise UserError(
+            f"{file}: header is {','.join(header)[:200]!r}; wanted {','.join(REQUIRED_COLUMNS)} "
+            f"and any of {','.join(OPTIONAL_COLUMNS)}, each once"
+        )
+    if not rows:
+        raise UserError(f"{file}: has no utterance below its header")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UserError(f"{file}: row {number} has {len(row)} fields, wanted {len(header)}")
+    return header, rows
+
+
+def _fault(column: str, value: str) -> str:
+    """What is wrong with one field; "" if nothing is."""
+    if not value:
+        return f"an empty {column}" if column in _NEVER_EMPTY else ""
+    if len(value) > _LONGEST:
+        return f"a {column} of {len(value)} characters, wanted at most {_LONGEST}"
+    if column in _NAMES and not value.isprintable():
+        return f"{column} {value!r:.100}, wanted printable text"
+    if column in _NAMES and value != value.strip():
+        return f"{column} {value!r:.100}, wanted no space around it"
+    if column == "split" and value not in SPLITS:
+        return f"split {value!r:.100}, wanted one of {', '.join(SPLITS)}"
+    if column in ("start", "end") and not _is_time(value):
+        return f"{column} {value!r:.100}, wanted seconds, such as 12.5, or nothing"
+    return ""
+
+
+def _is_time(value: str) -> bool:
+    try:
+        return math.isfinite(float(value)) and float(value) >= 0
+    except ValueError:
+        return False
+
+
+def _check_spellings(file: str, column: str, values: list[str]) -> None:
+    """One name spelt in two ways would be two speakers, one of them in the test part."""
+    known: dict[str, str] = {}
+    for number, value in enumerate(values, start=2):
+        if value.isascii():
+            continue
+        if (other := known.setdefault(unicodedata.normalize("NFC", value), value)) != value:
+            raise UserError(
+                f"{file}: row {number} has {column} {value!a}, which looks like {other!a} but is "
+                "spelt with other characters; spell both alike (Unicode's NFC form)"
+            )

@@ -1,0 +1,114 @@
+"""What a number of a config may be, so that a slip is one line before anything is read."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from cmarr_jax import cli
+from cmarr_jax.errors import UserError
+
+
+class Limit(NamedTuple):
+    fits: Callable[[float], bool]
+    wanted: str
+
+
+_COUNT = Limit(lambda x: x >= 1, "at least 1")
+_MAYBE_NONE = Limit(lambda x: x >= 0, "0 or more")
+_SEED = Limit(lambda x: 0 <= x < 2**31, "0 to 2,147,483,647")
+_POSITIVE = Limit(lambda x: x > 0, "above 0")
+_NEGATIVE = Limit(lambda x: x < 0, "a negative number")
+_SHARE = Limit(lambda x: 0 <= x <= 1, "0 to 1")
+_RATE = Limit(lambda x: 0 <= x < 1, "0 to below 1")
+_BETWEEN = Limit(lambda x: 0 < x < 1, "above 0 and below 1")
+_TEMPERATURE = Limit(lambda x: 0.01 <= x <= 1, "0.01 to 1, the range that it is kept in")
+_ANY = Limit(lambda x: True, "a finite number")
+
+# By the field's whole name, else by its last part.
+LIMITS = {
+    "seed": _SEED,
+    "val_seed": _SEED,
+    "fold": _MAYBE_NONE,
+    "num_seeds": _COUNT,
+    "checkpoint_seconds": _MAYBE_NONE,
+    "length": _COUNT,
+    "val_fraction": _BETWEEN,
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "eval_batch_size": _COUNT,
+    "learning_rate": _POSITIVE,
+    "warmup": _SHARE,
+    "weight_decay": _MAYBE_NONE,
+    "beta1": _RATE,
+    "clip_norm": _MAYBE_NONE,
+    "averaging": _RATE,
+    "width": _COUNT,
+    "hidden": _COUNT,
+    "layers": _MAYBE_NONE,
+    "cross_layers": _MAYBE_NONE,
+    "self_layers": _MAYBE_NONE,
+    "num_layers": _COUNT,
+    "num_blocks": _COUNT,
+    "num_couplings": _COUNT,
+    "num_heads": _COUNT,
+    "mlp_ratio": _COUNT,
+    "expansion": _COUNT,
+    "reduction": _COUNT,
+    "kernel": _COUNT,
+    "conv_kernel": _COUNT,
+    "dropout": _RATE,
+    "input_dropout": _RATE,
+    "teacher_dropout": _RATE,
+    "text_dropout": _RATE,
+    "out_dropout": _RATE,
+    "weight": _MAYBE_NONE,
+    "nll_weight": _MAYBE_NONE,
+    "kl_weight": _MAYBE_NONE,
+    "rec_weight": _MAYBE_NONE,
+    "recovery_weight": _MAYBE_NONE,
+    "entropy_weight": _MAYBE_NONE,
+    "entropy_margin": _ANY,
+    "model.udcl.scale": _NEGATIVE,
+    "model.udcl.shift": _ANY,
+    "model.udcl.temperature": _TEMPERATURE,
+    "model.spcl.temperature": _POSITIVE,
+}
+
+_LISTS = {
+    "masking.probabilities": Limit(lambda x: all(0 <= p <= 1 for p in x), "numbers 0 to 1"),
+    "robustness.missing_rates": Limit(lambda x: all(0 <= r < 1 for r in x), "numbers 0 to below 1"),
+    "robustness.noise_levels": Limit(
+        lambda x: all(0 < a <= 1 for a in x), "numbers above 0, at most 1"
+    ),
+    # exp() of it must fit float32.
+    "model.umc.log_sigma_range": Limit(
+        lambda x: len(x) == 2 and -80 <= x[0] < x[1] <= 80,
+        "two numbers within -80 and 80, the lower one first",
+    ),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses numbers that no system could be trained with.
+
+    Words, and what hangs on the pack or on several fields, are checked where they are used.
+
+    Raises:
+      UserError: names the flag, what it holds and what was wanted.
+    """
+    fields = dict(cli.leaves(config.to_dict()))
+    for field, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        limit = LIMITS.get(field) or LIMITS.get(field.rpartition(".")[2], _ANY)
+        if not math.isfinite(value) or not limit.fits(value):
+            raise UserError(f"--config.{field}={value}: wanted {limit.wanted}")
+    for field, (fits, wanted) in _LISTS.items():
+        values = fields.get(field)
+        if values is None:  # another system's
+            continue
+        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+        if not numbers or not fits(values):
+            raise UserError(f"--config.{field}={tuple(values)}: wanted {wanted}")
