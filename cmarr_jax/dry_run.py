@@ -8,7 +8,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 from cmarr_jax import train_step, training
 from cmarr_jax.checkpoints import Checkpoints, Teachers
+from cmarr_jax.experiment import Experiment
 
 STEPS = 20
 
@@ -38,20 +39,14 @@ class StagePlan(NamedTuple):
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 
-def measure(
-    *,
-    make_system: Callable[[str | None], Any],
-    corpus: Any,
-    run_ids: Sequence[training.RunId],
-    conditions: Sequence[Any],
-    masking: train_step.Masking,
-    config: Any,
-    teachers: Teachers,
-) -> list[StagePlan]:
-    """Measures every stage; arguments as of `training.train`, none of which is written to."""
-    system = make_system(None)
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
-    vectors = training.make_vectors(system, arrays)
+def measure(made: Experiment, config: Any, teachers: Teachers) -> list[StagePlan]:
+    """Measures every stage of `made`, under the `config` that it was made of.
+
+    `teachers` is only looked into.
+    """
+    corpus, run_ids = made.corpus, made.run_ids
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+    vectors = training.make_vectors(made.make_system(None), arrays)
     short = config.copy_and_resolve_references()
     short.checkpoint_seconds = 1e9  # writing is no part of what is measured
     parts = ["pretrain"] * (len(vectors) - 1) + ["train"]
@@ -71,18 +66,18 @@ def measure(
 
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
         training.train(
-            make_system=make_system,
+            make_system=made.make_system,
             corpus=corpus,
             run_ids=few,
-            conditions=conditions,
-            masking=masking,
+            conditions=made.conditions,
+            masking=made.masking,
             config=short,
             checkpoints=checkpoints,
             teachers=Teachers(folder, corpus),
             report=after_epoch,
         )
     plans = []
-    for k, (stage, vector, part) in enumerate(zip(system.stages, vectors, parts, strict=True)):
+    for k, (stage, vector, part) in enumerate(zip(made.stages, vectors, parts, strict=True)):
         size = config[part].batch_size
         steps = [len(fold.train) // size for fold, _ in few]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
@@ -104,16 +99,9 @@ def measure(
     return plans
 
 
-def describe(
-    plans: Sequence[StagePlan],
-    *,
-    identity: dict[str, str],
-    corpus: Any,
-    run_ids: Sequence[training.RunId],
-    device: str,
-    workdir: str,
-) -> str:
+def describe(plans: Sequence[StagePlan], made: Experiment, workdir: str) -> str:
     """The plan as text."""
+    identity, corpus, run_ids = made.identity, made.corpus, made.run_ids
     num_runs = len(run_ids)
     folds = [fold.number for fold, _ in run_ids]
     seeds = len({seed for _, seed in run_ids})
@@ -126,7 +114,7 @@ def describe(
         f"{identity['system']} ({identity['variant']}) on {identity['corpus']}; "
         f"{identity['protocol']}",
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
-        f"{num_runs} runs: {len(set(folds))} folds x {seeds} seeds, on {device}",
+        f"{num_runs} runs: {len(set(folds))} folds x {seeds} seeds, on {made.device}",
         "",
         f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
         f"{'validation':>12}{'compile':>9}{'expected':>10}",

@@ -171,9 +171,7 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str) -> None:
                 plt.close(figure)
                 raise UserError(f"--figure={file}: cannot be written ({e.strerror})") from None
             drawn = io.BytesIO()
-            figure.savefig(
-                drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption}
-            )
+            figure.savefig(drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption})
             write_whole(file, drawn.getvalue())
     plt.close(figure)
 

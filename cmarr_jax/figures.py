@@ -18,6 +18,7 @@ import numpy as np
 
 from cmarr_jax import calibration, results
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import Results
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 

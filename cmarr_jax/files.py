@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import os
+import shutil
 
 from cmarr_jax.errors import UserError
 
@@ -52,4 +53,4 @@ def cannot_write(file: str, error: Exception) -> str:
 def remove_drafts(folder: str) -> None:
     """Removes what killed writes left in `folder`, which must be locked."""
     for draft in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
-        os.remove(draft)
+        shutil.rmtree(draft) if os.path.isdir(draft) else os.remove(draft)

@@ -197,7 +197,6 @@ class Predictor:
             features,
             np.pad(mask, ((0, rest), (0, 0)), constant_values=True),
             np.pad(present, ((0, rest), (0, 0)), constant_values=True),
-            np.zeros(size, np.int32),
         )
         try:
             posteriors, variances, recovers = self._run(self._members, arrays)
@@ -216,13 +215,13 @@ def _make_run(stage: Any):
     and whether missing modalities are recovered `[R]`."""
 
     def run(members, arrays):
-        rows = jnp.arange(len(arrays.labels))
+        rows = jnp.arange(len(arrays.mask))
 
         def one(member):
             params, statistics = member
-            # Neither a key nor class weights nor steps: nothing is trained here.
-            unweighted = jnp.ones(1)
-            of_run = train_step.Run(None, **statistics, class_weights=unweighted, total_steps=None)
+            # Neither a key nor labels nor steps: nothing is trained here.
+            nothing = dict(labels=jnp.zeros_like(rows), class_weights=jnp.ones(1))
+            of_run = train_step.Run(None, **statistics, **nothing, total_steps=None)
             batch = train_step.take_batch(arrays, of_run, rows)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)

@@ -64,6 +64,8 @@ LIMITS = {
     "text_dropout": _RATE,
     "out_dropout": _RATE,
     "weight": _MAYBE_NONE,
+    "forward_weight": _MAYBE_NONE,
+    "backward_weight": _MAYBE_NONE,
     "nll_weight": _MAYBE_NONE,
     "kl_weight": _MAYBE_NONE,
     "rec_weight": _MAYBE_NONE,

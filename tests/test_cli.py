@@ -179,6 +179,8 @@ def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
             error = float(wanted[row["fold"], row["condition"]])
             np.testing.assert_allclose(float(row["rec_error"]), error, atol=2e-6)
             assert row["modality"][0] not in row["condition"]
+
+
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
     _, flags, _ = sweep
     flags = [f for f in flags if not f.startswith("--workdir")]

@@ -28,7 +28,7 @@ def model(tmp_path_factory, corpus):
     folder = tmp_path_factory.mktemp("model") / "model"
     params, runs, system, vector = tiny.export_model(str(folder), corpus, tiny.config(), folds=3)
     layout = sweep.make_layout(3, (16,))
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     scorer = evaluation.Scorer(
         system.stages[-1], vector, layout, layout.deal(runs), layout.share(arrays), corpus, 16
     )

@@ -74,7 +74,7 @@ def export_model(folder, corpus, config, folds):
     system = SYSTEMS[config.system](
         FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names)
     )
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     vector = training.make_vectors(system, arrays)[-1]
     rng = np.random.default_rng(0)
     params = rng.normal(scale=0.3, size=(folds, len(vector.trained))).astype(np.float32)

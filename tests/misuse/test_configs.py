@@ -108,7 +108,9 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # the devices are there already
     config = tiny.config(argument, **{"data.pack": tiny_pack.path} | fields)
     with pytest.raises(UserError) as error:
-        train.train(config, str(tmp_path / "out"), str(tmp_path / "out" / "teachers"))
+        train.check(config)
+        out = str(tmp_path / "out")
+        train.train(config, out, f"{out}/teachers", lambda: False)
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 
