@@ -125,7 +125,7 @@ def _results(r: Results, level: int, prefix: str) -> str:
     if r.curves:
         rows = [line(name, name) for name in r.curves]
         parts.append(markup.table("Beyond the paper: random missing rates, noise.", head, rows))
-    parts.append(markup.details(f"each of the {len(r.runs)} runs", _runs(r)))
+    parts.append(markup.details("each run", _runs(r)))
     return markup.section(f"{prefix}Results", "Results", *parts, level=level)
 
 
