@@ -51,8 +51,7 @@ def duration(seconds: Any) -> str:
         return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-    return f"{text}, since the last start"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _caveats(r: Results, level: int, prefix: str) -> str:
