@@ -182,7 +182,8 @@ def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
 
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
-    _, flags, _ = sweep
+    """Of the sweep that is done already: its programs are in the cache of compiled ones."""
+    out, flags, _ = sweep
     flags = [f for f in flags if not f.startswith("--workdir")]
     script = (
         "import runpy, sys; sys.modules['tensorflow'] = None; "  # half the test's time
@@ -192,8 +193,8 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "2 runs: 2 folds x 1 seeds" in result.stdout and "expected time: " in result.stdout
     (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("train "))
-    last = np.load(sweep[0] / "model" / "weights.npz")
-    size = sum(x[0].size for name, x in last.items() if name.startswith("params/"))
+    weights = np.load(out / "model" / "weights.npz")
+    size = sum(x[0].size for name, x in weights.items() if name.startswith("params/"))
     assert row[1:4] == [f"{size:,}", "2", "3"]  # 27 or 28 training utterances in batches of 8
     assert os.listdir(tmp_path) == []
 

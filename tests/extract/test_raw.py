@@ -37,18 +37,17 @@ def extracted(tmp_path_factory):
     return made, wavs, export.encoders(made.provenance, made.modalities)
 
 
-def open_(encoders, alone=False, **models):
-    return raw.open_sources(encoders, models, alone=alone)
+def open_(encoders, **models):
+    return raw.open_sources(encoders, models, alone=False)
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_raw_input_has_the_features_of_the_pack(extracted, alone):
+def test_raw_input_has_the_features_of_the_pack(extracted):
     made, wavs, encoders = extracted
-    sources = open_(encoders, alone, text=None, speech=None)  # where the extraction had them
-    rows = range(2 if alone else len(made.labels))
+    sources = open_(encoders, text=None, speech=None)  # where the extraction had them
+    rows = range(len(made.labels))
     inputs = [
         raw.utterance(i, made.columns["text"][k] or None, wavs[i])
-        for k, i in enumerate(made.columns["id"].tolist()[: len(rows)])
+        for k, i in enumerate(made.columns["id"].tolist())
     ]
     features, problems = raw.encode(sources, inputs, dict.fromkeys(sources, "float16"))
     for modality in sources:
