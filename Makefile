@@ -2,7 +2,7 @@
 # make test         runs the suite, less the long tests of faults and misuse
 # make test-faults  runs these
 # make lint         runs ruff
-# make lock         pins anew what requirements*.txt ask for, with hashes
+# make lock         pins what requirements*.txt ask for, with hashes; what is pinned stays where it may
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
