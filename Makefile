@@ -3,7 +3,7 @@
 # make test-faults  runs these: kills sweeps, breaks their files, fills their disks
 # make lint         runs ruff
 # make docs         builds the pages of docs/ into site/
-# make lock         pins anew what requirements*.txt ask for, with hashes
+# make lock         pins what requirements*.txt ask for, with hashes; what is pinned stays where it may
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python

@@ -62,6 +62,7 @@ MISTAKES = [
     (["train.py", "--config=configs/demo.py:mmin,cra"], "'mmin' and 'cra': wanted one system"),
     (["train.py", "--config=configs/demo.py:mmin,no_udcl"], "'no_udcl' is CM-ARR's"),
     (["train.py", "--config=configs/demo.py:alpha=x"], "'alpha=x': wanted a number"),
+    (["train.py", "--config=configs/demo.py:table3", "--config.train.epochs=0", "--workdir=/tmp/x"], "train.epochs=0: wanted at least 1"),
     (["evaluate.py"], "--workdir: missing"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
 ]  # fmt: skip

@@ -66,8 +66,9 @@ def test_shuffled_labels_score_chance_on_the_test_folds(corpus, system):
         confusions = [run.confusion(corpus.labels)[-1] for run in scored]
         return np.mean([metrics.scores(c).uar for c in confusions])
 
-    assert mean_uar(system) > 0.9  # the same sweep with its own labels
-    assert abs(mean_uar(f"shuffled_labels,{system}") - 1 / 3) < 3 * 0.096
+    assert mean_uar(system) > 1 / 3 + 4 * 0.096  # the same sweep with its own labels
+    shuffled = mean_uar(f"shuffled_labels,{system}")
+    assert abs(shuffled - 1 / 3) < 3 * 0.096, shuffled
 
 
 def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part(corpus):
