@@ -9,6 +9,7 @@ system's earlier stages have kinds of their own, `teacher_last` and so on, and l
 chosen in `Teachers`.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -64,7 +65,8 @@ class Checkpoints:
                 if error is None:
                     raise
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(Exception):  # it waits too, and fails as that did
+                writer.close()
 
     def save(self, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping] = ()) -> None:
         """Saves `state` after `epoch` epochs as `kind`; returns before it is written.
