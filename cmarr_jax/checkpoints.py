@@ -9,6 +9,7 @@ system's earlier stages have kinds of their own, `teacher_last` and so on, and l
 chosen in `Teachers`.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -64,7 +65,8 @@ class Checkpoints:
                 if error is None:
                     raise
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(Exception):  # it waits too, and fails as that did
+                writer.close()
 
     def save(self, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping] = ()) -> None:
         """Saves `state` after `epoch` epochs as `kind`; returns before it is written.
@@ -77,6 +79,7 @@ class Checkpoints:
         self._wait(kind)
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(state)]
         about = {"origin": self._origin, "epoch": epoch, "stopped": list(stopped)}
+        about["last"] = self.latest_epoch(kind[:-4] + "last")  # which the newest may come before
         about["leaves"] = [[list(leaf.shape), leaf.dtype.str] for leaf in leaves]
         about["digest"] = _digest(about, leaves)
         if kind not in self._writers:
@@ -122,9 +125,12 @@ class Checkpoints:
                     if newer > epoch:
                         self._remove(kind, newer)
             return Resumed(epoch, state, about["stopped"])
-        if not damage and self._epochs(kinds[1]):
-            missing = os.path.join(self._folder, kinds[0])
-            damage = [f"{missing}: missing, though {kinds[1]} is there"]
+        for epoch in [] if damage else self._epochs(kinds[1]):
+            if self._is_first(kinds[1], epoch):  # the first `last` was not written to its end
+                self._remove(kinds[1], epoch)
+            else:
+                missing = os.path.join(self._folder, kinds[0])
+                damage = [f"{missing}: missing, though {kinds[1]} is there"]
         if damage:
             raise UserError(
                 f"{'; '.join(damage)}; no checkpoint is left to go on from: delete "
@@ -168,6 +174,13 @@ class Checkpoints:
                 raise UserError(cannot_write(folder, e)) from None
             for epoch in self._epochs(kind)[: -_KEPT[kind[-4:]]]:
                 self._remove(kind, epoch)
+
+    def _is_first(self, kind: str, epoch: int) -> bool:
+        """Whether this `best` was saved before any `last` was whole."""
+        try:
+            return _read(os.path.join(self._folder, kind, str(epoch)))[1]["last"] is None
+        except _Damaged:
+            return False
 
     def _remove(self, kind: str, epoch: int) -> None:
         path = os.path.join(self._folder, kind, str(epoch))

@@ -38,7 +38,8 @@ def run(main: Callable[[], int | None]) -> None:
             _fail(f"{e.filename}: {e.strerror}")
         except Preempted as e:
             print(f"SIGTERM: saved after {e}; the same command resumes there", file=sys.stderr)
-            sys.exit(EXIT_CODE)
+            sys.stderr.flush()
+            os._exit(EXIT_CODE)  # everything is closed; to take the libraries down takes seconds
         except KeyboardInterrupt:
             print(
                 "\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr

@@ -210,8 +210,9 @@ def gather(workdir: str, members: Sequence[str], missing: int) -> None:
             continue  # every run of it was stopped
         with open(os.path.join(member, "results.csv"), newline="", encoding="utf-8") as f:
             results += csv.DictReader(f)
-    _write_csv(os.path.join(workdir, "results.csv"), results)
-    _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
+    if results:
+        _write_csv(os.path.join(workdir, "results.csv"), results)
+        _write_csv(os.path.join(workdir, "summary.csv"), summarise(results))
     seconds = sum(read_status(member)["seconds"] for member in members)
     status = {"complete": not missing and not stopped, "sweeps_done": len(members)}
     status |= {"sweeps": len(members) + missing, "seconds": round(seconds, 1)}

@@ -101,6 +101,14 @@ def test_a_best_without_a_last_is_no_fresh_start(folder):
     assert resume(folder) is None
 
 
+def test_the_first_best_may_be_there_before_the_first_last(tmp_path):
+    """A kill or a full disk came between the two: nothing is lost that was ever saved."""
+    with Checkpoints(str(tmp_path), ORIGIN) as checkpoints:
+        checkpoints.save("best", 1, STATE)
+    assert resume(tmp_path) is None
+    assert os.listdir(tmp_path / "checkpoints/best") == []
+
+
 def test_a_damaged_best_is_refused(folder):
     shutil.rmtree(folder / "checkpoints/best/3/about")
     with pytest.raises(UserError, match=r"best/3: damaged .*delete status.json"):

@@ -74,6 +74,8 @@ class Sweeps:
             more = [f"--workdir={workdir}", *more]
         number = len(self._started)
         out, err = self.folder / f"out{number}", self.folder / f"err{number}"
+        for file in (out, err):
+            file.touch()
         command = {"start": [script, *more], "out": str(out), "err": str(err), "before": before}
         pid = self._ask(command)
         self._started[pid] = out, err, time.monotonic()
@@ -87,7 +89,7 @@ class Sweeps:
     def run(self, workdir, *more, **fields):
         return self.wait(self.start(workdir, *more, **fields))
 
-    def said(self, pid, text, seconds=60):
+    def said(self, pid, text, seconds=200):
         """Waits until the command has written `text` to standard error."""
         until = time.monotonic() + seconds
         while text not in self._started[pid][1].read_text():

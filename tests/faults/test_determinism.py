@@ -1,6 +1,10 @@
 """The same config and seed twice give the same bits on the same machine."""
 
+import pytest
+
 from tests.faults import runs
+
+pytestmark = pytest.mark.faults
 
 
 def test_the_same_command_twice_gives_the_same_bits(sweeps, whole, tmp_path):

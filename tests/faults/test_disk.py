@@ -83,10 +83,10 @@ NOBODY = "import os; os.getuid() or (os.setgid(65534), os.setuid(65534))"
 
 
 @pytest.fixture
-def open_folder(tmp_path):
-    """A folder that everybody may enter, with all above it."""
+def open_folder(sweeps, tmp_path):
+    """A folder that everybody may enter, with all above it; the sweeps' pack may be read too."""
     changed = []
-    for folder in (tmp_path, *tmp_path.parents):
+    for folder in (tmp_path, *tmp_path.parents, sweeps.folder):
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
             changed.append((folder, mode))

@@ -112,7 +112,7 @@ def test_a_killed_teacher_and_a_killed_student_end_in_the_same_bits(sweeps, tmp_
     assert sweeps.run(whole, *few, system="mmin").code == 0
     for line in ("teacher epoch 1/2", "teacher epoch 2/2", "\nepoch 1/2"):
         pid = sweeps.start(out, *few, system="mmin")
-        sweeps.said(pid, line, seconds=300)
+        sweeps.said(pid, line)
         os.kill(pid, signal.SIGKILL)
         assert sweeps.wait(pid).code == -signal.SIGKILL
     assert sweeps.run(out, *few, system="mmin").code == 0
