@@ -22,8 +22,9 @@ import sys
 
 from absl import flags
 
-from cmarr_jax import cli, report
+from cmarr_jax import cli
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import report
 from configs import common, systems
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
@@ -41,7 +42,7 @@ def main() -> None:
     if not workdir:
         raise UserError("--workdir: missing; name the folder of a sweep of train.py")
     if _TABLE.value:
-        from cmarr_jax import tables  # scipy takes half a second to import
+        from cmarr_jax.results import tables  # scipy takes half a second to import
 
         members = common.TABLES[f"table{_TABLE.value}"]
         table = tables.compare(report.read_results(workdir), members)
@@ -53,14 +54,18 @@ def main() -> None:
     if _FIGURE.value:
         print("drawn: " + ", ".join(draw(workdir, _FIGURE.value)))
     if _REPORT.value:
-        from cmarr_jax import report_page
+        from cmarr_jax.results import page
 
-        print("written: " + report_page.write(workdir, systems.TITLES))
+        print("written: " + page.write(workdir, systems.TITLES))
 
 
 def draw(workdir: str, name: str) -> list[str]:
     """Draws what --figure names; returns the files."""
-    from cmarr_jax import figure_files, figures, results  # matplotlib takes a second to import
+    from cmarr_jax.results import (  # matplotlib takes a second to import
+        figure_files,
+        figures,
+        folder,
+    )
 
     def files_of(name: str) -> list[str]:
         stem = f"figure{name}" if name.isdigit() else name
@@ -78,7 +83,7 @@ def draw(workdir: str, name: str) -> list[str]:
             f"--figure={name}: wanted {', '.join(known)}, 4, all, or a file name that ends in "
             ".pdf or .png"
         )
-    sweep = results.load(workdir)
+    sweep = folder.load(workdir)
     if is_file:
         wanted = {"conditions": [name]}
     else:

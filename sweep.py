@@ -26,9 +26,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from cmarr_jax import report
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
+from cmarr_jax.results import report
 
 _TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py")
 _STDERR = 2  # where an entry's own table goes
@@ -78,7 +78,7 @@ def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[st
     for number, entry in enumerate(entries, start=1):
         print(f"[{number}/{len(entries)}] {entry.name}", file=sys.stderr, flush=True)
         folder = os.path.join(workdir, entry.name)
-        if not dry and report.is_complete(folder):
+        if not dry and report.is_ended(folder):
             continue
         chosen = ",".join(a for a in (argument, entry.argument) if a)
         command = [sys.executable, _TRAIN, f"--config={file}" + (f":{chosen}" if chosen else "")]
@@ -137,7 +137,7 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
     Where every entry has an argument of its own, DIR is also a folder of a table, which
     evaluate.py reads.
     """
-    done = [e for e in entries if report.is_complete(os.path.join(workdir, e.name))]
+    done = [e for e in entries if report.is_ended(os.path.join(workdir, e.name))]
     names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
     rows = []
     for entry in done:

@@ -23,11 +23,12 @@ from collections.abc import Callable
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmarr_jax import cli, preemption, report
+from cmarr_jax import cli, preemption
 from cmarr_jax import workdir as workdirs
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import remove_drafts
 from cmarr_jax.lock import locked
+from cmarr_jax.results import report
 from configs import common, limits
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -103,8 +104,8 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
 
     from cmarr_jax import experiment, export, training
     from cmarr_jax.checkpoints import Checkpoints, Teachers
-    from cmarr_jax.history import History
     from cmarr_jax.progress import Progress
+    from cmarr_jax.results.history import History
 
     cli.enable_compilation_cache()
     progress = Progress()
@@ -191,9 +192,12 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
         ends["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         write_status(complete=not any(stopped), epochs_done=config.train.epochs, **ends)
         if whole:
-            from cmarr_jax import figure_files, results  # matplotlib takes a second to import
+            from cmarr_jax.results import (  # matplotlib takes a second to import
+                figure_files,
+                folder,
+            )
 
-            figure_files.to_tensorboard(workdir, results.load(workdir))
+            figure_files.to_tensorboard(workdir, folder.load(workdir))
     progress.done(workdir, status["seconds"])
 
 

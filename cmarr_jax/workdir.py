@@ -8,8 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cmarr_jax import cli, report
+from cmarr_jax import cli
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import report
 
 _FREE = ("checkpoint_seconds", "teachers")  # fields that may change while a sweep is under way
 

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cmarr_jax import report
 from cmarr_jax.data import duplicates, pipeline
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Fold, make_folds, shared_names
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import report
 
 _PARTS = ("train", "val", "test")
 _LONG_TEXT = 5  # words; shorter texts repeat by chance

@@ -12,10 +12,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from cmarr_jax import evaluation, report
+from cmarr_jax import evaluation
 from cmarr_jax.data import protocol
 from cmarr_jax.data.importers import stores
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import report
 from tests.conftest import write_pack
 from tests.test_cli import ROOT, SMALL
 

@@ -20,7 +20,7 @@ def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) 
       contents: (id, text) of what can be jumped to.
       body: HTML.
     """
-    with open(os.path.join(os.path.dirname(__file__), "report_page.css"), encoding="utf-8") as f:
+    with open(os.path.join(os.path.dirname(__file__), "page.css"), encoding="utf-8") as f:
         css = f.read()
     links = "".join(f'<li><a href="#{escape(i)}">{escape(text)}</a></li>' for i, text in contents)
     text = f"""<!doctype html>

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from cmarr_jax import results
 from cmarr_jax.errors import UserError
-from tests import results_folder
+from cmarr_jax.results.folder import estimates, load
+from tests.results import results_folder
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def rows_of(folder, name):
 
 
 def test_everything_in_the_folder_is_there_and_a_copy_says_the_same(folder, copy):
-    here, there = results.load(folder), results.load(str(copy))
+    here, there = load(folder), load(str(copy))
     assert here.conditions == ["t", "s", "v", "vt", "sv", "st", "svt"]
     assert here.curves == ["missing=0.5"]
     assert here.runs == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
@@ -44,8 +44,8 @@ def test_everything_in_the_folder_is_there_and_a_copy_says_the_same(folder, copy
 
 
 def test_estimates_are_the_summarys_means_with_intervals_over_folds(folder):
-    r = results.load(folder)
-    made = results.estimates(r)
+    r = load(folder)
+    made = estimates(r)
     assert list(made) == [*r.conditions, "avg", "missing=0.5"]
     summary = {row["condition"]: row for row in rows_of(folder, "summary.csv")}
     for name, e in made.items():
@@ -58,7 +58,7 @@ def test_estimates_are_the_summarys_means_with_intervals_over_folds(folder):
 
 
 def test_one_fold_has_bootstrap_intervals(tmp_path):
-    made = results.estimates(results.load(results_folder.write(tmp_path, folds=1, seeds=2)))
+    made = estimates(load(results_folder.write(tmp_path, folds=1, seeds=2)))
     for e in made.values():
         assert e["uar"].low < e["uar"].mean < e["uar"].high
         assert np.isnan(e["macro_f1"].low)
@@ -66,13 +66,13 @@ def test_one_fold_has_bootstrap_intervals(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 def test_one_modality_has_no_missing_conditions(tmp_path):
-    r = results.load(results_folder.write(tmp_path, folds=1, seeds=1, modalities=("text",)))
-    made = results.estimates(r)
+    r = load(results_folder.write(tmp_path, folds=1, seeds=1, modalities=("text",)))
+    made = estimates(r)
     assert list(made) == ["t"] and made["t"]["war"].low < made["t"]["war"].high
 
 
 def test_the_majority_is_the_largest_class_of_each_test_part(folder):
-    r = results.load(folder)
+    r = load(folder)
     of_speech = np.mean([c.sum(1).max() / c.sum() for c in r.confusion[:, 1]])
     np.testing.assert_allclose(r.majority()[1], of_speech)
     np.testing.assert_allclose(r.majority()[6], 0.25)
@@ -83,10 +83,10 @@ def test_what_a_folder_lacks_is_none(copy):
         os.remove(copy / name)
     for name in ("audit.json", "config.json"):
         os.remove(copy / name)
-    r = results.load(str(copy))
+    r = load(str(copy))
     assert r.predictions is None and r.representations is None and r.audit is None
     assert r.history == [] and r.reconstruction == [] and r.config == {}
-    assert not np.isnan(results.estimates(r)["svt"]["war"].low)
+    assert not np.isnan(estimates(r)["svt"]["war"].low)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_one_line_that_names_it(copy, name, damage):
     file = copy / name
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError) as e:
-        results.load(str(copy))
+        load(str(copy))
     assert name in str(e.value) and "damaged" in str(e.value) and "\n" not in str(e.value)
 
 
@@ -116,4 +116,4 @@ def test_a_tables_folder_is_several_sweeps(tmp_path):
     folder = results_folder.write_table(tmp_path, folds=2, seeds=1, num=16)
     shutil.copy(os.path.join(folder, "cmarr", "confusion.npz"), folder)
     with pytest.raises(UserError, match="several sweeps"):
-        results.load(folder)
+        load(folder)

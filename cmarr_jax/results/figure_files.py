@@ -13,10 +13,10 @@ from typing import NamedTuple
 import matplotlib
 import matplotlib.pyplot as plt
 
-from cmarr_jax import figures, report
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
-from cmarr_jax.results import Results
+from cmarr_jax.results import figures, report
+from cmarr_jax.results.folder import Results
 
 
 class Figure(NamedTuple):

@@ -1,7 +1,7 @@
 import numpy as np
 
-from cmarr_jax import mistakes
-from cmarr_jax.results import Predictions
+from cmarr_jax.results import mistakes
+from cmarr_jax.results.folder import Predictions
 
 
 def test_the_worst_come_first_judged_by_the_mean_of_the_seeds(rng):

@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from cmarr_jax import figures, results
 from cmarr_jax.errors import UserError
-from tests import results_folder
+from cmarr_jax.results import figures, folder
+from tests.results import results_folder
 
 
 @pytest.fixture(scope="module")
 def r(tmp_path_factory):
-    return results.load(results_folder.write(tmp_path_factory.mktemp("figures") / "a"))
+    return folder.load(results_folder.write(tmp_path_factory.mktemp("figures") / "a"))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_cross_over_is_a_half_for_one_cloud_and_zero_for_two(rng):
 
 def test_bars_are_the_estimates_beside_the_majority(r):
     (axes,) = figures.conditions(r).axes
-    made = results.estimates(r)
+    made = folder.estimates(r)
     war, uar, majority = (c for c in axes.containers if type(c).__name__ == "BarContainer")
     names = [*r.conditions[:-1], "avg", "svt"]
     for bars, score in ((war, "war"), (uar, "uar")):

@@ -2,9 +2,9 @@ import csv
 
 import pytest
 
-from cmarr_jax import history
 from cmarr_jax.errors import UserError
-from tests import results_folder
+from cmarr_jax.results import history
+from tests.results import results_folder
 
 
 @pytest.fixture

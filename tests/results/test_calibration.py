@@ -1,6 +1,6 @@
 import numpy as np
 
-from cmarr_jax import calibration
+from cmarr_jax.results import calibration
 
 
 def naive(posteriors, labels, bins):

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cmarr_jax import report
 from cmarr_jax.data import protocol
 from cmarr_jax.evaluation import Scored
-from cmarr_jax.history import History
+from cmarr_jax.results import report
+from cmarr_jax.results.history import History
 from cmarr_jax.training import Epoch, RunId
 from tests.tiny import MODALITIES
 

@@ -5,9 +5,10 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from cmarr_jax import figure_files, figures, results
 from cmarr_jax.errors import UserError
-from tests import results_folder
+from cmarr_jax.results import figure_files, figures
+from cmarr_jax.results.folder import load
+from tests.results import results_folder
 from tests.tiny import MODALITIES
 
 
@@ -20,7 +21,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def r(folder):
-    return results.load(folder)
+    return load(folder)
 
 
 def test_every_figure_is_in_the_folder_and_its_caption_says_n_folds_and_seeds(r):

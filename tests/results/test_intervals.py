@@ -1,6 +1,6 @@
 import numpy as np
 
-from cmarr_jax import intervals, tables
+from cmarr_jax.results import intervals, tables
 
 
 def test_the_interval_ends_where_the_paired_test_rejects(rng):

@@ -1,13 +1,14 @@
-"""The sections of one sweep in report.html, see report_page.py."""
+"""The sections of one sweep in report.html, see page.py."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cmarr_jax import cli, figure_files, figures, markup, mistakes, results
-from cmarr_jax.figures import braces
-from cmarr_jax.results import Estimate, Results
+from cmarr_jax import cli
+from cmarr_jax.results import figure_files, figures, folder, markup, mistakes
+from cmarr_jax.results.figures import braces
+from cmarr_jax.results.folder import Estimate, Results
 
 FROZEN = (
     "Features were computed beforehand and their encoders stay frozen. Papers that fine-tuned "
@@ -91,7 +92,7 @@ def _caveats(r: Results, level: int, prefix: str) -> str:
 
 
 def _results(r: Results, level: int, prefix: str) -> str:
-    made = results.estimates(r)
+    made = folder.estimates(r)
     majority = dict(zip(r.conditions, r.majority(), strict=True))
     num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]].sum(axis=0)
     num = dict(zip([*r.conditions, *r.curves], num, strict=True))
@@ -227,7 +228,7 @@ def _reconstruction(r: Results, level: int, prefix: str) -> str:
         parts = [_one(r, "reconstruction", prefix)]
     else:
         parts = [_absent("reconstruction.csv")]
-        made = results.estimates(r)
+        made = folder.estimates(r)
         rows = [
             [braces(name), f"{made[name]['rec_error'].mean:.3f}"]
             for name in r.conditions

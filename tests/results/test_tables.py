@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cmarr_jax import tables
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import tables
 
 CONDITIONS = ("t", "s", "st")
 

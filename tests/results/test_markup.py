@@ -1,6 +1,6 @@
 from html.parser import HTMLParser
 
-from cmarr_jax import markup
+from cmarr_jax.results import markup
 
 NASTY = "<script>alert(1)</script> & \"q\" 'a'"
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cmarr_jax import figure_files, figures, markup, report, results, tables
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
-from cmarr_jax.report_sections import FROZEN, SECTIONS, duration
+from cmarr_jax.results import figure_files, figures, folder, markup, report, tables
+from cmarr_jax.results.sections import FROZEN, SECTIONS, duration
 
 
 def write(workdir: str, titles: Mapping[str, str]) -> str:
@@ -32,7 +32,7 @@ def write(workdir: str, titles: Mapping[str, str]) -> str:
 
 
 def _sweep(workdir: str, titles: Mapping[str, str]) -> bytes:
-    r = results.load(workdir)
+    r = folder.load(workdir)
     system = titles.get(r.identity["system"], r.identity["system"])
     variant = "" if r.identity["variant"] == "default" else f" ({r.identity['variant']})"
     lead = f"{r.identity['protocol']}; {figures.sample(r)}."
@@ -71,9 +71,9 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
         parts.append(markup.paragraph(note, "note"))
     for k, (member, name) in enumerate(zip(members, names, strict=True)):
         print(f"[{k + 1}/{len(members)}] {member}", file=sys.stderr)
-        folder, prefix = os.path.join(workdir, member), f"m{k}-"
-        if os.path.isdir(folder):
-            r = results.load(folder)
+        path, prefix = os.path.join(workdir, member), f"m{k}-"
+        if os.path.isdir(path):
+            r = folder.load(path)
             inner = "\n".join(SECTIONS[title](r, 3, prefix) for title in shown)
         else:
             inner = markup.paragraph(f"Not in this folder: {member}/.", "absent")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmarr_jax import history, intervals, report
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import history, intervals, report
 
 SCORES = ("war", "uar", "macro_f1", "rec_error")
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmarr_jax.results import Predictions
+from cmarr_jax.results.folder import Predictions
 
 
 class Mistake(NamedTuple):

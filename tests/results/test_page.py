@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cmarr_jax import report, report_page, results
 from cmarr_jax.errors import UserError
-from tests import browser, results_folder
-from tests.results_folder import NASTY
+from cmarr_jax.results import report
+from cmarr_jax.results.folder import estimates, load
+from cmarr_jax.results.page import write as write_page
+from tests.results import browser, results_folder
+from tests.results.results_folder import NASTY
 
 TITLES = {"cmarr": "CM-ARR", "mmin": "MMIN"}
 VOID = {"meta", "link", "br", "img", "path", "use"}
@@ -48,7 +50,7 @@ class Page(HTMLParser):
 def folder(tmp_path_factory):
     """Of a corpus whose every name tries to break out."""
     made = results_folder.write(tmp_path_factory.mktemp("page") / "a", nasty=True, curves=(0.5,))
-    report_page.write(made, TITLES)
+    write_page(made, TITLES)
     return made
 
 
@@ -58,7 +60,7 @@ def table(tmp_path_factory):
         tmp_path_factory.mktemp("page") / "t", seeds=1, num=24, modalities=("text", "speech")
     )
     shutil.rmtree(os.path.join(made, "mmin"))
-    report_page.write(made, TITLES)
+    write_page(made, TITLES)
     return made
 
 
@@ -125,7 +127,7 @@ def test_every_part_is_there_with_its_numbers(page, folder):
         "Calibration", "Reconstruction", "Recovered and true", "Leakage audit",
         "Most confident mistakes",
     ]  # fmt: skip
-    made = results.estimates(results.load(folder))
+    made = estimates(load(folder))
     for name in ("t", "avg", "svt", "missing=0.5"):
         e = made[name]["uar"]
         cell = f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
@@ -143,7 +145,7 @@ def test_what_the_folder_lacks_is_named_with_the_remedy(folder, tmp_path):
         os.remove(copy / name)
     os.remove(copy / "audit.json")
     os.remove(copy / "config.json")
-    report_page.write(str(copy), TITLES)
+    write_page(str(copy), TITLES)
     bare = Page(copy)
     check_form(bare)
     for name in (
@@ -155,8 +157,8 @@ def test_what_the_folder_lacks_is_named_with_the_remedy(folder, tmp_path):
 
 def test_a_copy_of_the_folder_gives_the_same_page(small, tmp_path):
     copy = shutil.copytree(small, tmp_path / "elsewhere")
-    report_page.write(small, TITLES)
-    report_page.write(str(copy), TITLES)
+    write_page(small, TITLES)
+    write_page(str(copy), TITLES)
     assert Page(copy).source == Page(small).source
 
 
@@ -165,7 +167,7 @@ def test_caveats_follow_from_what_was_run(small):
     report.write_json(os.path.join(small, "config.json"), config)
     audit = {"ok": False, "folds": []}
     report.write_json(os.path.join(small, "audit.json"), audit)
-    report_page.write(small, TITLES)
+    write_page(small, TITLES)
     page = Page(small)
     for caveat in ("SELECTED ON TEST", "One seed", "One test part", "Only fold 3", "FAILED"):
         assert caveat in page.text
@@ -191,7 +193,7 @@ def test_a_page_of_loss_weights_draws_them_and_keeps_its_members_short(tmp_path)
     content = {"members": [[m, m] for m in members]}
     report.write_json(str(tmp_path / "config.json"), content)
     report.gather(str(tmp_path), [str(tmp_path / m) for m in members], missing=0)
-    report_page.write(str(tmp_path), TITLES)
+    write_page(str(tmp_path), TITLES)
     page = Page(tmp_path)
     check_form(page)
     assert "α (alignment)" in page.text and "p of avg" not in page.text
@@ -203,10 +205,10 @@ def test_a_page_of_loss_weights_draws_them_and_keeps_its_members_short(tmp_path)
 def test_no_page_of_what_is_not_finished_or_cannot_be_written(small):
     os.mkdir(os.path.join(small, "report.html"))
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
-        report_page.write(small, TITLES)
+        write_page(small, TITLES)
     report.write_json(os.path.join(small, "status.json"), {"complete": False, "epochs": 9})
     with pytest.raises(UserError, match="not complete"):
-        report_page.write(small, TITLES)
+        write_page(small, TITLES)
 
 
 # Words of one drawing that lie on each other: boxes as they are turned, less a fifth at each

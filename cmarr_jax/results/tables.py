@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from cmarr_jax import intervals, report
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import intervals, report
 
 FORMATS = ("text", "markdown", "latex", "csv")
 _SCORES = ("war", "uar")

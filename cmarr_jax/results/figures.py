@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from cmarr_jax import calibration, results
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import Results
+from cmarr_jax.results import calibration, folder
+from cmarr_jax.results.folder import Results
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 
@@ -87,7 +87,7 @@ def interval_method(r: Results) -> str:
 @styled
 def conditions(r: Results) -> plt.Figure:
     """Bars of WAR and UAR under each condition beside the majority class, with intervals."""
-    made = results.estimates(r)
+    made = folder.estimates(r)
     names = [*r.conditions[:-1], *(["avg"] if "avg" in made else []), r.conditions[-1]]
     majority = dict(zip(r.conditions, r.majority(), strict=True))
     majority["avg"] = np.mean([majority[name] for name in r.conditions[:-1]] or np.nan)
