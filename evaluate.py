@@ -61,11 +61,7 @@ def main() -> None:
 
 def draw(workdir: str, name: str) -> list[str]:
     """Draws what --figure names; returns the files."""
-    from cmarr_jax.results import (  # matplotlib takes a second to import
-        figure_files,
-        figures,
-        folder,
-    )
+    from cmarr_jax.results import figure_files, figures, folder  # matplotlib takes a second
 
     def files_of(name: str) -> list[str]:
         stem = f"figure{name}" if name.isdigit() else name

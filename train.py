@@ -192,10 +192,7 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
         ends["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         write_status(complete=not any(stopped), epochs_done=config.train.epochs, **ends)
         if whole:
-            from cmarr_jax.results import (  # matplotlib takes a second to import
-                figure_files,
-                folder,
-            )
+            from cmarr_jax.results import figure_files, folder  # imports matplotlib
 
             figure_files.to_tensorboard(workdir, folder.load(workdir))
     progress.done(workdir, status["seconds"])
