@@ -9,6 +9,8 @@ eagerly; on a CPU under both OpenMP wait policies, the better one counts. Each e
 of its own and they take turns. On a GPU both use it (--precision says how they multiply);
 --device cpu keeps them off it. TensorFlow is not needed, and kept out.
 
+On a busy machine wall clocks say little: --cores 1, and the ratio of the CPU time.
+
 --check trains nothing: it compares logits, loss terms and the gradient on copied weights, with
 dropout off, for complete and for ragged batches.
 
@@ -46,10 +48,13 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=32, help="positions T")
     parser.add_argument("--utterances", type=int, default=256, help="a round, at least")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--engine", choices=["jax", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
     if args.engine:
         return serve(importlib.import_module(f"benchmarks.training_{args.engine}").answers(args))
     if not 1 <= args.utterances <= NUM_UTTERANCES:
@@ -86,7 +91,7 @@ def _start(args: argparse.Namespace) -> dict[str, Engine]:
         engines["torch"] = engine(args.torch_python, "torch", device)
         if gpu and not engines["torch"].ask("gpu"):
             sys.exit("error: JAX sees a GPU and PyTorch does not; wanted both, or --device cpu")
-        if not gpu and not args.check:
+        if not gpu and not args.check and len(os.sched_getaffinity(0)) > 1:
             engines["torch, passive"] = engine(
                 args.torch_python, "torch", "cpu", OMP_WAIT_POLICY="PASSIVE"
             )
@@ -120,7 +125,8 @@ def _race(args: argparse.Namespace) -> dict:
         elif case != "product":
             row["utterances"] = int(make_evaluated(args).size)
         report["cases"][case] = row
-        print(" done", file=sys.stderr)
+        cpu = [f"{name} {row[name]['median_cpu_s']:.2f}" for name in engines]
+        print(f" CPU seconds: {', '.join(cpu)}", file=sys.stderr)
     return report
 
 
