@@ -135,7 +135,8 @@ def _print(report: dict) -> None:
         name for name in ("ours", "torch", "torch, passive") if name in report["cases"]["product"]
     ]
     rows = report["cases"]
-    ceiling = max(rows["product"]["gflop"] / rows["product"][name]["median_s"] for name in names)
+    clock = "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
+    ceiling = max(rows["product"]["gflop"] / rows["product"][name][clock] for name in names)
     print(
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
     )
@@ -150,14 +151,15 @@ def _print(report: dict) -> None:
         line = f"{case:28}"
         line += "".join(f"{row['utterances'] / row[name]['median_s']:>15.1f}" for name in names)
         if len(names) > 1:
-            for clock in ("median_s", "median_cpu_s"):
-                line += f"{min(row[n][clock] for n in names[1:]) / row['ours'][clock]:>15.2f}"
+            for time in ("median_s", "median_cpu_s"):
+                line += f"{min(row[n][time] for n in names[1:]) / row['ours'][time]:>15.2f}"
         else:
             line += f"{'':30}"
-        rate = row["gflop"] / row["ours"]["median_s"]
+        rate = row["gflop"] / row["ours"][clock]
         print(f"{line}{rate:>15.0f}{rate / ceiling:>15.0%}")
     one, seven = (rows[f"evaluate {k}"]["ours"]["median_s"] for k in (1, 7))
     print(f"\nevaluation under seven conditions costs {seven / one:.2f} times that under one")
+    print("GFLOP/s by CPU time, of one core" if not report["gpu"] else "GFLOP/s of the GPU")
     print(f"ceiling: {ceiling:.0f} GFLOP/s, the best engine's product of {PRODUCT} x {PRODUCT}")
 
 
