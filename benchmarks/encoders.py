@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,9 @@ import time
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT]
+
+from benchmarks.engines import Engine, serve
 
 # name: (model, rows, valid length, padded length); tokens or samples at 16 kHz
 CASES = {
@@ -43,12 +45,12 @@ def main() -> int:
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return _serve({"jax": _jax_engine, "torch": _torch_engine}[args.worker](args.folder))
+        return serve({"jax": _jax_engine, "torch": _torch_engine}[args.worker](args.folder))
     with tempfile.TemporaryDirectory() as folder:
         engines = {}
         if args.torch_python:
-            engines["torch"] = _Worker(args.torch_python, "torch", folder)
-        engines["jax"] = _Worker(sys.executable, "jax", folder if args.torch_python else "")
+            engines["torch"] = _start(args.torch_python, "torch", folder)
+        engines["jax"] = _start(sys.executable, "jax", folder if args.torch_python else "")
         report = _race(engines, args.rounds, folder)
     _print(report)
     if args.json:
@@ -86,7 +88,7 @@ def _race(engines: dict, rounds: int, folder: str) -> dict:
     return report
 
 
-def _output(worker: "_Worker", name: str, folder: str) -> np.ndarray:
+def _output(worker: Engine, name: str, folder: str) -> np.ndarray:
     file = os.path.join(folder, "output.npy")
     worker.ask("save", f"{name}|{file}")
     return np.load(file)
@@ -115,38 +117,13 @@ def _print(report: dict) -> None:
     print(f"\na bare product {m} x {k} x {n}, best: {', '.join(rates)} GFLOP/s")
 
 
-class _Worker:
-    """An engine in a process of its own; answers one number a question."""
-
-    def __init__(self, python: str, engine: str, folder: str):
-        command = [python, os.path.abspath(__file__), "--worker", engine, "--folder", folder]
-        environment = os.environ | {
-            "PYTHONPATH": "",
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-            "TRANSFORMERS_VERBOSITY": "error",
-        }
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self._answer()
-
-    def ask(self, verb: str, argument: str) -> float:
-        print(f"{verb} {argument}", file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> float:
-        while line := self._process.stdout.readline():
-            if line.startswith("answer "):
-                return float(line.split()[1])
-        sys.exit("an engine stopped; its message is above")
-
-
-def _serve(engine: dict) -> int:
-    print("answer 0", flush=True)
-    for line in sys.stdin:
-        verb, argument = line.rstrip("\n").split(" ", 1)
-        print(f"answer {engine[verb](argument)}", flush=True)
-    return 0
+def _start(python: str, engine: str, folder: str) -> Engine:
+    command = [python, os.path.abspath(__file__), "--worker", engine, "--folder", folder]
+    environment = {
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    return Engine(command, environment)
 
 
 def _pin() -> None:
@@ -174,7 +151,6 @@ def _inputs(name: str) -> tuple[str, np.ndarray, np.ndarray]:
 
 def _jax_engine(folder: str) -> dict:
     _pin()
-    sys.path.insert(0, ROOT)
     import jax
     import jax.numpy as jnp
 

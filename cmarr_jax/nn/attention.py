@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cmarr_jax.nn.gelu import gelu
+
 _MASKED = -1e9  # finite, so that a sequence with no valid position gives a mean, not a NaN
 
 
@@ -47,7 +49,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        hidden = nn.gelu(nn.Dense(self.ratio * width)(x), approximate=False)
+        hidden = gelu(nn.Dense(self.ratio * width)(x))
         return self.dropout()(nn.Dense(width)(self.dropout()(hidden)))
 
 

@@ -1,5 +1,7 @@
 """1-D convolution over time, written as one matrix product."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,14 @@ class Conv1D(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if length == 1:  # every other tap meets only padding
             return x @ kernel[size // 2] + bias.reshape(1, 1, -1)
-        padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))
-        shifted = [padded[:, k : k + length] for k in range(size)]
-        columns = jnp.concatenate(shifted, axis=-1)
-        return columns @ kernel.reshape(size * width, self.features) + bias.reshape(1, 1, -1)
+        # The backward pass makes the columns again: K times the input, they cost more to keep.
+        return _convolve(x, kernel) + bias.reshape(1, 1, -1)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    size, width, features = kernel.shape
+    length = x.shape[-2]
+    padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))
+    columns = jnp.concatenate([padded[:, k : k + length] for k in range(size)], axis=-1)
+    return columns @ kernel.reshape(size * width, features)

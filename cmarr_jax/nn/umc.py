@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax.nn.attention import FeedForward, attend
+from cmarr_jax.nn.gelu import gelu
 
 _INIT = nn.initializers.normal(0.02)  # MAP's
 _EPSILON = 1e-5  # PyTorch's LayerNorm
@@ -51,7 +52,7 @@ class UMC(nn.Module):
         def mlp(y):
             return FeedForward(self.mlp_ratio, self.dropout)(norm(y))
 
-        hidden = norm(nn.gelu(nn.Dense(width, kernel_init=_INIT)(x), approximate=False))
+        hidden = norm(gelu(nn.Dense(width, kernel_init=_INIT)(x)))
         if self.variant == "mlp":
             mu, log_sigma = x, hidden
         else:

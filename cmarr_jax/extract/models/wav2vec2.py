@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract.models.transformer import Layer, gelu
+from cmarr_jax.extract.models.transformer import Layer
+from cmarr_jax.nn.gelu import gelu
 
 _GROUP_NORM_EPSILON = 1e-5  # PyTorch's; the configuration does not hold it
 

@@ -1,0 +1,186 @@
+"""CM-ARR's training and evaluation beside PyTorch's, default configuration, random features.
+
+    python benchmarks/training_speed.py [--torch-python PYTHON] [--json FILE]
+    python benchmarks/training_speed.py --torch-python PYTHON --check
+
+PYTHON is an interpreter with torch; without it our side runs alone. Ours is what train.py runs:
+the compiled epoch and the scorer of cmarr_jax. PyTorch's is benchmarks/torch_cmarr.py, run
+eagerly; on a CPU under both OpenMP wait policies, the better one counts. Each engine is a process
+of its own and they take turns. On a GPU both use it (--precision says how they multiply);
+--device cpu keeps them off it. TensorFlow is not needed, and kept out.
+
+On a busy machine wall clocks say little: --cores 1, and the ratio of the CPU time.
+
+--check trains nothing: it compares logits, loss terms and the gradient on copied weights, with
+dropout off, for complete and for ragged batches.
+
+About ten minutes on two idle CPU cores, a quarter of it compiling.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT]
+
+from benchmarks.engines import Engine, serve
+from benchmarks.training_inputs import CHECKS, NUM_UTTERANCES, PRODUCT, make_evaluated, make_order
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--torch-python", help="interpreter with torch")
+    parser.add_argument("--check", action="store_true", help="compare numbers, not speed")
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of products")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--length", type=int, default=32, help="positions T")
+    parser.add_argument("--utterances", type=int, default=256, help="a round, at least")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--engine", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    if args.engine:
+        return serve(importlib.import_module(f"benchmarks.training_{args.engine}").answers(args))
+    if not 1 <= args.utterances <= NUM_UTTERANCES:
+        parser.error(f"--utterances: wanted 1 to {NUM_UTTERANCES}")
+    if args.check and not args.torch_python:
+        parser.error("--check wants --torch-python")
+    with tempfile.TemporaryDirectory() as args.folder:
+        if args.check:
+            return _check(args)
+        report = _race(args)
+    _print(report)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=2)
+    return 0
+
+
+# ------------------------------------------------------------------------------ the race
+
+
+def _start(args: argparse.Namespace) -> dict[str, Engine]:
+    def engine(python, name, device, **environment):
+        command = [python, os.path.abspath(__file__), "--engine", name, "--folder", args.folder]
+        for flag in ("precision", "length", "utterances"):
+            command += [f"--{flag}", str(getattr(args, flag))]
+        return Engine([*command, "--device", device], environment)
+
+    # By default JAX takes most of a GPU's memory at once.
+    ours = engine(sys.executable, "jax", args.device, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    engines = {"ours": ours}
+    if args.torch_python:
+        gpu = bool(ours.ask("gpu"))
+        device = "auto" if gpu else "cpu"
+        engines["torch"] = engine(args.torch_python, "torch", device)
+        if gpu and not engines["torch"].ask("gpu"):
+            sys.exit("error: JAX sees a GPU and PyTorch does not; wanted both, or --device cpu")
+        if not gpu and not args.check and len(os.sched_getaffinity(0)) > 1:
+            engines["torch, passive"] = engine(
+                args.torch_python, "torch", "cpu", OMP_WAIT_POLICY="PASSIVE"
+            )
+    return engines
+
+
+def _race(args: argparse.Namespace) -> dict:
+    engines = _start(args)
+    with open(os.path.join(args.folder, "ours.json"), encoding="utf-8") as f:
+        described = json.load(f)
+    report = {**described, "cores": len(os.sched_getaffinity(0)), "rounds": args.rounds}
+    precision = args.precision if described["gpu"] else "float32"
+    report |= {"precision": precision, "length": args.length, "cases": {}}
+    cases = ["product", *(f"train {b}" for b in args.batch), "evaluate 1", "evaluate 7"]
+    for case in cases:
+        print(f"{case} ...", end="", file=sys.stderr, flush=True)
+        row = {"gflop": engines["ours"].ask("gflop", case)}
+        times = {name: [] for name in engines}
+        for turn in range(args.rounds + 1):
+            for name, engine in engines.items():
+                seconds = engine.ask("run", case)
+                if turn:  # the first one compiles or warms
+                    times[name].append((seconds, engine.ask("cpu")))
+        for name, pairs in times.items():
+            row[name] = {
+                "median_s": statistics.median(wall for wall, _ in pairs),
+                "median_cpu_s": statistics.median(cpu for _, cpu in pairs),
+            }
+        if case.startswith("train"):
+            row["utterances"] = int(make_order(args, int(case.split()[1])).size)
+        elif case != "product":
+            row["utterances"] = int(make_evaluated(args).size)
+        report["cases"][case] = row
+        cpu = [f"{name} {row[name]['median_cpu_s']:.2f}" for name in engines]
+        print(f" CPU seconds: {', '.join(cpu)}", file=sys.stderr)
+    return report
+
+
+def _print(report: dict) -> None:
+    names = [
+        name for name in ("ours", "torch", "torch, passive") if name in report["cases"]["product"]
+    ]
+    rows = report["cases"]
+    clock = "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
+    ceiling = max(rows["product"]["gflop"] / rows["product"][name][clock] for name in names)
+    print(
+        f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
+    )
+    print(
+        f"T = {report['length']}, medians of {report['rounds']} interleaved rounds, utterances/s\n"
+    )
+    heads = ["", *names, "ratio", "of CPU time", "GFLOP/s", "of ceiling"]
+    print(f"{heads[0]:28}" + "".join(f"{head:>15}" for head in heads[1:]))
+    for case, row in rows.items():
+        if case == "product":
+            continue
+        line = f"{case:28}"
+        line += "".join(f"{row['utterances'] / row[name]['median_s']:>15.1f}" for name in names)
+        if len(names) > 1:
+            for time in ("median_s", "median_cpu_s"):
+                line += f"{min(row[n][time] for n in names[1:]) / row['ours'][time]:>15.2f}"
+        else:
+            line += f"{'':30}"
+        rate = row["gflop"] / row["ours"][clock]
+        print(f"{line}{rate:>15.0f}{rate / ceiling:>15.0%}")
+    one, seven = (rows[f"evaluate {k}"]["ours"]["median_s"] for k in (1, 7))
+    print(f"\nevaluation under seven conditions costs {seven / one:.2f} times that under one")
+    print("GFLOP/s by CPU time, of one core" if not report["gpu"] else "GFLOP/s of the GPU")
+    print(f"ceiling: {ceiling:.0f} GFLOP/s, the best engine's product of {PRODUCT} x {PRODUCT}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    engines = _start(args)
+    worst = 0.0
+    for name in CHECKS:
+        outputs = []
+        for engine in ("ours", "torch"):
+            difference = engines[engine].ask("check", name)
+            outputs.append(dict(np.load(os.path.join(args.folder, f"{engine}.npz"))))
+        print(f"{name} batch, T = {CHECKS[name]}: largest difference over largest value")
+        errors = {"gradient": difference}
+        for key, ours in outputs[0].items():
+            errors[key] = np.abs(ours - outputs[1][key]).max() / max(np.abs(ours).max(), 1e-12)
+        for key, error in errors.items():
+            print(f"  {key:16}{error:10.1e}")
+        worst = float(np.max([worst, *errors.values()]))  # keeps a NaN
+    print("equal at 1e-5" if worst < 1e-5 else "error: NOT equal at 1e-5")
+    return 0 if worst < 1e-5 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
