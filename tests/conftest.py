@@ -57,6 +57,13 @@ def tiny_pack(tmp_path_factory):
     return write_pack(tmp_path_factory.mktemp("packs") / "tiny")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """A process may hold so many compiled programs only: each takes some of its memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
