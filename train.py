@@ -90,6 +90,7 @@ def train(config: ConfigDict, workdir: str, teachers: str) -> None:
         loader=config.data.loader,
         align=config.data.align,
         length=config.data.length,
+        statistics=config.data.statistics,
         progress=progress.reading,
     )
     folds = protocol.make_folds(

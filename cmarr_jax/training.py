@@ -18,6 +18,8 @@ from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems.system import Batch, Stage, System
 
+_QUANTILES = 201  # of each feature, where normalisation goes by them
+
 
 class RunId(NamedTuple):
     fold: Fold
@@ -80,7 +82,7 @@ def make_runs(
     *,
     batch_size: int,
     epochs: int,
-    normalise: bool,
+    normalise: bool | str,
     balance_classes: bool,
     earlier: int = 0,
 ) -> train_step.Run:
@@ -90,14 +92,18 @@ def make_runs(
     """
     runs = []
     for fold, seed in run_ids:
-        mean, scale = {}, {}
+        mean, scale, quantiles = {}, {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]
             frames = values[rows][corpus.mask[rows]].astype(np.float64)
             name = corpus.modalities[m]
             mean[name] = np.zeros(values.shape[-1], np.float32)
             scale[name] = np.ones(values.shape[-1], np.float32)
-            if normalise and len(frames):
+            if normalise == "quantile":
+                steps = np.linspace(0, 1, _QUANTILES)
+                known = frames if len(frames) else np.zeros((1, values.shape[-1]))
+                quantiles[name] = np.quantile(known, steps, axis=0).astype(np.float32)
+            elif normalise and len(frames):
                 deviation = frames.std(axis=0)
                 mean[name] = frames.mean(axis=0).astype(np.float32)
                 scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
@@ -113,6 +119,7 @@ def make_runs(
                 key=np.asarray(jax.random.key_data(key)),
                 mean=mean,
                 scale=scale,
+                quantiles=quantiles,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
             )

@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     c.data.loader = "tfds"  # or "numpy": no TensorFlow needed
     c.data.align = "pool"  # "interp", or "none" for packs that are aligned already (#17)
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
-    c.data.normalise = True  # per fold, by the training part's mean and deviation
+    c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1
+    c.data.normalise = True  # per fold, by the training part's mean and deviation; "quantile"
 
     c.protocol = ConfigDict()
     c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 TITLES = {  # in tables and figures
     "cmarr": "CM-ARR",
+    "cmarr_plus": "CM-ARR+",
     "full_modality": "Baseline",
     "augmented": "Augmented",
     "cra": "CRA",
@@ -115,6 +116,16 @@ def _cmarr(c: ConfigDict) -> None:
     """The defaults are CM-ARR's."""
 
 
+def _cmarr_plus(c: ConfigDict) -> None:
+    """CM-ARR's settings and the heads'."""
+    c.model.heads = ConfigDict()
+    c.model.heads.width = 1024
+    c.model.heads.activation = "cos"  # "relu"
+    c.model.heads.dropout = 0.3
+    c.model.heads.distillation = 0.5  # share of a head's target that is the joint posterior
+    c.model.heads.fusion = "always"  # when CM-ARR's logits count: "several", "never"
+
+
 def msp_improv(c: ConfigDict) -> None:
     """What the MMIN family's code sets otherwise for MSP-IMPROV."""
     if c.system in ("mmin", "if_mmin", "cif_mmin", "nmer"):
@@ -136,6 +147,7 @@ PRESETS = {
     name: _preset(name, settings)
     for name, settings in {
         "cmarr": _cmarr,
+        "cmarr_plus": _cmarr_plus,
         "full_modality": _baseline,
         "augmented": _baseline,
         "cra": _cra,
