@@ -82,7 +82,8 @@ def make_runs(
     *,
     batch_size: int,
     epochs: int,
-    normalise: bool | str,
+    normalise: bool,
+    quantiles: bool = False,
     balance_classes: bool,
     earlier: int = 0,
 ) -> train_step.Run:
@@ -92,17 +93,17 @@ def make_runs(
     """
     runs = []
     for fold, seed in run_ids:
-        mean, scale, quantiles = {}, {}, {}
+        mean, scale, knots = {}, {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]
             frames = values[rows][corpus.mask[rows]].astype(np.float64)
             name = corpus.modalities[m]
             mean[name] = np.zeros(values.shape[-1], np.float32)
             scale[name] = np.ones(values.shape[-1], np.float32)
-            if normalise == "quantile":
+            if quantiles:
                 steps = np.linspace(0, 1, _QUANTILES)
                 known = frames if len(frames) else np.zeros((1, values.shape[-1]))
-                quantiles[name] = np.quantile(known, steps, axis=0).astype(np.float32)
+                knots[name] = np.quantile(known, steps, axis=0).astype(np.float32)
             elif normalise and len(frames):
                 deviation = frames.std(axis=0)
                 mean[name] = frames.mean(axis=0).astype(np.float32)
@@ -119,7 +120,7 @@ def make_runs(
                 key=np.asarray(jax.random.key_data(key)),
                 mean=mean,
                 scale=scale,
-                quantiles=quantiles,
+                quantiles=knots,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
             )
@@ -282,6 +283,7 @@ def _train_stage(
         batch_size=c.batch_size,
         epochs=c.epochs,
         normalise=config.data.normalise,
+        quantiles=config.data.quantiles,
         balance_classes=c.balance_classes,
         earlier=earlier,
     )

@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     c.data.align = "pool"  # "interp", or "none" for packs that are aligned already (#17)
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
     c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1
-    c.data.normalise = True  # per fold, by the training part's mean and deviation; "quantile"
+    c.data.normalise = True  # per fold, by the training part's mean and deviation
+    c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
     c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column

@@ -120,9 +120,10 @@ def _cmarr_plus(c: ConfigDict) -> None:
     """CM-ARR's settings and the heads'."""
     c.model.heads = ConfigDict()
     c.model.heads.width = 1024
-    c.model.heads.activation = "cos"  # "relu"
+    c.model.heads.periodic = ("text",)  # modalities whose head is periodic, else rectified
     c.model.heads.dropout = 0.3
     c.model.heads.distillation = 0.5  # share of a head's target that is the joint posterior
+    c.model.heads.joint = True  # one more head, of what is available together
     c.model.heads.fusion = "always"  # when CM-ARR's logits count: "several", "never"
 
 

@@ -23,51 +23,69 @@ import jax.numpy as jnp
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.dropout import Dropout
-from cmarr_jax.nn.periodic import PeriodicHead
+from cmarr_jax.nn.periodic import Head
 from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.systems import cmarr
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
 
-_CHOICES = {"activation": ("cos", "relu"), "fusion": ("always", "several", "never")}
+_FUSION = ("always", "several", "never")
 
 
 class Heads(nn.Module):
-    """One classifier a modality; `config` is the part `heads` of the model's."""
+    """One classifier a modality, and one of all; `config` is the part `heads` of the model's."""
 
     config: Any
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
-    @nn.compact
-    def __call__(self, batch: Batch) -> jax.Array:
-        """-> logits `[M, B, C]`; nothing here mixes modalities."""
+    def setup(self):
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        return jnp.stack(
-            [
-                PeriodicHead(c.width, self.num_classes, dropout, c.activation, name=m)(
-                    masked_mean(batch.features[m], batch.mask)
-                )
-                for m in self.modalities
-            ]
-        )
+        head = functools.partial(Head, c.width, self.num_classes, dropout)
+        self.alone = [head(m in c.periodic, name=m) for m in self.modalities]
+        if c.joint:
+            self.joint = head(bool(c.periodic), name="joint")
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-> logits `[M, B, C]` of each modality alone, and `[B, C]` of all under `available`."""
+        means, alone = self.encode(batch)
+        return alone, self.interact(means, available)
+
+    def encode(self, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
+        """-> each modality's mean over time `[B, D_m]`, its head's logits `[M, B, C]`."""
+        means = [masked_mean(batch.features[m], batch.mask) for m in self.modalities]
+        return means, jnp.stack([head(x) for head, x in zip(self.alone, means, strict=True)])
+
+    def interact(self, means: Sequence[jax.Array], available: jax.Array) -> jax.Array:
+        """-> logits `[B, C]` of what is available together; zero for one modality."""
+        if not self.config.joint:
+            return jnp.zeros((len(available), self.num_classes))
+        seen = [jnp.where(available[:, k, None], x, 0) for k, x in enumerate(means)]
+        return where_several(available, self.joint(jnp.concatenate(seen, axis=-1)))
 
 
-def combine(logits: jax.Array, fused: jax.Array, available: jax.Array, fusion: str) -> jax.Array:
+def where_several(available: jax.Array, logits: jax.Array) -> jax.Array:
+    """`logits` `[B, C]` where two or more modalities are `available` `[B, M]`, else zero."""
+    return jnp.where(jnp.sum(available, axis=1, keepdims=True) > 1, logits, 0)
+
+
+def combine(
+    alone: jax.Array, joint: jax.Array, fused: jax.Array, available: jax.Array, fusion: str
+) -> jax.Array:
     """The product of experts' logits `[B, C]`.
 
     Args:
-      logits: of the heads, `[M, B, C]`.
+      alone: of the modalities' heads, `[M, B, C]`.
+      joint: of the joint head, `[B, C]`.
       fused: CM-ARR's, `[B, C]`.
       available: `[B, M]`.
       fusion: when CM-ARR's count: "always", "several" (with two or more modalities), "never".
     """
-    total = jnp.sum(jnp.where(available.T[:, :, None], logits, 0), axis=0)
+    total = jnp.sum(jnp.where(available.T[:, :, None], alone, 0), axis=0) + joint
     if fusion == "never":
         return total
-    several = jnp.sum(available, axis=1, keepdims=True) > 1
-    return total + (fused if fusion == "always" else jnp.where(several, fused, 0))
+    return total + (fused if fusion == "always" else where_several(available, fused))
 
 
 def make(
@@ -75,12 +93,10 @@ def make(
 ) -> System:
     """CM-ARR+ as a system; arguments and errors as of `systems.cmarr.make`."""
     cmarr.check(config)
-    for field, choices in _CHOICES.items():
-        if config.heads[field] not in choices:
-            raise UserError(
-                f"--config.model.heads.{field}={config.heads[field]}: wanted one of "
-                f"{', '.join(choices)}"
-            )
+    if config.heads.fusion not in _FUSION:
+        raise UserError(
+            f"--config.model.heads.fusion={config.heads.fusion}: wanted one of {', '.join(_FUSION)}"
+        )
     parts = tuple(modalities), num_classes, batch_axis
     network, heads = cmarr.CMARR(config, *parts), Heads(config.heads, *parts)
     whole = functools.partial(gather, batch_axis=batch_axis)
@@ -92,7 +108,7 @@ def make(
         keys = jax.random.split(key)
         made = {
             "cmarr": network.init(keys[0], batch, batch.present)["params"],
-            "heads": heads.init(keys[1], batch)["params"],
+            "heads": heads.init(keys[1], batch, batch.present)["params"],
         }
         return {"params": made}
 
@@ -100,8 +116,10 @@ def make(
         keys = jax.random.split(key)
         own = part(params, "cmarr")
         encoded, fused = network.apply(own, batch, available, rngs={"dropout": keys[0]})
-        logits = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
-        together = combine(logits, fused.logits, available, config.heads.fusion)
+        alone, joint = heads.apply(
+            part(params, "heads"), batch, available, rngs={"dropout": keys[1]}
+        )
+        together = combine(alone, joint, fused.logits, available, config.heads.fusion)
         total, terms = cmarr.objective(
             network, own, encoded, fused._replace(logits=together), batch, available
         )
@@ -110,8 +128,8 @@ def make(
         posterior = jax.lax.stop_gradient(jax.nn.softmax(whole(together)))
         label = jax.nn.one_hot(labels, num_classes)
         taught = config.heads.distillation * seen[:, :, None]
-        target = (1 - taught) * label + taught * posterior
-        errors = -jnp.sum(target * jax.nn.log_softmax(whole(logits, 1)), axis=-1)
+        target = (1 - taught) * label[None] + taught * posterior[None]
+        errors = -jnp.sum(target * jax.nn.log_softmax(whole(alone, 1)), axis=-1)
         terms["heads"] = sum(
             losses.weighted_mean(e, weights * p) for e, p in zip(errors, present, strict=True)
         )
@@ -119,12 +137,13 @@ def make(
 
     def encode(params, batch):
         encoded = network.apply(part(params, "cmarr"), batch, method="encode")
-        return encoded, heads.apply(part(params, "heads"), batch)
+        return encoded, heads.apply(part(params, "heads"), batch, method="encode")
 
     def predict(params, encoded, mask, available):
-        encoded, logits = encoded
+        encoded, (means, alone) = encoded
         fused = network.apply(part(params, "cmarr"), encoded, mask, available, method="decide")
-        together = combine(logits, fused.logits, available, config.heads.fusion)
+        joint = heads.apply(part(params, "heads"), means, available, method="interact")
+        together = combine(alone, joint, fused.logits, available, config.heads.fusion)
         return Prediction(together, fused.recovered, encoded.x)
 
     return System((Stage("train", init, loss, encode, predict),))
