@@ -143,6 +143,10 @@ def _set(**fields: object) -> Callable[[ConfigDict], None]:
     return apply
 
 
+def _data(**fields: object) -> Callable[[ConfigDict], None]:
+    return lambda c: c.data.update(fields)
+
+
 VARIANTS = {
     "paper": _paper,
     "pooled": _pooled,
@@ -156,6 +160,16 @@ VARIANTS = {
     "flow_dicmor": _set(
         flow__num_couplings=32, flow__hidden=64, flow__scale="sigmoid", flow__permute="none"
     ),
+}
+
+# Named after cmarr_plus, "cmarr_plus,no_fusion": CM-ARR+ less one of its parts.
+PLUS_VARIANTS = {
+    "fusion_always": _set(heads__fusion="always"),
+    "no_fusion": _set(heads__fusion="never"),
+    "no_distillation": _set(heads__distillation=0.0),
+    "no_periodic": _set(heads__periodic=()),
+    "no_maximum": _data(statistics="mean"),
+    "no_quantiles": _data(quantiles=False),
 }
 
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
@@ -191,6 +205,11 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
         elif name in TABLES:
             rest = [n for n in names if n != name]
             config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
+        elif name in PLUS_VARIANTS:
+            if config.system != "cmarr_plus":
+                raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
+            PLUS_VARIANTS[name](config)
+            variants.append(name)
         elif name in VARIANTS:
             _needs_cmarr(config, name)
             VARIANTS[name](config)
@@ -203,7 +222,7 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
                 raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
             variants.append(name)
         else:
-            known = ", ".join([*VARIANTS, *systems.PRESETS, *TABLES])
+            known = ", ".join([*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES])
             raise UserError(f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=")
     config.variant = ",".join(variants) or "default"
     return config

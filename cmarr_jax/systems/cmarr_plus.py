@@ -28,64 +28,43 @@ from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.systems import cmarr
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
 
-_FUSION = ("always", "several", "never")
+_FUSION = ("several", "always", "never")
 
 
 class Heads(nn.Module):
-    """One classifier a modality, and one of all; `config` is the part `heads` of the model's."""
+    """One classifier a modality; `config` is the part `heads` of the model's."""
 
     config: Any
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
-    def setup(self):
+    @nn.compact
+    def __call__(self, batch: Batch) -> jax.Array:
+        """-> logits `[M, B, C]`; nothing here mixes modalities."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         head = functools.partial(Head, c.width, self.num_classes, dropout)
-        self.alone = [head(m in c.periodic, name=m) for m in self.modalities]
-        if c.joint:
-            self.joint = head(bool(c.periodic), name="joint")
-
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """-> logits `[M, B, C]` of each modality alone, and `[B, C]` of all under `available`."""
-        means, alone = self.encode(batch)
-        return alone, self.interact(means, available)
-
-    def encode(self, batch: Batch) -> tuple[list[jax.Array], jax.Array]:
-        """-> each modality's mean over time `[B, D_m]`, its head's logits `[M, B, C]`."""
         means = [masked_mean(batch.features[m], batch.mask) for m in self.modalities]
-        return means, jnp.stack([head(x) for head, x in zip(self.alone, means, strict=True)])
-
-    def interact(self, means: Sequence[jax.Array], available: jax.Array) -> jax.Array:
-        """-> logits `[B, C]` of what is available together; zero for one modality."""
-        if not self.config.joint:
-            return jnp.zeros((len(available), self.num_classes))
-        seen = [jnp.where(available[:, k, None], x, 0) for k, x in enumerate(means)]
-        return where_several(available, self.joint(jnp.concatenate(seen, axis=-1)))
+        return jnp.stack(
+            [head(m in c.periodic, name=m)(x) for m, x in zip(self.modalities, means, strict=True)]
+        )
 
 
-def where_several(available: jax.Array, logits: jax.Array) -> jax.Array:
-    """`logits` `[B, C]` where two or more modalities are `available` `[B, M]`, else zero."""
-    return jnp.where(jnp.sum(available, axis=1, keepdims=True) > 1, logits, 0)
-
-
-def combine(
-    alone: jax.Array, joint: jax.Array, fused: jax.Array, available: jax.Array, fusion: str
-) -> jax.Array:
+def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: str) -> jax.Array:
     """The product of experts' logits `[B, C]`.
 
     Args:
-      alone: of the modalities' heads, `[M, B, C]`.
-      joint: of the joint head, `[B, C]`.
+      heads: logits of the heads, `[M, B, C]`.
       fused: CM-ARR's, `[B, C]`.
       available: `[B, M]`.
-      fusion: when CM-ARR's count: "always", "several" (with two or more modalities), "never".
+      fusion: when CM-ARR's count: "several" (with two or more modalities), "always", "never".
     """
-    total = jnp.sum(jnp.where(available.T[:, :, None], alone, 0), axis=0) + joint
-    if fusion == "never":
-        return total
-    return total + (fused if fusion == "always" else where_several(available, fused))
+    total = jnp.sum(jnp.where(available.T[:, :, None], heads, 0), axis=0)
+    if fusion == "always":
+        return total + fused
+    several = jnp.sum(available, axis=1, keepdims=True) > 1
+    return total + jnp.where(several, fused, 0) if fusion == "several" else total
 
 
 def make(
@@ -108,7 +87,7 @@ def make(
         keys = jax.random.split(key)
         made = {
             "cmarr": network.init(keys[0], batch, batch.present)["params"],
-            "heads": heads.init(keys[1], batch, batch.present)["params"],
+            "heads": heads.init(keys[1], batch)["params"],
         }
         return {"params": made}
 
@@ -116,10 +95,8 @@ def make(
         keys = jax.random.split(key)
         own = part(params, "cmarr")
         encoded, fused = network.apply(own, batch, available, rngs={"dropout": keys[0]})
-        alone, joint = heads.apply(
-            part(params, "heads"), batch, available, rngs={"dropout": keys[1]}
-        )
-        together = combine(alone, joint, fused.logits, available, config.heads.fusion)
+        alone = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
+        together = combine(alone, fused.logits, available, config.heads.fusion)
         total, terms = cmarr.objective(
             network, own, encoded, fused._replace(logits=together), batch, available
         )
@@ -137,13 +114,12 @@ def make(
 
     def encode(params, batch):
         encoded = network.apply(part(params, "cmarr"), batch, method="encode")
-        return encoded, heads.apply(part(params, "heads"), batch, method="encode")
+        return encoded, heads.apply(part(params, "heads"), batch)
 
     def predict(params, encoded, mask, available):
-        encoded, (means, alone) = encoded
+        encoded, alone = encoded
         fused = network.apply(part(params, "cmarr"), encoded, mask, available, method="decide")
-        joint = heads.apply(part(params, "heads"), means, available, method="interact")
-        together = combine(alone, joint, fused.logits, available, config.heads.fusion)
+        together = combine(alone, fused.logits, available, config.heads.fusion)
         return Prediction(together, fused.recovered, encoded.x)
 
     return System((Stage("train", init, loss, encode, predict),))

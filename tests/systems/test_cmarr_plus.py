@@ -40,50 +40,43 @@ def parts(params, config, batch, available, key=None):
     @jax.jit
     def apply(batch, available):
         made = network.apply(own["cmarr"], batch, available, rngs=rngs[0])
-        return made, heads.apply(own["heads"], batch, available, rngs=rngs[1])
+        return made, heads.apply(own["heads"], batch, rngs=rngs[1])
 
     return network, own["cmarr"], *apply(batch, available)
 
 
 @pytest.mark.parametrize("fusion", ["always", "several", "never"])
 def test_logits_are_the_sum_of_the_available_experts(rng, fusion):
-    alone, joint, fused = (np.float32(rng.normal(size=s)) for s in ((3, 6, 4), (6, 4), (6, 4)))
+    heads, fused = (np.float32(rng.normal(size=s)) for s in ((3, 6, 4), (6, 4)))
     available = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
-    want = joint.copy()
+    want = np.zeros((6, 4))
     for i in range(6):
-        want[i] += sum(alone[m, i] for m in range(3) if available[i, m])
+        want[i] += sum(heads[m, i] for m in range(3) if available[i, m])
         if fusion == "always" or (fusion == "several" and i > 2):
             want[i] += fused[i]
-    logits = map(jnp.array, (alone, joint, fused))
+    logits = jnp.array(heads), jnp.array(fused)
     made = cmarr_plus.combine(*logits, jnp.array(available), fusion)
     np.testing.assert_allclose(made, want, atol=1e-6)
 
 
-def test_each_head_reads_the_mean_of_its_modality_and_the_joint_one_of_all_available(rng):
+def test_each_head_reads_the_mean_of_its_modality(rng):
     batch = make_batch(rng)
-    config = FrozenConfigDict(tiny.config("cmarr_plus").model).heads
-    heads = cmarr_plus.Heads(config, tuple(DIMS), 3)
-    shapes = jax.eval_shape(heads.init, KEY, batch, batch.present)
+    heads = cmarr_plus.Heads(
+        FrozenConfigDict(tiny.config("cmarr_plus").model).heads, tuple(DIMS), 3
+    )
+    shapes = jax.eval_shape(heads.init, KEY, batch)
     params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
-    available = np.array(batch.present.at[3:, 1:].set(False))
-    alone, joint = heads.apply(params, batch, available)  # not jitted
-
-    def head(name, x):
+    logits = heads.apply(params, batch)  # not jitted
+    for m, name in enumerate(DIMS):
         p = params["params"][name]
-        if name in ("text", "joint"):
-            hidden = np.sqrt(2) * np.cos(x @ p["frequencies"] + p["phases"])
-        else:
-            hidden = np.maximum(x @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
-        return hidden @ p["classifier"]["kernel"] + p["classifier"]["bias"]
-
-    for i in range(6):
-        valid, seen = np.asarray(batch.mask[i]), []
-        for m, name in enumerate(DIMS):
-            mean = np.asarray(batch.features[name])[i, valid].mean(axis=0)
-            np.testing.assert_allclose(alone[m, i], head(name, mean), rtol=1e-3, atol=1e-3)
-            seen.append(mean * available[i, m])
-        want = head("joint", np.concatenate(seen)) if available[i].sum() > 1 else np.zeros(3)
-        np.testing.assert_allclose(joint[i], want, rtol=1e-3, atol=1e-3)
+        for i in range(6):
+            x = np.asarray(batch.features[name])[i, np.asarray(batch.mask[i])].mean(axis=0)
+            if name == "text":
+                hidden = np.sqrt(2) * np.cos(x @ p["frequencies"] + p["phases"])
+            else:
+                hidden = np.maximum(x @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
+            want = hidden @ p["classifier"]["kernel"] + p["classifier"]["bias"]
+            np.testing.assert_allclose(logits[m, i], want, rtol=1e-3, atol=1e-3)
 
 
 def test_it_predicts_the_sum_of_its_parts_and_recovers_as_cmarr(rng):
@@ -97,7 +90,7 @@ def test_it_predicts_the_sum_of_its_parts_and_recovers_as_cmarr(rng):
 
     prediction = predict(params)
     _, _, (encoded, fused), heads = parts(params, config, batch, available)
-    logits = cmarr_plus.combine(*heads, fused.logits, available, config.heads.fusion)
+    logits = cmarr_plus.combine(heads, fused.logits, available, config.heads.fusion)
     np.testing.assert_allclose(prediction.logits, logits, atol=1e-4)
     np.testing.assert_allclose(prediction.recovered, fused.recovered, atol=1e-4)
     np.testing.assert_allclose(prediction.target, encoded.x, atol=1e-4)
@@ -110,16 +103,16 @@ def test_the_loss_is_cmarrs_and_each_heads_cross_entropy_with_what_it_is_taught(
     available = batch.present.at[3:, 1:].set(False)
     total, terms = jax.jit(stage.loss)(params, batch, available, KEY)
     made = parts(params, config, batch, available, KEY)
-    network, own, (encoded, fused), (alone, joint) = made
+    network, own, (encoded, fused), heads = made
     has = np.asarray(available).T[:, :, None]
-    together = np.asarray(fused.logits) + joint + np.sum(np.where(has, alone, 0), axis=0)
+    together = np.asarray(fused.logits) + np.sum(np.where(has, heads, 0), axis=0)
     posterior = scipy.special.softmax(together, axis=-1)
     share, want = 0.3, 0.0
     for m in range(3):
         rows = [i for i in range(6) if batch.present[i, m]]
         errors = []
         for i in rows:
-            log_posterior = scipy.special.log_softmax(np.asarray(alone[m, i]))
+            log_posterior = scipy.special.log_softmax(np.asarray(heads[m, i]))
             error = -log_posterior[batch.labels[i]]
             if available[i, m]:
                 error = (1 - share) * error - share * posterior[i] @ log_posterior
@@ -144,7 +137,6 @@ def test_what_teaches_a_head_is_a_constant(rng):
 
     gradients = jax.jit(jax.grad(taught))(params)["params"]
     assert all((g == 0).all() for g in jax.tree.leaves(gradients["cmarr"]))
-    assert all((g == 0).all() for g in jax.tree.leaves(gradients["heads"].pop("joint")))
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients["heads"]))
 
 
