@@ -295,6 +295,7 @@ class Teachers:
             "train": config.pretrain.to_dict(),
             "masking": config.masking.to_dict(),
             "normalise": config.data.normalise,
+            "quantiles": config.data.quantiles,
             "classes": self._corpus.class_names,
             "modalities": self._corpus.modalities,
             "fold": fold.number,

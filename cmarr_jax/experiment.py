@@ -57,6 +57,7 @@ def prepare(config: ConfigDict, progress: Progress) -> Experiment:
         loader=config.data.loader,
         align=config.data.align,
         length=config.data.length,
+        statistics=config.data.statistics,
         progress=progress.reading,
     )
     folds = protocol.make_folds(

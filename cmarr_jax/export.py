@@ -3,7 +3,8 @@
     model.json    what it is: system, classes, modalities, widths, alignment, runs, encoders
     config.json   the sweep's config
     weights.npz   each parameter under its path, `[R, ...]`, and the runs' normalisation,
-                  "mean/MODALITY" and "scale/MODALITY" `[R, D_m]`
+                  "mean/MODALITY" and "scale/MODALITY" `[R, D_m]`, and "quantiles/MODALITY"
+                  `[R, K, D_m]` where it goes by them
 
 NumPy alone reads it. `train.py` leaves it in WORKDIR/model when a sweep is finished.
 """
@@ -20,6 +21,7 @@ import flax.traverse_util
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from cmarr_jax.data import pooling
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
 
@@ -35,6 +37,7 @@ _FIELDS = {
     "dims": dict,
     "align": str,
     "length": int,
+    "statistics": str,
     "runs": list,
     "encoders": dict,
 }
@@ -49,6 +52,7 @@ class Model(NamedTuple):
     params: dict[str, Any]  # the last stage's variables, leaves [R, ...]
     mean: dict[str, np.ndarray]  # modality -> [R, D_m]
     scale: dict[str, np.ndarray]  # modality -> [R, D_m]
+    quantiles: dict[str, np.ndarray]  # modality -> [R, K, D_m]; empty: not used
 
 
 def write(
@@ -71,7 +75,7 @@ def write(
       config: of `configs/`.
       run_ids: the R runs.
       best: `training.Best`.
-      runs: `train_step.Run` on the host; their mean and scale are kept.
+      runs: `train_step.Run` on the host; their normalisation is kept.
       unravel: `train_step.Vector.unravel` of the last stage.
     """
     facts = {
@@ -79,9 +83,13 @@ def write(
         **identity,
         "classes": list(corpus.class_names),
         "modalities": list(corpus.modalities),
-        "dims": {m: int(x.shape[-1]) for m, x in corpus.features.items()},
+        "dims": {
+            m: int(x.shape[-1]) // pooling.times(config.data.statistics)
+            for m, x in corpus.features.items()
+        },
         "align": config.data.align,
         "length": config.data.length,
+        "statistics": config.data.statistics,
         "runs": [
             {"fold": fold.number, "seed": seed, "epoch": int(epoch), "val_uar": float(uar)}
             for (fold, seed), epoch, uar in zip(run_ids, best.epoch, best.val_uar, strict=True)
@@ -92,6 +100,8 @@ def write(
     arrays = {name: np.stack([np.asarray(run[name]) for run in each]) for name in each[0]}
     for m in corpus.modalities:
         arrays |= {f"mean/{m}": runs.mean[m], f"scale/{m}": runs.scale[m]}
+        if runs.quantiles:
+            arrays[f"quantiles/{m}"] = runs.quantiles[m]
     weights = io.BytesIO()
     np.savez(weights, **arrays)
     draft = f"{folder}.tmp{os.getpid()}"
@@ -154,15 +164,20 @@ def read(path: str) -> Model:
     for kind in ("mean", "scale"):
         statistics.append({m: arrays.pop(f"{kind}/{m}", None) for m in facts["modalities"]})
         for m, array in statistics[-1].items():
-            wanted = (len(facts["runs"]), facts["dims"].get(m))
+            wanted = (
+                len(facts["runs"]),
+                facts["dims"].get(m, 0) * pooling.times(facts["statistics"]),
+            )
             if array is None or array.shape != wanted:
                 raise UserError(
                     f"{folder}/weights.npz: {kind}/{m} is "
                     f"{'missing' if array is None else array.shape}, wanted {wanted}; "
                     "copy the folder again"
                 )
+    known = {m: f"quantiles/{m}" for m in facts["modalities"] if f"quantiles/{m}" in arrays}
+    quantiles = {m: arrays.pop(name) for m, name in known.items()}
     params = flax.traverse_util.unflatten_dict(arrays, sep="/")
-    return Model(folder, facts, FrozenConfigDict(config), params, *statistics)
+    return Model(folder, facts, FrozenConfigDict(config), params, *statistics, quantiles)
 
 
 def _folder(path: str) -> str:

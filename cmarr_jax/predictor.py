@@ -75,7 +75,7 @@ class Predictor:
                 f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
                 "it was made by another version of this library"
             ) from None
-        statistics = {"mean": model.mean, "scale": model.scale}
+        statistics = {"mean": model.mean, "scale": model.scale, "quantiles": model.quantiles}
         self._members = jax.device_put(
             jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
         )
@@ -181,7 +181,8 @@ class Predictor:
         lengths = np.zeros((num, len(self._modalities)), np.int64)
         features = {}
         for k, m in enumerate(self._modalities):
-            features[m] = np.zeros((size, length, self.facts["dims"][m]), np.float32)
+            width = self.facts["dims"][m] * pooling.times(self.facts["statistics"])
+            features[m] = np.zeros((size, length, width), np.float32)
             for i, sequence in enumerate(sequences.get(m, ())):
                 lengths[i, k] = len(sequence)
         mask, present = pipeline.time_mask(lengths, align, length, np.asarray(ids))
@@ -190,7 +191,7 @@ class Predictor:
                 if align == "none":
                     features[m][i, : len(sequence)] = sequence
                 else:  # rounded as the corpus was when it was read for training
-                    fixed = pooling.fix_length(sequence, length, align)
+                    fixed = pooling.fix_length(sequence, length, align, self.facts["statistics"])
                     features[m][i] = fixed.astype(sequence.dtype)
         rest = size - num  # filled up with utterances that have everything, all zero
         arrays = train_step.Arrays(

@@ -32,6 +32,7 @@ class Run(NamedTuple):
     key: jax.Array  # [2] uint32, a PRNG key's data
     mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
     scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
+    quantiles: dict[str, jax.Array]  # modality -> [K, D_m] of the same; empty: not used
     labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
     class_weights: jax.Array  # [C]
     total_steps: jax.Array  # scalar int32: steps of the stage's whole training
@@ -96,12 +97,27 @@ def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
     features = {}
     for modality, values in arrays.features.items():
         chosen = values[rows].astype(jnp.float32)
+        if run.quantiles:
+            chosen = normal_scores(chosen, run.quantiles[modality])
         mean, scale = run.mean[modality], run.scale[modality]
         features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
     labels = run.labels[rows]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
+
+
+def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
+    """What each value would be, were its feature standard normal: at most 3 from 0.
+
+    Args:
+      x: `[..., D]`.
+      quantiles: `[K, D]`, at K equal steps of probability from 0 to 1; linear in between.
+    """
+    steps = jnp.linspace(0, 1, len(quantiles))
+    scores = jnp.clip(jax.scipy.special.ndtri(steps), -3, 3)
+    along = jax.vmap(jnp.interp, in_axes=(-1, -1, None), out_axes=-1)
+    return along(x, quantiles, scores)
 
 
 def draw_available(

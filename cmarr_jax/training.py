@@ -21,6 +21,8 @@ from cmarr_jax.preemption import Preempted
 from cmarr_jax.stopped import Stopped, not_finite
 from cmarr_jax.systems.system import Batch, Stage, System
 
+_QUANTILES = 201  # of each feature, where normalisation goes by them
+
 
 class RunId(NamedTuple):
     fold: Fold
@@ -86,6 +88,7 @@ def make_runs(
     batch_size: int,
     epochs: int,
     normalise: bool,
+    quantiles: bool = False,
     balance_classes: bool,
     shuffled_labels: bool = False,
     earlier: int = 0,
@@ -97,14 +100,18 @@ def make_runs(
     """
     runs = []
     for fold, seed in run_ids:
-        mean, scale = {}, {}
+        mean, scale, knots = {}, {}, {}
         for m, values in enumerate(corpus.features.values()):
             rows = fold.train[corpus.present[fold.train, m]]
             frames = values[rows][corpus.mask[rows]].astype(np.float64)
             name = corpus.modalities[m]
             mean[name] = np.zeros(values.shape[-1], np.float32)
             scale[name] = np.ones(values.shape[-1], np.float32)
-            if normalise and len(frames):
+            if quantiles:
+                steps = np.linspace(0, 1, _QUANTILES)
+                known = frames if len(frames) else np.zeros((1, values.shape[-1]))
+                knots[name] = np.quantile(known, steps, axis=0).astype(np.float32)
+            elif normalise and len(frames):
                 deviation = frames.std(axis=0)
                 mean[name] = frames.mean(axis=0).astype(np.float32)
                 scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
@@ -122,6 +129,7 @@ def make_runs(
                 key=np.asarray(jax.random.key_data(key)),
                 mean=mean,
                 scale=scale,
+                quantiles=knots,
                 labels=labels,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
@@ -304,6 +312,7 @@ def _train_stage(
         batch_size=c.batch_size,
         epochs=c.epochs,
         normalise=config.data.normalise,
+        quantiles=config.data.quantiles,
         balance_classes=c.balance_classes,
         shuffled_labels=config.protocol.shuffled_labels,
         earlier=earlier,

@@ -31,7 +31,9 @@ def get_config() -> ConfigDict:
     c.data.loader = "tfds"  # or "numpy": no TensorFlow needed
     c.data.align = "pool"  # "interp", or "none" for packs that are aligned already (#17)
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
+    c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1
     c.data.normalise = True  # per fold, by the training part's mean and deviation
+    c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
     c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column
@@ -146,6 +148,10 @@ def _shuffled_labels(c: ConfigDict) -> None:
     c.protocol.shuffled_labels = True
 
 
+def _data(**fields: object) -> Callable[[ConfigDict], None]:
+    return lambda c: c.data.update(fields)
+
+
 VARIANTS = {
     "paper": _paper,
     "pooled": _pooled,
@@ -160,6 +166,16 @@ VARIANTS = {
         flow__num_couplings=32, flow__hidden=64, flow__scale="sigmoid", flow__permute="none"
     ),
     "shuffled_labels": _shuffled_labels,
+}
+
+# Named after cmarr_plus, "cmarr_plus,no_fusion": CM-ARR+ less one of its parts.
+PLUS_VARIANTS = {
+    "fusion_always": _set(heads__fusion="always"),
+    "no_fusion": _set(heads__fusion="never"),
+    "no_distillation": _set(heads__distillation=0.0),
+    "no_periodic": _set(heads__periodic=()),
+    "no_maximum": _data(statistics="mean"),
+    "no_quantiles": _data(quantiles=False),
 }
 
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
@@ -195,6 +211,11 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
         elif name in TABLES:
             rest = [n for n in names if n != name]
             config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
+        elif name in PLUS_VARIANTS:
+            if config.system != "cmarr_plus":
+                raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
+            PLUS_VARIANTS[name](config)
+            variants.append(name)
         elif name in VARIANTS:
             if name != "shuffled_labels":  # which is a protocol's, of any system
                 _needs_cmarr(config, name)
@@ -208,7 +229,7 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
                 raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
             variants.append(name)
         else:
-            known = ", ".join([*VARIANTS, *systems.PRESETS, *TABLES])
+            known = ", ".join([*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES])
             raise UserError(f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=")
     config.variant = ",".join(variants) or "default"
     return config

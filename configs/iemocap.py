@@ -8,6 +8,8 @@ video, or with any of the three. Arguments pick variants, see configs/common.py:
     --config configs/iemocap.py:pooled         for packs of one vector a modality; with text and
                                                speech 10 minutes on two CPU cores, 61 UAR averaged
                                                over {t} and {s}, 74 UAR on {s,t}
+    --config configs/iemocap.py:pooled,cmarr_plus
+                                               CM-ARR+, see cmarr_jax/systems/cmarr_plus.py
     --config configs/iemocap.py:paper          the paper's optimiser, for fine-tuned encoders
     --config configs/iemocap.py:no_udcl        an ablation of Table 3
     --config configs/iemocap.py:mmin           another system, see configs/systems.py

@@ -11,6 +11,7 @@ from cmarr_jax.systems.system import Batch
 from configs import common, demo, iemocap, msp_improv, systems
 
 ARGUMENTS = [*common.VARIANTS, *systems.PRESETS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
+ARGUMENTS += [f"pooled,cmarr_plus,{name}" for name in common.PLUS_VARIANTS]
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -45,6 +46,10 @@ def test_arguments_say_what_they_set():
     mixed = common.get_config()
     mixed.system = "mmin"
     assert not common.fits(mixed)
+    plus = common.with_variants(common.get_config(), "pooled,cmarr_plus,no_maximum")
+    assert plus.variant == "pooled,no_maximum" and plus.data.statistics == "mean"
+    with pytest.raises(UserError, match="after 'cmarr_plus'"):
+        common.with_variants(common.get_config(), "no_maximum,cmarr_plus")
     with pytest.raises(UserError, match="wanted some of paper"):
         common.with_variants(common.get_config(), "no_such")
 

@@ -21,7 +21,7 @@ def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
     vector = train_step.Vector.of({"w": jnp.zeros(1)})
     run = train_step.Run(
         np.zeros(2, np.uint32), {m: np.zeros(2) for m in features},
-        {m: np.ones(2) for m in features}, np.zeros(num, np.int32), np.ones(3, np.float32),
+        {m: np.ones(2) for m in features}, {}, np.zeros(num, np.int32), np.ones(3, np.float32),
         np.int32(1),
     )  # fmt: skip
     arrays = train_step.Arrays(features, mask, present)

@@ -21,7 +21,7 @@ def test_training_computes_in_float32_whatever_the_pack_holds():
     arrays = jax.tree.map(jnp.asarray, arrays)
     ones = {m: np.ones(6, np.float32) for m in ("text", "speech")}
     labels, weights = jnp.zeros(8, jnp.int32), jnp.ones(3)
-    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, labels, weights, np.int32(1))
+    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, {}, labels, weights, np.int32(1))
 
     def loss(params, rows):
         batch = train_step.take_batch(arrays, run, rows)

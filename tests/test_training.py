@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
-from cmarr_jax import metrics, sweep, training
+from cmarr_jax import metrics, sweep, train_step, training
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
@@ -186,6 +187,31 @@ def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
     np.testing.assert_allclose(runs.scale["video"][1], 1 / frames.std(0), rtol=1e-5)
     counts = np.bincount(corpus.labels[fold.train])
     np.testing.assert_allclose(runs.class_weights[1], len(fold.train) / (3 * counts), rtol=1e-6)
+    assert not runs.quantiles
+
+
+def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus, whole_sweep):
+    _, (run_ids, _, _) = whole_sweep
+    rng = np.random.default_rng(0)  # frames repeat: the noise makes their ranks differ
+    noisy = {m: x + rng.normal(size=x.shape) for m, x in corpus.features.items()}
+    skewed = corpus._replace(features={m: np.exp(x) for m, x in noisy.items()})
+    kwargs = dict(batch_size=8, epochs=1, normalise=True, quantiles=True, balance_classes=True)
+    runs = training.make_runs(skewed, run_ids, **kwargs)
+    run = jax.tree.map(lambda leaf: leaf[1], runs)
+    arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present, corpus.labels)
+    fold = run_ids[1].fold
+    rows = np.array([i for i in fold.train if corpus.present[i, 2]])
+    x = np.asarray(train_step.take_batch(arrays, run, rows).features["video"])
+    frames = skewed.features["video"][rows].reshape(-1, 6)
+    share = (scipy.stats.rankdata(frames, method="average", axis=0) - 1) / (len(frames) - 1)
+    want = np.clip(scipy.stats.norm.ppf(share), -3, 3)
+    middle = np.abs(want) < 1.5  # linear in between, which is coarse where there are few
+    np.testing.assert_allclose(x.reshape(-1, 6)[middle], want[middle], atol=0.05)
+    np.testing.assert_allclose(x.reshape(-1, 6), want, atol=0.3)
+    others = np.array([fold.test[0]])
+    beyond = skewed._replace(features={m: x + 1e6 for m, x in skewed.features.items()})
+    arrays = arrays._replace(features=beyond.features)
+    assert (np.asarray(train_step.take_batch(arrays, run, others).features["text"]) == 3).all()
 
 
 @pytest.mark.parametrize(

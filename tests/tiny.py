@@ -34,6 +34,7 @@ def config(argument: str | None = None, **fields: Any) -> ConfigDict:
         "model.rec.num_blocks": 1,
         "model.fusion.num_heads": 2,
         "model.classifier.hidden": 16,
+        "model.heads.width": 32,
     }
     small |= {f"pre{k}": v for k, v in small.items() if k.startswith("train.")}
     known = {field for field, _ in cli.leaves(c.to_dict())}

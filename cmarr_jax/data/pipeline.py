@@ -45,6 +45,7 @@ def load(
     loader: str = "tfds",
     align: str = "pool",
     length: int = 32,
+    statistics: str = "mean",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Corpus:
     """Reads a corpus into memory.
@@ -58,6 +59,8 @@ def load(
         1 = one vector an utterance), or "none" (modalities already share a length per
         utterance; padded to `length`).
       length: T.
+      statistics: what a position holds of its frames; "mean_max" (the mean and, after it, the
+        maximum of each feature: 2 D) wants one position.
       progress: called with (utterances read, N).
 
     Raises:
@@ -67,19 +70,27 @@ def load(
         raise UserError(f"--config.data.align={align}: wanted pool, interp or none")
     if length < 1:
         raise UserError(f"--config.data.length={length}: wanted at least 1")
+    if statistics not in pooling.STATISTICS:
+        raise UserError(f"--config.data.statistics={statistics}: wanted mean or mean_max")
+    if statistics == "mean_max" and (length > 1 or align == "none"):
+        raise UserError(
+            "--config.data.statistics=mean_max: wanted one position an utterance; add "
+            "--config.data.length=1 --config.data.align=pool"
+        )
     if loader == "numpy":
-        return _load_numpy(pack_lib.read(pack), align, length, progress)
+        return _load_numpy(pack_lib.read(pack), align, length, statistics, progress)
     if loader == "tfds":
-        return _load_tfds(pack, data_dir, align, length, progress)
+        return _load_tfds(pack, data_dir, align, length, statistics, progress)
     raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
 
 
-def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpus:
-    num = len(pack.labels)
+def _load_numpy(pack: pack_lib.Pack, align: str, length: int, statistics: str, progress) -> Corpus:
+    num, times = len(pack.labels), pooling.times(statistics)
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
     mask, present = time_mask(lengths, align, length, pack.columns["id"])
     features = {
-        m: np.zeros((num, length, rows.shape[1]), rows.dtype) for m, rows in pack.features.items()
+        m: np.zeros((num, length, times * rows.shape[1]), rows.dtype)
+        for m, rows in pack.features.items()
     }
     for i in range(num):
         for m in pack.modalities:
@@ -87,7 +98,7 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpu
             if align == "none":
                 features[m][i, : len(sequence)] = sequence
             else:
-                features[m][i] = pooling.fix_length(sequence, length, align)
+                features[m][i] = pooling.fix_length(sequence, length, align, statistics)
         progress(i + 1, num)
     pack_lib.check_unchanged(pack)
     return Corpus(
@@ -102,33 +113,37 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, progress) -> Corpu
     )
 
 
-def _load_tfds(pack_dir: str, data_dir: str, align: str, length: int, progress) -> Corpus:
+def _load_tfds(
+    pack_dir: str, data_dir: str, align: str, length: int, statistics: str, progress
+) -> Corpus:
     import tensorflow as tf  # seconds to import, so only when used
 
     from cmarr_jax.data import tfds_builder
 
     builder = tfds_builder.prepare(pack_dir, data_dir)
     try:
-        return _read_tfds(builder, align, length, progress)
+        return _read_tfds(builder, align, length, statistics, progress)
     except tf.errors.DataLossError as e:  # a checksum
         tfds_builder.remove_damaged(builder, e.message.splitlines()[0], pack_dir)
-    return _read_tfds(tfds_builder.prepare(pack_dir, data_dir), align, length, progress)
+    return _read_tfds(tfds_builder.prepare(pack_dir, data_dir), align, length, statistics, progress)
 
 
-def _read_tfds(builder, align: str, length: int, progress) -> Corpus:
+def _read_tfds(builder, align: str, length: int, statistics: str, progress) -> Corpus:
     num = builder.info.splits["corpus"].num_examples
     spec = dict(builder.info.features.items())
     modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}
     columns = {n.removeprefix("column_"): n for n in spec if n.startswith("column_")}
     order = builder.info.metadata["modalities"]
+    times = pooling.times(statistics)
     features = {
-        m: np.zeros((num, length, spec[modalities[m]].shape[-1]), spec[modalities[m]].np_dtype)
-        for m in order
+        m: np.zeros((num, length, times * tensor.shape[-1]), tensor.np_dtype)
+        for m, tensor in ((m, spec[modalities[m]]) for m in order)
     }
     lengths = np.zeros((num, len(order)), np.int64)
     text = {name: [""] * num for name in columns}
     done = 0
-    for batch in dataset(builder, align=align, length=length).as_numpy_iterator():
+    batches = dataset(builder, align=align, length=length, statistics=statistics)
+    for batch in batches.as_numpy_iterator():
         rows = batch["index"]
         for k, m in enumerate(order):
             features[m][rows] = batch[modalities[m]]
@@ -154,17 +169,19 @@ def _read_tfds(builder, align: str, length: int, progress) -> Corpus:
     )
 
 
-def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
+def dataset(
+    builder, *, align: str, length: int, statistics: str = "mean", batch_size: int = _READ_BATCH
+):
     """A tf.data.Dataset of padded batches over a prepared feature pack.
 
     Args:
       builder: of `tfds_builder.prepare`.
-      align, length: as in `load`.
+      align, length, statistics: as in `load`.
       batch_size: utterances a batch.
 
     Returns:
       Batches with `index` `[B]`, `column_*` `[B]` and, for each modality, `modality_*`
-      `[B, T, D]` and `length_*` `[B]`, the number of rows before pooling.
+      `[B, T, D]` (2 D for "mean_max") and `length_*` `[B]`, the number of rows before pooling.
     """
     import tensorflow as tf
 
@@ -173,8 +190,15 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
     def fix_length(sequence):
         rows = tf.cast(tf.shape(sequence)[0], tf.float64)
         positions = tf.range(length, dtype=tf.float64)
-        weights = pooling.weights(positions, tf.range(rows), rows, align, xp=tf)
-        fixed = tf.cast(weights, tf.float32) @ tf.cast(sequence, tf.float32)
+        values = tf.cast(sequence, tf.float32)
+
+        def pooled(values, kind):
+            weights = pooling.weights(positions, tf.range(rows), rows, kind, xp=tf)
+            return tf.cast(weights, tf.float32) @ values
+
+        fixed = pooled(values, align)
+        if statistics == "mean_max":
+            fixed = tf.concat([fixed, pooled(tf.sort(values, axis=0), pooling.LAST)], axis=-1)
         return tf.cast(fixed, sequence.dtype)
 
     def to_fixed_length(example):
@@ -188,7 +212,8 @@ def dataset(builder, *, align: str, length: int, batch_size: int = _READ_BATCH):
                     fixed[name] = tf.pad(kept, [[0, length - tf.shape(kept)[0]], [0, 0]])
                 else:
                     fixed[name] = fix_length(sequence)
-                fixed[name].set_shape((length, sequence.shape[-1]))
+                times = pooling.times(statistics)
+                fixed[name].set_shape((length, times * sequence.shape[-1]))
         return fixed
 
     return (

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 
 KINDS = ("pool", "interp")
+LAST = "last"
+STATISTICS = ("mean", "mean_max")  # the latter beside each other, for one position
+
+
+def times(statistics: str) -> int:
+    """How many numbers a feature becomes under `statistics`."""
+    return 2 if statistics == "mean_max" else 1
 
 
 def weights(positions: Any, frames: Any, length: Any, kind: str, xp: Any = np) -> Any:
@@ -23,7 +30,8 @@ def weights(positions: Any, frames: Any, length: Any, kind: str, xp: Any = np) -
       positions: 0 to T - 1, float64.
       frames: 0 to length - 1, float64.
       length: of the sequence, float64.
-      kind: one of `KINDS`.
+      kind: one of `KINDS`; or `LAST`, every row reads the last frame: of a sorted sequence
+        the maximum.
       xp: the arrays' module, `numpy` or `tensorflow`, so that both loaders share one formula.
     """
     target = positions.shape[0]
@@ -31,14 +39,26 @@ def weights(positions: Any, frames: Any, length: Any, kind: str, xp: Any = np) -
         place = (positions + 0.5) * length / target - 0.5
         place = xp.minimum(xp.maximum(place, 0.0), xp.maximum(length - 1.0, 0.0))
         return xp.maximum(1.0 - xp.abs(place[:, None] - frames), 0.0)
+    if kind == LAST:
+        return xp.where(frames == length - 1.0, 1.0, 0.0)[None] + 0.0 * positions[:, None]
     first = positions * length // target
     last = -(-(positions + 1.0) * length // target)
     inside = (frames >= first[:, None]) & (frames < last[:, None])
     return xp.where(inside, 1.0 / xp.maximum(last - first, 1.0)[:, None], 0.0)
 
 
-def fix_length(sequence: np.ndarray, target: int, kind: str = "pool") -> np.ndarray:
-    """`[length, D]` -> `[target, D]` float32."""
-    length = len(sequence)
-    matrix = weights(np.arange(target) * 1.0, np.arange(length) * 1.0, np.float64(length), kind)
-    return matrix.astype(np.float32) @ sequence.astype(np.float32)
+def fix_length(
+    sequence: np.ndarray, target: int, kind: str = "pool", statistics: str = "mean"
+) -> np.ndarray:
+    """`[length, D]` -> `[target, D]` float32; `[target, 2 D]` for "mean_max"."""
+    positions, frames = np.arange(target) * 1.0, np.arange(len(sequence)) * 1.0
+    sequence = sequence.astype(np.float32)
+
+    def pooled(values, kind):
+        matrix = weights(positions, frames, np.float64(len(sequence)), kind)
+        return matrix.astype(np.float32) @ values
+
+    fixed = pooled(sequence, kind)
+    if statistics == "mean":
+        return fixed
+    return np.concatenate([fixed, pooled(np.sort(sequence, axis=0), LAST)], axis=-1)

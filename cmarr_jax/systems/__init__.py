@@ -4,6 +4,7 @@ from cmarr_jax.systems import (
     augmented,
     cif_mmin,
     cmarr,
+    cmarr_plus,
     cra,
     dicmor,
     full_modality,
@@ -14,6 +15,7 @@ from cmarr_jax.systems import (
 
 SYSTEMS = {
     "cmarr": cmarr.make,
+    "cmarr_plus": cmarr_plus.make,
     "full_modality": full_modality.make,
     "augmented": augmented.make,
     "cra": cra.make,

@@ -171,6 +171,82 @@ def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple
     return split
 
 
+def objective(
+    network: CMARR, params: Any, encoded: Encoded, fused: Fused, batch: Batch, available: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss (Eq. 14) of what the network made of a batch.
+
+    Args:
+      network: whose `config` weighs the terms.
+      params: the network's variables.
+      encoded, fused: what it returned, under dropout.
+      batch: what it was given.
+      available: `[B, M]`, the simulated pattern.
+
+    Returns:
+      The weighted sum and its terms; "cls" is that of `fused.logits`.
+    """
+    config = network.config
+    whole = functools.partial(gather, batch_axis=network.batch_axis)
+    labels = whole(batch.labels, 0)
+    present = whole(batch.present, 0).T
+    simulated = whole(available, 0).T
+    missing = present & ~simulated
+    masks = jnp.broadcast_to(batch.mask, encoded.x.shape[:3])
+
+    target = encoded.x
+    if config.rec.stop_gradient_target:
+        target = jax.lax.stop_gradient(target)
+    errors = losses.squared_errors(fused.recovered, target, masks)
+    if config.rec.reduce == "mean":
+        errors = errors / (jnp.maximum(jnp.sum(masks, axis=-1), 1) * config.width)
+    points = {"fusion_inputs": fused.inputs, "recovered": fused.recovered}
+    points = points.get(config.spcl.on, encoded.tokens.mu)
+    points = jax.vmap(masked_mean, in_axes=(0, None))(points, batch.mask)
+    points = points / jnp.sqrt(jnp.sum(points**2, axis=-1, keepdims=True) + 1e-12)
+    sigma = jnp.exp(encoded.utterance.log_sigma)
+    if config.udcl.on == "point":
+        sigma = jnp.zeros_like(sigma)
+    scale = config.udcl.scale
+    if config.udcl.normalise_by_dim:
+        scale = scale * _MAP_WIDTH / config.width
+
+    terms = {
+        "cls": losses.cross_entropy(whole(fused.logits, 0), labels, whole(batch.weights, 0)),
+        "udcl": losses.distribution_contrast(
+            whole(encoded.utterance.mu, 1),
+            whole(sigma, 1),
+            simulated if config.udcl.respect_mask else present,
+            network.apply(params, method="temperature"),
+            scale=scale,
+            shift=config.udcl.shift,
+            reduce=config.udcl.reduce,
+        ),
+        "spcl": losses.point_contrast(
+            whole(points, 1), labels, present, temperature=config.spcl.temperature
+        ),
+        "rec": losses.weighted_mean(whole(errors, 1), missing),
+    }
+    total = (
+        terms["cls"]
+        + config.udcl.weight * terms["udcl"]
+        + config.spcl.weight * terms["spcl"]
+        + config.rec.weight * terms["rec"]
+    )
+    if config.flow.nll_weight:
+        prior = ()
+        if config.flow.prior == "class":
+            prior = network.apply(params, batch.labels, method="class_prior")
+        nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks, *prior)
+        terms["nll"] = losses.weighted_mean(whole(nll, 1), present)
+        total = total + config.flow.nll_weight * terms["nll"]
+    if config.umc.entropy_weight:
+        hinge = losses.entropy_hinge(encoded.utterance.log_sigma, config.umc.entropy_margin)
+        terms["entropy"] = losses.weighted_mean(whole(hinge, 1), present)
+        total = total + config.umc.entropy_weight * terms["entropy"]
+    return total, terms
+
+
 def make(
     config: Any,
     modalities: Sequence[str],
@@ -188,71 +264,13 @@ def make(
     Raises:
       UserError: a field of `config` has no meaning.
     """
-    _check(config)
+    check(config)
     fusion_pairs(config.fusion.pairs, modalities)
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
 
-    whole = functools.partial(gather, batch_axis=batch_axis)
-
     def loss(params, batch, available, key):
         encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
-        labels = whole(batch.labels, 0)
-        present = whole(batch.present, 0).T
-        simulated = whole(available, 0).T
-        missing = present & ~simulated
-        masks = jnp.broadcast_to(batch.mask, encoded.x.shape[:3])
-
-        target = encoded.x
-        if config.rec.stop_gradient_target:
-            target = jax.lax.stop_gradient(target)
-        errors = losses.squared_errors(fused.recovered, target, masks)
-        if config.rec.reduce == "mean":
-            errors = errors / (jnp.maximum(jnp.sum(masks, axis=-1), 1) * config.width)
-        points = {"fusion_inputs": fused.inputs, "recovered": fused.recovered}
-        points = points.get(config.spcl.on, encoded.tokens.mu)
-        points = jax.vmap(masked_mean, in_axes=(0, None))(points, batch.mask)
-        points = points / jnp.sqrt(jnp.sum(points**2, axis=-1, keepdims=True) + 1e-12)
-        sigma = jnp.exp(encoded.utterance.log_sigma)
-        if config.udcl.on == "point":
-            sigma = jnp.zeros_like(sigma)
-        scale = config.udcl.scale
-        if config.udcl.normalise_by_dim:
-            scale = scale * _MAP_WIDTH / config.width
-
-        terms = {
-            "cls": losses.cross_entropy(whole(fused.logits, 0), labels, whole(batch.weights, 0)),
-            "udcl": losses.distribution_contrast(
-                whole(encoded.utterance.mu, 1),
-                whole(sigma, 1),
-                simulated if config.udcl.respect_mask else present,
-                network.apply(params, method="temperature"),
-                scale=scale,
-                shift=config.udcl.shift,
-                reduce=config.udcl.reduce,
-            ),
-            "spcl": losses.point_contrast(
-                whole(points, 1), labels, present, temperature=config.spcl.temperature
-            ),
-            "rec": losses.weighted_mean(whole(errors, 1), missing),
-        }
-        total = (
-            terms["cls"]
-            + config.udcl.weight * terms["udcl"]
-            + config.spcl.weight * terms["spcl"]
-            + config.rec.weight * terms["rec"]
-        )
-        if config.flow.nll_weight:
-            prior = ()
-            if config.flow.prior == "class":
-                prior = network.apply(params, batch.labels, method="class_prior")
-            nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks, *prior)
-            terms["nll"] = losses.weighted_mean(whole(nll, 1), present)
-            total = total + config.flow.nll_weight * terms["nll"]
-        if config.umc.entropy_weight:
-            hinge = losses.entropy_hinge(encoded.utterance.log_sigma, config.umc.entropy_margin)
-            terms["entropy"] = losses.weighted_mean(whole(hinge, 1), present)
-            total = total + config.umc.entropy_weight * terms["entropy"]
-        return total, terms
+        return objective(network, params, encoded, fused, batch, available)
 
     def predict(params, encoded, mask, available):
         fused = network.apply(params, encoded, mask, available, method="decide")
@@ -299,7 +317,8 @@ def check_fusion(config: Any) -> None:
         raise UserError(f"--config.model.conv_kernel={config.conv_kernel}: wanted an odd number")
 
 
-def _check(config: Any) -> None:
+def check(config: Any) -> None:
+    """Refuses a field without a meaning, by a UserError."""
     for field, choices in _CHOICES.items():
         part, name = field.split(".")
         if config[part][name] not in choices:

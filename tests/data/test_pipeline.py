@@ -24,6 +24,8 @@ def assert_equal(ours, theirs, tolerance=1e-6):
 @pytest.mark.parametrize("length", [1, 5])
 def test_tf_data_and_numpy_give_the_same_arrays(tiny_pack, tmp_path, align, length):
     fields = {"pack": tiny_pack.path, "align": align, "length": length}
+    if length == 1:
+        fields["statistics"] = "mean_max"
     assert_equal(
         pipeline.load(data_dir=str(tmp_path), **fields), pipeline.load(loader="numpy", **fields)
     )
@@ -116,7 +118,15 @@ def test_what_does_not_align_is_refused(tmp_path, loader, lengths, length, match
 
 
 @pytest.mark.parametrize(
-    "fields", [{"align": "stretch"}, {"length": 0}, {"loader": "other"}, {"pack": "nowhere"}]
+    "fields",
+    [
+        {"align": "stretch"},
+        {"length": 0},
+        {"loader": "other"},
+        {"pack": "nowhere"},
+        {"statistics": "median"},
+        {"statistics": "mean_max"},
+    ],
 )
 def test_an_impossible_choice_is_named(tiny_pack, fields):
     with pytest.raises(UserError, match=str(next(iter(fields.values())))):

@@ -26,6 +26,14 @@ def test_interpolates_as_numpy_does_at_the_middle_of_equal_parts(rng, length, ta
     np.testing.assert_allclose(pooling.fix_length(x, target, "interp"), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_mean_and_maximum_stand_beside_each_other(rng, length):
+    x = rng.normal(size=(length, 3)).astype(np.float32)
+    fixed = pooling.fix_length(x, 1, statistics="mean_max")
+    np.testing.assert_allclose(fixed, [np.concatenate([x.mean(0), x.max(0)])], atol=1e-6)
+    assert (pooling.fix_length(x[:0], 1, statistics="mean_max") == np.zeros((1, 6))).all()
+
+
 @pytest.mark.parametrize("kind", pooling.KINDS)
 def test_an_absent_modality_is_zero(kind):
     fixed = pooling.fix_length(np.zeros((0, 3), np.float32), 4, kind)

@@ -1,0 +1,45 @@
+"""A classifier with one periodic hidden layer: random Fourier features that are trained."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Head(nn.Module):
+    """sqrt(2) cos(W x + b), dropout, and a linear layer that starts at zero.
+
+    At the start the hidden layer's inner products estimate the Gaussian kernel
+    exp(-|x - y|^2 / D) (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, NIPS
+    2007), so that the head begins as a kernel machine; W and b are then trained with the rest
+    (periodic features: Gorishniy et al., On Embeddings for Numerical Features, NeurIPS 2022).
+    W has no weight decay, which would make the kernel wider: it is not called a kernel here.
+
+    Attributes:
+      width: of the hidden layer.
+      num_classes: C.
+      dropout: makes the dropout layer.
+      periodic: False makes the hidden layer an ordinary one, of rectified linear units.
+    """
+
+    width: int
+    num_classes: int
+    dropout: Callable[[], nn.Module]
+    periodic: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, D]`, about standard normal -> logits `[B, C]`."""
+        if self.periodic:
+            shape, phase = (x.shape[-1], self.width), nn.initializers.uniform(2 * math.pi)
+            deviation = nn.initializers.normal(math.sqrt(2 / x.shape[-1]))
+            frequencies = self.param("frequencies", deviation, shape)
+            phases = self.param("phases", phase, (self.width,))
+            hidden = math.sqrt(2) * jnp.cos(x @ frequencies + phases.reshape(1, -1))
+        else:
+            hidden = nn.relu(nn.Dense(self.width, name="hidden")(x))
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="classifier")(
+            self.dropout()(hidden)
+        )
