@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from typing import IO
 
@@ -51,11 +51,11 @@ def _claim(folder: str, file: str) -> IO[str]:
             break
         f.close()
     holder = _parse(f.read())
-    if holder and (holder["host"] != socket.gethostname() or _is_alive(holder)):
+    if holder and (holder["host"] != platform.node() or _is_alive(holder)):
         _refuse(folder, file, holder)
     pid = os.getpid()
     f.truncate(0)
-    f.write(json.dumps({"pid": pid, "host": socket.gethostname(), "started": _started(pid)}) + "\n")
+    f.write(json.dumps({"pid": pid, "host": platform.node(), "started": _started(pid)}) + "\n")
     f.flush()
     return f
 
@@ -86,7 +86,7 @@ def _started(pid: int) -> str:
 
 
 def _refuse(folder: str, file: str, holder: dict) -> None:
-    here = holder.get("host", socket.gethostname()) == socket.gethostname()
+    here = holder.get("host", platform.node()) == platform.node()
     who = f"process {holder.get('pid', 'unknown')}" + ("" if here else f" on {holder['host']}")
     remedy = "wait for it or end it" if here else f"if that machine is gone, delete {file}"
     raise UserError(

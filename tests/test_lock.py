@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import platform
 import subprocess
 import sys
 
@@ -49,7 +49,7 @@ def test_a_killed_ones_lock_is_taken_over(tmp_path, holder):
 
 
 def note(folder, **fields):
-    me = {"pid": os.getppid(), "host": socket.gethostname(), "started": "boot 1"}
+    me = {"pid": os.getppid(), "host": platform.node(), "started": "boot 1"}
     (folder / "lock").write_text(json.dumps(me | fields))
 
 

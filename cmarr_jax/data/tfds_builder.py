@@ -139,12 +139,14 @@ def _make(pack: pack_lib.Pack, data_dir: str, place: tfds.core.Path) -> None:
         draft.rmtree()
     builder = FeaturePack(pack=pack, data_dir=os.fspath(draft))
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
-    (builder.data_path / _SEAL).write_text(json.dumps(_inventory(builder.data_path)))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    builder.data_path.rename(place)
-    draft.rmtree()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+        (builder.data_path / _SEAL).write_text(json.dumps(_inventory(builder.data_path)))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        builder.data_path.rename(place)
+    finally:
+        draft.rmtree(missing_ok=True)
 
 
 def _inventory(folder: tfds.core.Path) -> dict[str, list]:

@@ -91,7 +91,7 @@ CASES = [  # (argument, fields, what the line must say)
     (None, {"model.spcl.temperature": 0.0}, "--config.model.spcl.temperature=0.0: wanted above 0"),
     (None, {"model.fusion.pairs": ("text<-audio",)}, "fusion.pairs=('text<-audio',): wanted"),
     (None, {"model.fusion.variant": "sum"}, "--config.model.fusion.variant=sum: wanted one of"),
-    ("mmin", {"model.faithful_to": "x"}, "--config.model.faithful_to=x: wanted code or paper"),
+    ("if_mmin", {"model.faithful_to": "x"}, "--config.model.faithful_to=x: wanted code or paper"),
     ("nmer", {"model.width": 10}, "--config.model.width=10: wanted twice the width"),
     ("dicmor", {"model.width": 20}, "--config.model.width=20, conv_kernel=5: wanted a multiple"),
 ]  # fmt: skip

@@ -115,12 +115,15 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     """predictions.csv holds ids as they are: a script finds its rows again. See SECURITY.md."""
     num, names = len(HOSTILE), ("=a", "b,c")
     corpus = types.SimpleNamespace(
-        columns={"id": np.array(HOSTILE)}, labels=np.arange(num) % 2, class_names=names
+        columns={"id": np.array(HOSTILE)},
+        labels=np.arange(num) % 2,
+        class_names=names,
+        modalities=("text",),
     )
     conditions = protocol.make_conditions(("text",))
     posteriors = np.full((1, num, 2), 0.5, np.float32)
     scored = evaluation.Scored(
-        np.arange(num), posteriors, np.zeros((1, num)), np.ones((1, num), bool)
+        np.arange(num), posteriors, np.zeros((1, num, 1, 2)), np.ones((1, num), bool)
     )
     fold = protocol.Fold(1, "session ../x", *[np.arange(num)] * 3)
     work = tmp_path / "a" / "work"
