@@ -73,12 +73,10 @@ class Terminal:
         self.screen = self.screen or Screen(columns, lines)
         self.screen.columns, self.screen.lines = columns, lines
 
-    def read(self, until=None):
-        """What the screen shows; waits for the text `until`."""
+    def read(self, until=lambda rows: True):
+        """Everything that was shown; waits for the rows to be as `until` says."""
         end = time.monotonic() + 60
-        while select.select([self.master], [], [], 0)[0] or (
-            until and until not in "\n".join(self.screen.seen)
-        ):
+        while select.select([self.master], [], [], 0)[0] or not until(self.screen.seen):
             assert time.monotonic() < end, self.screen.seen
             if select.select([self.master], [], [], 0.05)[0]:
                 data = os.read(self.master, 65536)
@@ -178,6 +176,8 @@ def test_in_a_terminal_the_block_is_drawn_in_place(terminal, clock):
         progress.epoch(epoch(1, [0.5, 0.25]))
         assert len(terminal.read()) == 2 + 5 + 1
         clock[0] += 10
+        os.write(terminal.master, b"typed")
+        terminal.read(until=lambda rows: rows[-1] == "typed")
         ends = [Stopped(2, 0, "", 2, 17, "rec", "nan")]
         progress.epoch(epoch(2, [0.4, 0.3], [0.5, 0.25], 1, ends=ends))
         clock[0] += 10
@@ -301,10 +301,11 @@ try:
         for number in (1, 2):
             progress.epoch(Some(
                 stage="", number=number, total=9, terms={"loss": one}, val_uar=one / 2,
-                best_uar=one / 2, best_epoch=one.astype(int), utterances_per_second=100.0,
+                best_uar=one * number / 4, best_epoch=one.astype(int), utterances_per_second=100.0,
                 trained=one > 0, stopped=[],
             ))
-        time.sleep(60)
+        while True:
+            time.sleep(0.05)  # a signal just before a sleep is heard after it
 except KeyboardInterrupt:
     print("\\ninterrupted", file=sys.stderr)
     sys.exit(130)
@@ -324,7 +325,7 @@ def test_after_ctrl_c_the_terminal_is_as_it_was():
         env=os.environ | {"TERM": "xterm", "NO_COLOR": "1", "JAX_PLATFORMS": "cpu"},
     )
     try:
-        terminal.read(until="epoch 2/9")
+        terminal.read(until=lambda rows: len(rows) > 1 and "UAR % 50.0" in rows[-2])
         os.write(terminal.master, b"\x03")
         assert child.wait(30) == 130
         rows = terminal.read()
