@@ -113,7 +113,7 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
     corpus, run_ids = made.corpus, made.run_ids
     workdirs.make_folder("--workdir", workdir)
     status_file = os.path.join(workdir, "status.json")
-    with locked(workdir):
+    with locked(workdir), progress:
         workdirs.claim(workdir, config)  # again: it may have been another's until just now
         remove_drafts(workdir)
         if len(made.stages) > 1:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cmarr_jax import train_step, training
 from cmarr_jax.checkpoints import Checkpoints, Teachers
+from cmarr_jax.display import duration, size
 from cmarr_jax.experiment import Experiment
 
 STEPS = 20
@@ -127,15 +128,15 @@ def describe(plans: Sequence[StagePlan], made: Experiment, workdir: str) -> str:
         lines.append(
             f"{plan.name:<10}{plan.parameters:>12,}{plan.epochs:>8}{plan.steps:>8}"
             f"{1000 * plan.step:>11.1f}{plan.validation:>11.1f}s{plan.compile:>8.1f}s"
-            f"{'there' if there else _time(expected):>10}"
+            f"{'there' if there else duration(expected):>10}"
         )
     lines += [
         "",
         f"a step is one of every run, measured over {plans[-1].measured} beside what else "
         "the machine did; the test is not counted",
-        f"memory: corpus {_size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
-        f"{_size(state)} for all runs; {_peak()}",
-        f"expected time: {_time(total)}; nothing was written to {workdir}",
+        f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
+        f"{size(state)} for all runs; {_peak()}",
+        f"expected time: {duration(total)}; nothing was written to {workdir}",
     ]
     return "\n".join(lines)
 
@@ -143,18 +144,7 @@ def describe(plans: Sequence[StagePlan], made: Experiment, workdir: str) -> str:
 def _peak() -> str:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
-        return f"at most {_size(statistics['peak_bytes_in_use'])} of the first device in use"
+        return f"at most {size(statistics['peak_bytes_in_use'])} of the first device in use"
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"this process took at most {_size(peak)}"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def _time(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours >= 2:
-        return f"{hours:.1f} h"
-    return f"{minutes:.1f} min" if minutes >= 2 else f"{seconds:.0f} s"
+    return f"this process took at most {size(peak)}"

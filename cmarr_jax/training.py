@@ -38,6 +38,7 @@ class Epoch(NamedTuple):
     terms: dict[str, np.ndarray]  # mean training losses
     val_uar: np.ndarray  # pooled over the conditions
     best_uar: np.ndarray
+    best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
     trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
     stopped: list[Stopped]  # in this epoch
@@ -375,7 +376,8 @@ def _train_stage(
         utterances = float((order[:, :, 0] >= 0).sum() * c.batch_size)
         speed = utterances / seconds if epoch > first + 1 else float("nan")
         ended = [s for s in fresh if s]
-        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, best.val_uar, speed, trained, ended))
+        chosen = best.val_uar, best.epoch
+        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, ended))
 
         leaving = leave() and epoch < c.epochs
         due = time.monotonic() - last_saved >= config.checkpoint_seconds

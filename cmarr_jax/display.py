@@ -1,0 +1,173 @@
+"""The lines that show how far a sweep is; made from values alone, knows no terminal."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_GAP = 3  # columns between lanes that lie side by side
+_CURVE = 30  # columns that a curve takes at most
+_BAR = 40  # columns that the bar takes at most
+
+
+class Lane(NamedTuple):
+    """How far one run is."""
+
+    fold: int
+    seed: int
+    val_uar: Sequence[float]  # after each epoch of this start
+    best_uar: float  # below 0 = none yet
+    best_epoch: int  # counted from 1
+    loss: float
+    stopped: Sequence[str] = ()  # where and why, from long to short, if it was
+
+
+class State(NamedTuple):
+    """How far a sweep is after an epoch."""
+
+    stage: str  # "NAME_" of an earlier stage, "" of the last
+    number: int  # of the epoch, counted from 1
+    total: int  # epochs of the stage
+    lanes: Sequence[Lane]
+    speed: float  # utterances a second; nan = unknown
+    elapsed: float  # seconds since the start
+    left: float  # seconds that the stage will still take; nan = unknown
+    host: float  # bytes of memory that this process holds; nan = unknown
+    device: float  # bytes in use on the fullest device; nan = unknown
+
+
+def line(state: State) -> str:
+    """An epoch as one line, for where nothing can be redrawn."""
+    facts = [_loss(state), _best(state), _speed(state), _left(state), *_memory(state)]
+    return f"{_epoch(state)}: {', '.join(filter(None, facts))}"
+
+
+def block(state: State, width: int, height: int, unicode: bool) -> list[str]:
+    """An epoch as at most `height` lines of at most `width` columns.
+
+    Every run has a lane; they lie side by side if they are too many to lie one below the other,
+    and the last line but one says how many did not fit.
+
+    Args:
+      width: at least 59.
+      height: at least 5.
+      unicode: False = nothing but ASCII, which has no characters to draw curves with.
+    """
+    lanes, rows = state.lanes, height - 3  # less the header, the titles and the averages
+    seed = max(4, *(len(str(lane.seed)) for lane in lanes))
+    titles = f"fold {'seed':>{seed}} val UAR  best epoch     loss"
+    columns = max(1, min(-(-len(lanes) // rows), (width + _GAP) // (len(titles) + _GAP)))
+    hidden = ()
+    if len(lanes) > rows * columns:
+        rows -= 1  # for how many are hidden
+        lanes, hidden = lanes[: rows * columns], lanes[rows * columns :]
+    breadth = min((width + _GAP) // columns - _GAP, len(titles) + 2 + _CURVE)
+    curve = breadth - len(titles) - 2
+    if not unicode or curve < 8:
+        curve = 0
+    else:
+        titles += "  by epoch"
+    known = [uar for lane in lanes for uar in lane.val_uar if math.isfinite(uar)]
+    cells = [_lane(lane, seed, breadth, curve, known) for lane in lanes]
+    per_column = -(-len(cells) // columns)
+    cells = [[titles, *cells[k : k + per_column]] for k in range(0, len(cells), per_column)]
+    lines = [_header(state, width, unicode)]
+    for k in range(per_column + 1):
+        row = [column[k].ljust(breadth) for column in cells if k < len(column)]
+        lines.append((" " * _GAP).join(row).rstrip())
+    if hidden:
+        stopped = sum(bool(lane.stopped) for lane in hidden)
+        ends = f", {stopped} of them stopped" if stopped else ""
+        lines.append(f"and {len(hidden)} more runs{ends}")
+    averages = ", ".join(filter(None, ["mean " + _best(state), *_memory(state)]))
+    return [text[:width] for text in (*lines, averages)]
+
+
+def _header(state: State, width: int, unicode: bool) -> str:
+    start = _epoch(state)
+    loss, speed, left = _loss(state), _speed(state), _left(state)
+    elapsed = f"in {duration(state.elapsed)}"
+    # What is left out first where there is no room, and the least columns of the bar beside it.
+    choices = (((loss, speed, elapsed, left), 5), ((loss, speed, left), -2), ((loss, left), None))
+    for facts, least in choices:
+        end = ", ".join(filter(None, facts))
+        bar = min(_BAR, width - len(start) - len(end) - 4)
+        if least is None or bar >= least:
+            break
+    if bar < 5:
+        return f"{start}  {end}"
+    full = bar * state.number // state.total
+    done, rest = "━─" if unicode else "#."
+    return f"{start}  {done * full}{rest * (bar - full)}  {end}"
+
+
+def _lane(lane: Lane, seed: int, width: int, curve: int, known: Sequence[float]) -> str:
+    text = f"{lane.fold:4} {lane.seed:{seed}} "
+    if lane.stopped:
+        room = width - len(text) - 1
+        fitting = [why for why in lane.stopped if len(why) <= room]
+        return f"{text} {(*fitting, lane.stopped[-1][:room])[0]}"
+    val_uar = lane.val_uar[-1] if lane.val_uar else math.nan
+    best = f"{_percent(lane.best_uar):>5} {lane.best_epoch or '-':>5}"
+    text += f"{_percent(val_uar):>7} {best} {_number(lane.loss):>8}"
+    return f"{text}  {_sparkline(lane.val_uar, curve, known)}".rstrip()
+
+
+def _sparkline(values: Sequence[float], width: int, known: Sequence[float]) -> str:
+    """The finite ones of `values` in at most `width` characters, low to high as `known` spans."""
+    values = [x for x in values if math.isfinite(x)]
+    if len(values) > width:
+        values = [values[k] for k in np.linspace(0, len(values) - 1, width).round().astype(int)]
+    low, span = min(known, default=0), np.ptp(known) if known else 0
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (x - low) / span) if span else 0] for x in values)
+
+
+def _epoch(state: State) -> str:
+    return f"{state.stage.replace('_', ' ')}epoch {state.number}/{state.total}"
+
+
+def _loss(state: State) -> str:
+    losses = [lane.loss for lane in state.lanes if not lane.stopped]
+    return f"loss {_number(np.mean(losses)) if losses else '-'}"
+
+
+def _best(state: State) -> str:
+    best = [lane.best_uar for lane in state.lanes if lane.best_uar >= 0]
+    return f"best val UAR % {_percent(np.mean(best) if best else -1)}"
+
+
+def _speed(state: State) -> str:
+    return f"utt/s {state.speed:.0f}" if math.isfinite(state.speed) else ""
+
+
+def _left(state: State) -> str:
+    if not math.isfinite(state.left) or state.number == state.total:
+        return ""
+    return f"{'stage ' if state.stage else ''}ETA {duration(state.left)}"
+
+
+def _memory(state: State) -> list[str]:
+    memory = (("memory", state.host), ("device", state.device))
+    return [f"{name} {size(held)}" for name, held in memory if math.isfinite(held)]
+
+
+def _number(loss: float) -> str:
+    return f"{loss:.3f}" if abs(loss) < 1000 else f"{loss:.2g}"
+
+
+def _percent(uar: float) -> str:
+    return f"{100 * uar:.1f}" if uar >= 0 else "-"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 2:
+        return f"{hours:.1f} h"
+    return f"{minutes:.1f} min" if minutes >= 2 else f"{seconds:.0f} s"
