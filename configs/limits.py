@@ -63,6 +63,7 @@ LIMITS = {
     "teacher_dropout": _RATE,
     "text_dropout": _RATE,
     "out_dropout": _RATE,
+    "distillation": _SHARE,
     "weight": _MAYBE_NONE,
     "forward_weight": _MAYBE_NONE,
     "backward_weight": _MAYBE_NONE,

@@ -312,6 +312,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.faults
 def test_after_ctrl_c_the_terminal_is_as_it_was():
     terminal = Terminal()
     terminal.resize(80, 24)

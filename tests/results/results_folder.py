@@ -27,7 +27,8 @@ def epoch(number, run_ids, rng, stage="", terms=("loss", "cls")) -> Epoch:
     runs = len(run_ids)
     made = {t: rng.uniform(1, 2, runs) * (1e6 if number == 2 else 1) for t in terms}
     uar = rng.uniform(0.3, 0.7, runs)
-    return Epoch(stage, number, 3, made, uar, uar, 1.0, np.ones(runs, bool), [])
+    best = np.full(runs, number)
+    return Epoch(stage, number, 3, made, uar, uar, best, 1.0, np.ones(runs, bool), [])
 
 
 def write(
