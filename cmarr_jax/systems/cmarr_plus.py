@@ -2,7 +2,8 @@
 
     logits = sum over the available m of head_m(features_m) + CM-ARR's logits
 
-CM-ARR is as it is; each head reads its modality's normalised features, which CM-ARR's alignment,
+CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR is as
+it is; each head reads its modality's normalised features, which CM-ARR's alignment,
 flows and fusion have no part in, and is trained by a cross-entropy of its own. CM-ARR then has to
 say what the heads cannot: how modalities interact. Where they are independent given the class,
 the sum of log-posteriors is the right answer by itself (Hinton, Training Products of Experts by

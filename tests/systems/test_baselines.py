@@ -24,6 +24,12 @@ SMALL = {
         "model.flow.num_couplings": 2,
     },
     "nmer": {"model.num_layers": 1, "model.num_heads": 2},
+    "cmarr_plus": {  # CM-ARR's parts are tested beside it; quick to compile
+        "model.umc.variant": "mlp",
+        "model.flow.num_couplings": 1,
+        "model.rec.num_blocks": 0,
+        "model.fusion.variant": "concat",
+    },
 }
 KEY = jax.random.key(0)
 

@@ -11,16 +11,11 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.systems import cmarr, cmarr_plus
 from tests import tiny
 from tests.conftest import DIMS
+from tests.systems.test_baselines import SMALL as SMALL_OF
 from tests.systems.test_baselines import make_batch
 
 KEY = jax.random.key(0)
-# CM-ARR's own parts are tested beside it; here it is as quick to compile as can be.
-SMALL = {
-    "model.umc.variant": "mlp",
-    "model.flow.num_couplings": 1,
-    "model.rec.num_blocks": 0,
-    "model.fusion.variant": "concat",
-}
+SMALL = SMALL_OF["cmarr_plus"]
 
 
 def make_stage(batch, **fields):
