@@ -278,6 +278,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.faults
 def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     """Two members stand for all: the loop over them is what is tested."""
     pack, out = write_pack(tmp_path / "pack").path, tmp_path / "table"

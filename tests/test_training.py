@@ -198,7 +198,7 @@ def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus
     kwargs = dict(batch_size=8, epochs=1, normalise=True, quantiles=True, balance_classes=True)
     runs = training.make_runs(skewed, run_ids, **kwargs)
     run = jax.tree.map(lambda leaf: leaf[1], runs)
-    arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present, corpus.labels)
+    arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present)
     fold = run_ids[1].fold
     rows = np.array([i for i in fold.train if corpus.present[i, 2]])
     x = np.asarray(train_step.take_batch(arrays, run, rows).features["video"])

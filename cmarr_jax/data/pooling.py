@@ -40,7 +40,8 @@ def weights(positions: Any, frames: Any, length: Any, kind: str, xp: Any = np) -
         place = xp.minimum(xp.maximum(place, 0.0), xp.maximum(length - 1.0, 0.0))
         return xp.maximum(1.0 - xp.abs(place[:, None] - frames), 0.0)
     if kind == LAST:
-        return xp.where(frames == length - 1.0, 1.0, 0.0)[None] + 0.0 * positions[:, None]
+        last = xp.where(frames == length - 1.0, 0.0 * frames + 1.0, 0.0 * frames)
+        return last[None] + 0.0 * positions[:, None]
     first = positions * length // target
     last = -(-(positions + 1.0) * length // target)
     inside = (frames >= first[:, None]) & (frames < last[:, None])
