@@ -191,10 +191,10 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
         ends = {"stopped": [at._asdict() for at in stopped if at]} if any(stopped) else {}
         ends["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         write_status(complete=not any(stopped), epochs_done=config.train.epochs, **ends)
-        if whole:
-            from cmarr_jax.results import figure_files, folder  # imports matplotlib
+    if whole:
+        from cmarr_jax.results import figure_files, folder  # imports matplotlib
 
-            figure_files.to_tensorboard(workdir, folder.load(workdir))
+        figure_files.to_tensorboard(workdir, folder.load(workdir))
     progress.done(workdir, status["seconds"])
 
 

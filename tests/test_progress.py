@@ -287,8 +287,9 @@ def test_a_run_that_an_earlier_start_stopped_stays_so(terminal, clock):
 
 
 CHILD = """
-import fcntl, sys, termios, time
+import fcntl, signal, sys, termios, time
 from types import SimpleNamespace as Some
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 fcntl.ioctl(2, termios.TIOCSCTTY, 0)  # this terminal's foreground, as a shell would make it
 import numpy as np
 from cmarr_jax.progress import Progress

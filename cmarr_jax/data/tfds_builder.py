@@ -98,20 +98,21 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
             raise UserError(f"{folders[0]}: {reason}; {_REMEDY}")
         return tfds.builder_from_directory(folders[0])
     pack, data_dir = pack_lib.read(pack_dir), data_dir or os.path.join(pack_dir, "tfds")
-    builder = FeaturePack(pack=pack, data_dir=data_dir)
-    if not _damage(builder.data_path):
-        return builder
+    # Where tfds puts it; asking a builder would read what may be damaged.
+    place = tfds.core.Path(data_dir) / "feature_pack" / pack_lib.fingerprint(pack) / _VERSION
+    if not _damage(place):
+        return FeaturePack(pack=pack, data_dir=data_dir)
     try:
         with _locked(data_dir):
-            if reason := _damage(builder.data_path):
-                if builder.data_path.exists():
-                    print(f"{builder.data_path}: {reason}; preparing it anew", file=sys.stderr)
-                    builder.data_path.rmtree()
-                _make(pack, data_dir, builder.data_path)
+            if reason := _damage(place):
+                if place.exists():
+                    print(f"{place}: {reason}; preparing it anew", file=sys.stderr)
+                    place.rmtree()
+                _make(pack, data_dir, place)
     except (OSError, tf.errors.OpError) as e:
         reason = getattr(e, "strerror", None) or getattr(e, "message", None) or str(e)
         raise UserError(
-            f"{builder.data_path}: cannot prepare the dataset ({reason}); "
+            f"{place}: cannot prepare the dataset ({reason}); "
             "name a place with room and permission with --config.data.data_dir"
         ) from None
     return FeaturePack(pack=pack, data_dir=data_dir)

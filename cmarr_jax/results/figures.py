@@ -98,6 +98,7 @@ def conditions(r: Results) -> plt.Figure:
         values = [made[name][score] for name in names]
         mean = np.array([v.mean for v in values])
         span = np.nan_to_num([[v.mean - v.low for v in values], [v.high - v.mean for v in values]])
+        span = np.maximum(span, 0)  # a bootstrap of few utterances may lie beside the mean
         axes.bar(
             place + 0.28 * (k - 1), 100 * mean, 0.26, yerr=100 * span, color=colour, label=label,
             hatch=hatch, edgecolor=INK, linewidth=0.5,

@@ -17,7 +17,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMPORTS = (
-    "jax", "orbax.checkpoint", "scipy.stats", "tensorboard.summary", "cmarr_jax.checkpoints",
+    "encodings.utf_8_sig", "jax", "orbax.checkpoint", "scipy.stats", "tensorboard.summary", "cmarr_jax.checkpoints",
     "cmarr_jax.results.figures", "cmarr_jax.results.tables", "cmarr_jax.training", "cmarr_jax.workdir",
 )  # fmt: skip
 
