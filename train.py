@@ -57,6 +57,7 @@ def main() -> int:
     saved, content = workdirs.claim(workdir, config)
     if os.path.exists(saved) and report.is_ended(workdir):
         print(f"{workdir}: trained already; these are its results", file=sys.stderr)
+        workdirs.tidy(workdir)
     elif not members:
         train(config, workdir, teachers, leave)
     else:
@@ -95,6 +96,7 @@ def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], b
     saved, content = workdirs.claim(workdir, config)
     if os.path.exists(saved) and report.is_ended(workdir):
         print(f"{workdir}: trained already", file=sys.stderr)
+        workdirs.tidy(workdir)
         return
 
     # What is imported below greets at its import, and tells of errors before it raises them.

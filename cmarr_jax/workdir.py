@@ -1,5 +1,6 @@
 """Whose a work directory is: the config that it was begun with, and what its numbers hang on."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict
 
 from cmarr_jax import cli
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import remove_drafts
+from cmarr_jax.lock import locked
 from cmarr_jax.results import report
 
 _FREE = ("checkpoint_seconds", "teachers")  # fields that may change while a sweep is under way
@@ -51,6 +54,12 @@ def origin(content: dict, corpus: Any, run_ids: Sequence[Any]) -> dict[str, str]
     digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus.digest()}
     digests["folds"] = folds.digest()
     return {name: digest[:8].hex() for name, digest in digests.items()}
+
+
+def tidy(workdir: str) -> None:
+    """Takes away what a run that was killed at its very end has left, where it may be written."""
+    with contextlib.suppress(UserError), locked(workdir):
+        remove_drafts(workdir)
 
 
 def make_folder(flag: str, folder: str) -> None:
