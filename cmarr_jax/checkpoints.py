@@ -124,6 +124,7 @@ class Checkpoints:
                 for newer in self._epochs(kind):
                     if newer > epoch:
                         self._remove(kind, newer)
+                self._prune(kind)
             return Resumed(epoch, state, about["stopped"])
         for epoch in [] if damage else self._epochs(kinds[1]):
             if self._is_first(kinds[1], epoch):  # the first `last` was not written to its end
@@ -172,8 +173,11 @@ class Checkpoints:
             except Exception as e:
                 folder = os.path.join(self._folder, kind)
                 raise UserError(cannot_write(folder, e)) from None
-            for epoch in self._epochs(kind)[: -_KEPT[kind[-4:]]]:
-                self._remove(kind, epoch)
+            self._prune(kind)
+
+    def _prune(self, kind: str) -> None:
+        for epoch in self._epochs(kind)[: -_KEPT[kind[-4:]]]:
+            self._remove(kind, epoch)
 
     def _is_first(self, kind: str, epoch: int) -> bool:
         """Whether this `best` was saved before any `last` was whole."""

@@ -152,7 +152,8 @@ def assert_clean(workdir, whole):
             found |= {str(p.relative_to(folder)) for p in kind.iterdir()}
         return found
 
-    assert names(workdir) ^ names(whole) == set()
+    differing = names(workdir) ^ names(whole)
+    assert not differing, differing
 
 
 def copy(workdir, to):
