@@ -15,7 +15,6 @@ entries that were added to the file meanwhile among them.
 Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some entry has no results.
 """
 
-import argparse
 import csv
 import importlib.util
 import io
@@ -24,8 +23,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from cmarr_jax import arguments
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
 from cmarr_jax.results import report
@@ -50,13 +50,7 @@ class Entry(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python sweep.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = _fail
+    parser = arguments.make_parser("python sweep.py", __doc__)
     parser.add_argument("file", metavar="FILE", help="of configs/sweeps/")
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="of configs/")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of all entries")
@@ -65,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         entries = read(args.file)
         return _run(entries, args.config, args.workdir, flags)
     except UserError as e:
-        _fail(str(e))
+        arguments.fail(str(e))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -177,11 +171,6 @@ def _claim(workdir: str, content: dict[str, Any], dry: bool) -> None:
 
 def _text(value: Any) -> str:
     return str(value).replace(" ", "")
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from cmarr_jax.arguments import fail
 from cmarr_jax.errors import UserError
 from cmarr_jax.preemption import EXIT_CODE, Preempted
 
@@ -27,15 +27,15 @@ def run(main: Callable[[], int | None]) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         if argv[1:]:
-            _fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
+            fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
         try:
             sys.exit(main() or 0)
         except UserError as e:
-            _fail(str(e))
+            fail(str(e))
         except OSError as e:
             if not e.filename:
                 raise
-            _fail(f"{e.filename}: {e.strerror}")
+            fail(f"{e.filename}: {e.strerror}")
         except Preempted as e:
             print(f"SIGTERM: saved after {e}; the same command resumes there", file=sys.stderr)
             sys.stderr.flush()
@@ -60,7 +60,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     given = _config_argument(argv)
     file, _, variant = (given or "").partition(":")
     if given is not None and not os.path.isfile(file):
-        _fail(f"--config={file}: no such file; the configs are in configs/")
+        fail(f"--config={file}: no such file; the configs are in configs/")
     try:
         return flags.FLAGS(list(argv))
     except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
@@ -68,10 +68,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
             cause = inner
         if isinstance(cause, UserError):
-            _fail(f"--config: {cause}")
+            fail(f"--config: {cause}")
         if isinstance(cause, AttributeError | KeyError):
-            _fail(_unknown_field(argv, file, variant))
-        _fail(str(e).splitlines()[0])
+            fail(_unknown_field(argv, file, variant))
+        fail(str(e).splitlines()[0])
 
 
 def _config_argument(argv: Sequence[str]) -> str | None:
@@ -123,12 +123,6 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.stderr.flush()
-    sys.exit(2)
 
 
 def enable_compilation_cache() -> None:

@@ -34,7 +34,7 @@ from typing import NoReturn, TextIO
 
 import tqdm
 
-from cmarr_jax import cli
+from cmarr_jax import arguments, cli
 from cmarr_jax.errors import UserError
 
 _COLUMNS = {"text": "text", "wav": "speech", "video": "video"}  # of --csv, and the modality
@@ -46,25 +46,19 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(args)
     except UserError as e:
-        _fail(str(e))
+        arguments.fail(str(e))
     except BrokenPipeError:  # as of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as e:
-        _fail(str(e))
+        arguments.fail(str(e))
     except KeyboardInterrupt:
         print("\ninterrupted; --out is not written", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cmarr_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = _fail
+    parser = arguments.make_parser("python -m cmarr_jax.predict", __doc__)
     add = parser.add_argument
     add("--workdir", metavar="DIR", help="of a finished sweep, or its folder 'model' alone")
     add("--fold", type=int, default=0, metavar="N", help="the models of this fold alone")
@@ -231,11 +225,6 @@ def _progress(total: int) -> Iterator[tqdm.tqdm]:
             f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
             file=sys.stderr,
         )
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def command() -> NoReturn:

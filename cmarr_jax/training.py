@@ -99,23 +99,10 @@ def make_runs(
     `shuffled_labels` is the control of `protocol.shuffle_labels`; `earlier` counts the stages
     that are still to come; each has keys of its own.
     """
-    runs = []
+    runs, statistics = [], {}
     for fold, seed in run_ids:
-        mean, scale, knots = {}, {}, {}
-        for m, values in enumerate(corpus.features.values()):
-            rows = fold.train[corpus.present[fold.train, m]]
-            frames = values[rows][corpus.mask[rows]].astype(np.float64)
-            name = corpus.modalities[m]
-            mean[name] = np.zeros(values.shape[-1], np.float32)
-            scale[name] = np.ones(values.shape[-1], np.float32)
-            if quantiles:
-                steps = np.linspace(0, 1, _QUANTILES)
-                known = frames if len(frames) else np.zeros((1, values.shape[-1]))
-                knots[name] = np.quantile(known, steps, axis=0).astype(np.float32)
-            elif normalise and len(frames):
-                deviation = frames.std(axis=0)
-                mean[name] = frames.mean(axis=0).astype(np.float32)
-                scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
+        if fold.number not in statistics:  # which are the same for every seed
+            statistics[fold.number] = _statistics(corpus, fold, normalise, quantiles)
         num_classes, labels = len(corpus.class_names), corpus.labels
         if shuffled_labels:
             labels = protocol.shuffle_labels(labels, fold, seed)
@@ -128,15 +115,34 @@ def make_runs(
         runs.append(
             train_step.Run(
                 key=np.asarray(jax.random.key_data(key)),
-                mean=mean,
-                scale=scale,
-                quantiles=knots,
+                **statistics[fold.number],
                 labels=labels,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
             )
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
+
+
+def _statistics(
+    corpus: Corpus, fold: Fold, normalise: bool, quantiles: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """The fields of `train_step.Run` that normalise, from the fold's training part."""
+    mean, scale, knots = {}, {}, {}
+    for m, (name, values) in enumerate(corpus.features.items()):
+        rows = fold.train[corpus.present[fold.train, m]]
+        frames = values[rows][corpus.mask[rows]].astype(np.float64)
+        mean[name] = np.zeros(values.shape[-1], np.float32)
+        scale[name] = np.ones(values.shape[-1], np.float32)
+        if quantiles:
+            steps = np.linspace(0, 1, _QUANTILES)
+            known = frames if len(frames) else np.zeros((1, values.shape[-1]))
+            knots[name] = np.quantile(known, steps, axis=0).astype(np.float32)
+        elif normalise and len(frames):
+            deviation = frames.std(axis=0)
+            mean[name] = frames.mean(axis=0).astype(np.float32)
+            scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
+    return {"mean": mean, "scale": scale, "quantiles": knots}
 
 
 def epoch_order(

@@ -8,13 +8,13 @@ that are said on both sides (people say "Yeah." in every session), features that
 by all utterances. Nothing here trusts the code that made the folds.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from cmarr_jax.arguments import make_parser
 from cmarr_jax.data import duplicates, pipeline
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Fold, make_folds, shared_names
@@ -258,13 +258,7 @@ def _ids(corpus: Corpus, pair: tuple[int, int]) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     """`audit PACK`, with the config's defaults for all but the scheme."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cmarr_jax.data.protocol",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.error = _fail
+    parser = make_parser("python -m cmarr_jax.data.protocol", __doc__, "; see --help")
     parser.add_argument("command", choices=("audit",))
     parser.add_argument("pack", metavar="PACK", help="folder of a feature pack")
     parser.add_argument(
@@ -279,12 +273,7 @@ def main(argv: Sequence[str]) -> int:
         found = _audit_pack(arguments.pack, arguments.scheme)
         print(render(found))
         if arguments.out:
-            try:
-                report.write_json(arguments.out, found)
-            except OSError as e:
-                raise UserError(
-                    f"--out={arguments.out}: cannot be written ({e.strerror})"
-                ) from None
+            report.write_json(arguments.out, found)
         check(found)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -297,8 +286,3 @@ def _audit_pack(path: str, scheme: str) -> dict[str, Any]:
     scheme = scheme or ("split" if "split" in corpus.columns else "session")
     folds = make_folds(corpus.columns, corpus.labels, scheme=scheme)
     return audit(corpus, folds, scheme=scheme)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}; see --help", file=sys.stderr)
-    sys.exit(2)

@@ -74,9 +74,9 @@ def make_folds(
       UserError: the corpus does not admit this scheme, or a fold would leak.
     """
     labelled = np.flatnonzero(labels >= 0).astype(np.int32)
-    if len(set(labels[labelled].tolist())) < 2:
+    if (num_classes := len(np.unique(labels[labelled]))) < 2:
         raise UserError(
-            f"labels are of {len(set(labels[labelled].tolist()))} class, wanted two or more; "
+            f"labels are of {num_classes} class, wanted two or more; "
             "fill in the label column of utterances.csv"
         )
     groups = columns.get("group")

@@ -18,9 +18,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import NoReturn
 
-from cmarr_jax import cli
+from cmarr_jax import arguments, cli
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine, flags, result
@@ -35,13 +34,13 @@ _SHOWN_WARNINGS = 10
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    args = flags.parser(__doc__, _READERS, _fail).parse_args(argv)
+    args = flags.parser(__doc__, _READERS).parse_args(argv)
     try:
         return _run(args)
     except UserError as e:
-        _fail(str(e))
+        arguments.fail(str(e))
     except OSError as e:
-        _fail(f"{e}; what is finished is kept and the same command goes on from it")
+        arguments.fail(f"{e}; what is finished is kept and the same command goes on from it")
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -208,11 +207,6 @@ def _verdict(report: result.Report, args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 3
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

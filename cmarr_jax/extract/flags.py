@@ -1,30 +1,21 @@
 """What can be said to `python -m cmarr_jax.extract`, and how it is explained."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
-from typing import NoReturn
 
+from cmarr_jax.arguments import FORM, make_parser
 from cmarr_jax.extract.corpora import iemocap, msp_improv
 
 
-def parser(
-    description: str, readers: Mapping[str, ModuleType], fail: Callable[[str], NoReturn]
-) -> argparse.ArgumentParser:
-    """The command's parser, which says whatever is wrong through `fail`.
+def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
+    """The command's parser.
 
     Args:
       description: of the command.
       readers: corpus -> the module that reads it; its docstring teaches the corpus' layout.
-      fail: called with one line.
     """
-    root = argparse.ArgumentParser(
-        prog="python -m cmarr_jax.extract",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    root.error = fail
+    root = make_parser("python -m cmarr_jax.extract", description)
     corpora = root.add_subparsers(
         dest="corpus", required=True, metavar="{" + ",".join(readers) + "}"
     )
@@ -33,10 +24,9 @@ def parser(
             name,
             help=module.__doc__.splitlines()[0],
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            **FORM,
         )
-        corpus.error = fail
+        corpus.error = root.error
         _add_flags(corpus, name)
     return root
 

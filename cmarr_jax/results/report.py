@@ -302,13 +302,7 @@ def read_confusion(workdir: str) -> dict[str, np.ndarray]:
       UserError: there is none, as in the folder of a table.
     """
     file = os.path.join(workdir, "confusion.npz")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
-        raise UserError(
-            f"{file}: missing; --figure draws one sweep: name a folder below --workdir"
-        ) from None
+    return _read_arrays(file, "--figure draws one sweep: name a folder below --workdir")
 
 
 def write_representations(workdir: str, modalities: Sequence[str], pair: Sequence) -> None:
@@ -324,15 +318,18 @@ def read_representations(workdir: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: there is none.
     """
-    file = os.path.join(workdir, "representations.npz")
+    return _read_arrays(
+        os.path.join(workdir, "representations.npz"),
+        "wanted the folder of one finished sweep whose system recovers missing modalities",
+    )
+
+
+def _read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except FileNotFoundError:
-        raise UserError(
-            f"{file}: missing; wanted the folder of one finished sweep whose system recovers "
-            "missing modalities"
-        ) from None
+        raise UserError(f"{file}: missing; {remedy}") from None
 
 
 def read_json(file: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
+from cmarr_jax.arguments import FORM, make_parser
 from cmarr_jax.data import describe
 from cmarr_jax.data.importers import assemble, gcnet, merbench, mmin, mmsa, table
 from cmarr_jax.data.importers.labels import POLARITIES
@@ -97,10 +97,7 @@ def _names(joined: str) -> tuple[str, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    raw = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(
-        prog="python -m cmarr_jax.data.importers", description=__doc__, **raw
-    )
+    parser = make_parser("python -m cmarr_jax.data.importers", __doc__, "; see --help")
     layouts = parser.add_subparsers(metavar="LAYOUT", required=True)
 
     def add(name: str, module, read) -> argparse.ArgumentParser:
@@ -109,10 +106,10 @@ def _parser() -> argparse.ArgumentParser:
             help=module.__doc__.splitlines()[0],
             description=module.__doc__,
             epilog="An example of every layout: python -m cmarr_jax.data.importers --help",
-            **raw,
+            **FORM,
         )
         layout.set_defaults(read=read)
-        layout.error = _fail
+        layout.error = parser.error
         return layout
 
     p = add("mmin", mmin, _read_mmin)
@@ -168,7 +165,6 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="keep rows of zeros: padding and frames without a face; for aligned modalities",
         )
-    parser.error = _fail
     return parser
 
 
@@ -193,11 +189,6 @@ def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
             help="two classes from a score: has0 = negative against the rest, non0 = negative "
             "against positive, zero unlabelled",
         )
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}; see --help", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
