@@ -5,20 +5,21 @@
 
 The file defines `sweep(add)`, which calls `add(argument, **fields)` once an entry: a config
 argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. Every other
-flag goes to train.py as it stands, --dry-run too. Each entry has a folder below DIR. Given again,
-the command leaves finished entries alone, goes on with a stopped one and trains what is missing,
+flag goes to train.py as it stands, --dry-run too. Entries that differ in learning rate, weight
+decay, loss weights or seeds alone are trained side by side, as further runs of one program; each
+has a folder below DIR that holds what it would hold had it been trained alone. Given again, the
+command leaves finished entries alone, goes on with a stopped one and trains what is missing,
 entries that were added to the file meanwhile among them.
 
     DIR/sweep.csv    entry, its argument and fields, then the columns of results.csv and val_uar,
                      the best validation UAR of the run: a row a (entry, fold, seed, condition)
 
-Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some entry has no results.
+Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some run has no results.
 """
 
 import csv
 import importlib.util
 import io
-import json
 import os
 import subprocess
 import sys
@@ -42,10 +43,15 @@ class Entry(NamedTuple):
     fields: dict[str, Any]  # "train.learning_rate" -> value
 
     @property
+    def setting(self) -> str:
+        """All of it as one argument of the config file."""
+        parts = [self.argument] if self.argument else []
+        return ",".join(parts + [f"{k}={_text(v)}" for k, v in self.fields.items()])
+
+    @property
     def name(self) -> str:
         """Names the entry's folder and its rows."""
-        parts = [self.argument] if self.argument else []
-        return ",".join(parts + [f"{k}={_text(v)}" for k, v in self.fields.items()]) or "default"
+        return self.setting or "default"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,32 +72,36 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]) -> int:
-    dry = [f for f in flags if f.lstrip("-").split("=")[0] == "dry-run"]
-    _claim(workdir, {"config": config, "flags": [f for f in flags if f not in dry]}, bool(dry))
+    names = [flag.lstrip("-").split("=")[0] for flag in flags]
+    for field in dict.fromkeys(field for entry in entries for field in entry.fields):
+        if f"config.{field}" in names:
+            raise UserError(f"--config.{field}: the sweep's entries set it; leave it out")
     file, _, argument = config.partition(":")
-    for number, entry in enumerate(entries, start=1):
-        print(f"[{number}/{len(entries)}] {entry.name}", file=sys.stderr, flush=True)
-        folder = os.path.join(workdir, entry.name)
-        if not dry and report.is_ended(folder):
-            continue
-        chosen = ",".join(a for a in (argument, entry.argument) if a)
-        command = [sys.executable, _TRAIN, f"--config={file}" + (f":{chosen}" if chosen else "")]
-        command += [*flags, *(f"--config.{k}={_text(v)}" for k, v in entry.fields.items())]
-        # A process of its own: whatever happens to one entry, the others are trained.
-        made = subprocess.run([*command, f"--workdir={folder}"], stdout=None if dry else _STDERR)
-        if made.returncode in _INTERRUPTED:
-            return made.returncode if made.returncode > 0 else 128 - made.returncode
-        if made.returncode == 2 and not os.path.exists(os.path.join(folder, "status.json")):
-            return 2  # a mistake in the flags, which train.py has named, is every entry's
-        if not dry:
-            collect(workdir, entries)
-    if dry:
-        return 0
+    arguments_of = {e.name: ",".join(filter(None, (argument, e.setting))) for e in entries}
+    train = [sys.executable, _TRAIN]
+    members = f"--config.members={tuple(arguments_of.items())}"
+    command = [*train, f"--config={config}", members, *flags]
+    made = subprocess.run([*command, f"--workdir={workdir}"])
+    if "dry-run" in names:
+        return made.returncode
+    if made.returncode not in (0, 2, 3, *_INTERRUPTED):
+        # It died of something: each of the others has a process of its own to die in.
+        for name, own in arguments_of.items():
+            folder = os.path.join(workdir, name)
+            if not report.is_ended(folder):
+                command = [*train, f"--config={file}" + (f":{own}" if own else ""), *flags]
+                made = subprocess.run([*command, f"--workdir={folder}"], stdout=_STDERR)
+                if made.returncode in _INTERRUPTED:
+                    break
     missing = collect(workdir, entries)
+    if made.returncode in _INTERRUPTED:
+        return made.returncode if made.returncode > 0 else 128 - made.returncode
+    if made.returncode == 2:
+        return 2  # a mistake, which train.py has named
     print(f"{os.path.join(workdir, 'sweep.csv')}: {len(entries) - len(missing)} entries")
     if missing:
         print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
-    return 3 if missing else 0
+    return 3 if missing or made.returncode == 3 else 0
 
 
 def read(file: str) -> list[Entry]:
@@ -126,12 +136,12 @@ def read(file: str) -> list[Entry]:
 
 
 def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
-    """Writes DIR/sweep.csv from the entries that are complete; returns the names of the others.
-
-    Where every entry has an argument of its own, DIR is also a folder of a table, which
-    evaluate.py reads.
-    """
-    done = [e for e in entries if report.is_ended(os.path.join(workdir, e.name))]
+    """Writes DIR/sweep.csv from the entries that are complete; returns the names of the others."""
+    done = []
+    for entry in entries:
+        folder = os.path.join(workdir, entry.name)
+        if report.is_ended(folder) and report.has_results(folder):
+            done.append(entry)
     names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
     rows = []
     for entry in done:
@@ -148,25 +158,7 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
         writer.writeheader()
         writer.writerows(rows)
         write_whole(os.path.join(workdir, "sweep.csv"), text.getvalue().encode())
-    missing = [entry.name for entry in entries if entry not in done]
-    if done and len({entry.argument for entry in entries}) == len(entries):
-        folders = [os.path.join(workdir, entry.name) for entry in done]
-        report.gather(workdir, folders, missing=len(missing))
-    return missing
-
-
-def _claim(workdir: str, content: dict[str, Any], dry: bool) -> None:
-    """Refuses a folder whose entries were trained under other flags."""
-    file = os.path.join(workdir, "sweep.json")
-    if os.path.exists(file):
-        if (before := report.read_json(file)) != content:
-            raise UserError(
-                f"{file}: these entries were trained with {json.dumps(before)}, now "
-                f"{json.dumps(content)}; name a new --workdir"
-            )
-    elif not dry:
-        os.makedirs(workdir, exist_ok=True)
-        report.write_json(file, content)
+    return [entry.name for entry in entries if entry not in done]
 
 
 def _text(value: Any) -> str:

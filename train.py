@@ -17,8 +17,7 @@ longer finite, and the others have their results; 130, 143 = interrupted, resuma
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -46,31 +45,23 @@ def main() -> int:
     if not workdir:
         raise UserError("--workdir: missing; name the folder that the results shall lie in")
     teachers = config.teachers or os.path.join(workdir, "teachers")
-    members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
+    members = {
+        os.path.join(workdir, name): cli.config_of(_CONFIG, argument)
+        for name, argument in config.members
+    }
     for each in members.values() or (config,):
         check(each)  # all of them now, not when their turn comes
     if _DRY_RUN.value:
-        for name, each in members.items() or (("", config),):
-            dry_run(each, os.path.join(workdir, name), teachers)
+        dry_run(members or {workdir: config}, teachers)
         return 0
     leave = preemption.listen()
-    saved, content = workdirs.claim(workdir, config)
-    if os.path.exists(saved) and report.is_ended(workdir):
+    _, content = workdirs.claim(workdir, config)
+    if all(workdirs.is_ended(*each) for each in ((workdir, config), *members.items())):
         print(f"{workdir}: trained already; these are its results", file=sys.stderr)
-        workdirs.tidy(workdir)
-    elif not members:
-        train(config, workdir, teachers, leave)
+    elif members:
+        train_members(members, workdir, content, teachers, leave)
     else:
-        with contextlib.ExitStack() as held:
-            for number, (name, member) in enumerate(members.items(), start=1):
-                print(f"[{number}/{len(members)}] {name}", file=sys.stderr)
-                train(member, os.path.join(workdir, name), teachers, leave)
-                if number == 1:  # not before: a mistake in the config leaves nothing behind
-                    held.enter_context(locked(workdir))
-                    remove_drafts(workdir)
-                    report.write_json(saved, content)
-                done = [os.path.join(workdir, m) for m in list(members)[:number]]
-                report.gather(workdir, done, missing=len(members) - number)
+        train({workdir: config}, teachers, leave)
     stopped = report.stopped_runs(workdir)
     for run in stopped:
         print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
@@ -89,130 +80,130 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def train(config: ConfigDict, workdir: str, teachers: str, leave: Callable[[], bool]) -> None:
-    """Trains and tests one system; leaves everything in `workdir`, and in the folder `teachers`
-    the earlier stages' models. `leave` is asked after each epoch whether to stop there."""
-    start = time.monotonic()
-    saved, content = workdirs.claim(workdir, config)
-    if os.path.exists(saved) and report.is_ended(workdir):
-        print(f"{workdir}: trained already", file=sys.stderr)
-        workdirs.tidy(workdir)
-        return
+def train_members(
+    members: Mapping[str, ConfigDict],
+    workdir: str,
+    content: dict,
+    teachers: str,
+    leave: Callable[[], bool],
+) -> None:
+    """Trains what is missing of several sweeps and joins their results in `workdir`, whose
+    config.json shall hold `content`. The rest is as of `train`."""
+    ended = {folder for folder, config in members.items() if workdirs.is_ended(folder, config)}
+    with contextlib.ExitStack() as held:
+        begun = False
+        while True:
+            done = [folder for folder in members if folder in ended]
+            if done and not begun:  # not before: a mistake in a config leaves nothing behind
+                held.enter_context(locked(workdir))
+                remove_drafts(workdir)
+                report.write_json(os.path.join(workdir, "config.json"), content)
+                begun = True
+            if done:
+                report.gather(workdir, done, missing=len(members) - len(done))
+            if len(done) == len(members):
+                return
+            group = alike({f: config for f, config in members.items() if f not in ended})
+            names = ", ".join(os.path.basename(folder) for folder in group)
+            print(f"[{len(done) + 1}/{len(members)}] {names}", file=sys.stderr)
+            ended |= set(train(group, teachers, leave))
 
+
+def alike(sweeps: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
+    """The first of `sweeps` and all that one program can train with it: their runs differ in
+    numbers alone, and have come equally far."""
+    from cmarr_jax.checkpoints import newest
+
+    keys = {f: (common.program(config), newest(f)) for f, config in sweeps.items()}
+    first = next(iter(keys.values()))
+    return {folder: sweeps[folder] for folder, key in keys.items() if key == first}
+
+
+def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], bool]) -> list[str]:
+    """Trains and tests sweeps that are alike in one program.
+
+    Args:
+      sweeps: folder -> config; each leaves everything in its folder.
+      teachers: the folder of the earlier stages' models.
+      leave: asked after each epoch whether to stop there.
+
+    Returns:
+      The folders of those that were trained: the first few, where not all can be at once.
+    """
     # What is imported below greets at its import, and tells of errors before it raises them.
     logging.set_verbosity(logging.FATAL)
     # Imported here so that --help and a mistake in a flag answer at once.
-    import jax
-
-    from cmarr_jax import experiment, export, training
-    from cmarr_jax.checkpoints import Checkpoints, Teachers
+    from cmarr_jax import experiment, training
+    from cmarr_jax.checkpoints import Teachers, Together
     from cmarr_jax.progress import Progress
-    from cmarr_jax.results.history import History
+    from cmarr_jax.recording import Recording
 
     cli.enable_compilation_cache()
     progress = Progress()
-    made = experiment.prepare(config, progress)
-    corpus, run_ids = made.corpus, made.run_ids
-    workdirs.make_folder("--workdir", workdir)
-    status_file = os.path.join(workdir, "status.json")
-    with locked(workdir), progress:
-        workdirs.claim(workdir, config)  # again: it may have been another's until just now
-        remove_drafts(workdir)
-        if len(made.stages) > 1:
-            workdirs.make_folder("--config.teachers", teachers)
-        report.write_json(saved, content)
-        report.write_json(os.path.join(workdir, "audit.json"), made.audited)
-        seconds = report.read_status(workdir)["seconds"] if os.path.exists(status_file) else 0.0
-        status = {
-            "complete": False,
-            "epochs_done": 0,
-            "epochs": config.train.epochs,
-            "device": made.device,
-            "versions": report.versions(),
-        }
-
-        def write_status(**fields) -> None:
-            status.update(fields, seconds=round(seconds + time.monotonic() - start, 1))
-            report.write_json(status_file, status)
+    made = experiment.prepare(list(sweeps.values()), progress, teachers)
+    folders = list(sweeps)[: len(made.parts)]
+    if len(made.stages) > 1:
+        workdirs.make_folder("--config.teachers", teachers)
+    with progress, contextlib.ExitStack() as held:
+        recordings = [
+            held.enter_context(Recording(folder, part, made))
+            for folder, part in zip(folders, made.parts, strict=True)
+        ]
 
         # ------------------------------------------------------------------------- train
 
-        progress.sweep(made.identity, corpus, run_ids, made.stages, made.device)
-        history = History(workdir, run_ids, made.stages[-1].name)
-        origin = workdirs.origin(content, corpus, run_ids)
-        with Checkpoints(workdir, origin) as checkpoints, report.Scalars(workdir, run_ids) as curve:
+        def after_epoch(epoch: training.Epoch) -> None:
+            progress.epoch(epoch)
+            for recording, runs in zip(recordings, made.runs, strict=True):
+                recording.epoch(epoch.of(runs))
 
-            def after_epoch(epoch: training.Epoch) -> None:
-                progress.epoch(epoch)
-                curve.write(epoch)
-                history.write(epoch)
-                write_status(epochs_done=0 if epoch.stage else epoch.number)
-
-            best, scorer, stopped = training.train(
-                make_system=made.make_system,
-                corpus=corpus,
-                run_ids=run_ids,
-                conditions=made.conditions,
-                masking=made.masking,
-                config=config,
-                checkpoints=checkpoints,
-                teachers=Teachers(teachers, corpus),
-                report=after_epoch,
-                leave=leave,
-            )
+        progress.sweep(made)
+        best, scorer, stopped = training.train(
+            make_system=made.make_system,
+            corpus=made.corpus,
+            run_ids=made.run_ids,
+            conditions=made.conditions,
+            masking=made.masking,
+            config=made.parts[0].config,
+            checkpoints=Together([r.checkpoints for r in recordings], made.runs),
+            teachers=Teachers(teachers, made.corpus),
+            report=after_epoch,
+            leave=leave,
+            settings=made.settings,
+        )
 
         # -------------------------------------------------------------------------- test
 
-        whole = [r for r, at in enumerate(stopped) if not at]
-        if whole:
-            test = [fold.test for fold, _ in run_ids]
-            scored = scorer.score_best(best.params, test, made.conditions, made.curves)
-            tested = [run_ids[r] for r in whole]
-            report.write_results(
-                workdir,
-                identity=made.identity,
-                corpus=corpus,
-                conditions=made.conditions,
-                curves=made.curves,
-                run_ids=tested,
-                scored=[scored[r] for r in whole],
-            )
-            if pair := scorer.represent(best.params, test[whole[0]], whole[0]):
-                report.write_representations(workdir, corpus.modalities, pair)
-            of_whole = jax.tree.map(lambda leaf: leaf[whole], (best, scorer.runs))
-            export.write(
-                os.path.join(workdir, "model"),
-                identity=made.identity,
-                corpus=corpus,
-                config=config,
-                run_ids=tested,
-                best=of_whole[0],
-                runs=of_whole[1],
-                unravel=scorer.vector.unravel,
-            )
-        ends = {"stopped": [at._asdict() for at in stopped if at]} if any(stopped) else {}
-        ends["finished"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        write_status(complete=not any(stopped), epochs_done=config.train.epochs, **ends)
-    if whole:
-        from cmarr_jax.results import figure_files, folder  # imports matplotlib
+        test = [fold.test for fold, _ in made.run_ids]
+        scored = scorer.score_best(best.params, test, made.conditions, made.curves)
+        for recording, runs in zip(recordings, made.runs, strict=True):
+            recording.end(best, scorer, scored, stopped, runs)
 
-        figure_files.to_tensorboard(workdir, folder.load(workdir))
-    progress.done(workdir, status["seconds"])
+    from cmarr_jax.results import figure_files
+    from cmarr_jax.results import folder as results_folder
+
+    for folder in filter(report.has_results, folders):
+        figure_files.to_tensorboard(folder, results_folder.load(folder))
+    progress.done(folders, sum(report.read_status(folder)["seconds"] for folder in folders))
+    return folders
 
 
-def dry_run(config: ConfigDict, workdir: str, teachers: str) -> None:
-    """Prints what `train` would do with the same arguments."""
+def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
+    """Prints what would be done with `sweeps`, folder -> config."""
     logging.set_verbosity(logging.FATAL)
     from cmarr_jax import dry_run, experiment
     from cmarr_jax.checkpoints import Teachers
     from cmarr_jax.progress import Progress
 
     cli.enable_compilation_cache()
-    progress = Progress()
-    made = experiment.prepare(config, progress)
-    progress.measure()
-    plans = dry_run.measure(made, config, Teachers(teachers, made.corpus))
-    print(dry_run.describe(plans, made, workdir))
+    while sweeps:
+        group, progress = alike(sweeps), Progress()
+        made = experiment.prepare(list(group.values()), progress, teachers)
+        progress.measure()
+        plans = dry_run.measure(made, Teachers(teachers, made.corpus))
+        folders = list(group)[: len(made.parts)]
+        print(dry_run.describe(plans, made, folders))
+        sweeps = {folder: config for folder, config in sweeps.items() if folder not in folders}
 
 
 if __name__ == "__main__":

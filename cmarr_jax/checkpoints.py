@@ -268,6 +268,52 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:100]}" if lines else type(error).__name__
 
 
+class Together:
+    """Checkpoints of sweeps that one program trains: each sweep's in a folder of its own, so that
+    it can go on without the others. To the loop they are one."""
+
+    def __init__(self, parts: Sequence[Checkpoints], runs: Sequence[slice]):
+        """`runs`: of all that are trained, those of each part."""
+        self._parts, self._runs = parts, runs
+
+    def save(self, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping] = ()) -> None:
+        """As of `Checkpoints`, for leaves `[R, ...]`."""
+        for part, runs in zip(self._parts, self._runs, strict=True):
+            own = jax.tree.map(lambda leaf, runs=runs: leaf[runs], state)
+            part.save(kind, epoch, own, stopped[runs])
+
+    def resume(self, prefix: str, like: Any) -> Resumed | None:
+        """As of `Checkpoints`, for leaves `[R, ...]`.
+
+        Raises:
+          UserError: besides, if damage has left the parts at different epochs.
+        """
+        found = [
+            part.resume(prefix, jax.tree.map(lambda leaf, runs=runs: leaf[runs], like))
+            for part, runs in zip(self._parts, self._runs, strict=True)
+        ]
+        if len(epochs := {each and each.epoch for each in found}) > 1:
+            shown = ", ".join(str(epoch or 0) for epoch in sorted(epochs, key=lambda e: e or 0))
+            raise UserError(
+                f"sweeps that were trained together are left at epochs {shown} by the damage "
+                "above; the same command goes on with each from there"
+            )
+        if found[0] is None:
+            return None
+        state = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(each.state for each in found)
+        )
+        return Resumed(found[0].epoch, state, [s for each in found for s in each.stopped])
+
+
+def newest(workdir: str) -> list[tuple[str, int]]:
+    """(kind, newest epoch) of each kind of checkpoint in a work directory."""
+    kinds = Checkpoints(workdir)
+    folder = os.path.join(workdir, "checkpoints")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else ()
+    return [(name, epoch) for name in names if (epoch := kinds.latest_epoch(name)) is not None]
+
+
 class Teachers:
     """Chosen parameters of earlier stages, a file a run, named by all that they depend on.
 

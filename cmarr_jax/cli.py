@@ -105,6 +105,7 @@ def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
     config = _load(config_flags.get_config_filename(flag).partition(":")[0]).get_config(argument)
     known = {field for field, _ in leaves(config.to_dict())}
     overrides = config_flags.get_override_values(flag)
+    overrides.pop("members", None)  # a member has none of its own
     config.update_from_flattened_dict({k: v for k, v in overrides.items() if k in known})
     return config
 

@@ -21,6 +21,7 @@ class Lane(NamedTuple):
     best_epoch: int  # counted from 1
     loss: float
     stopped: Sequence[str] = ()  # where and why, from long to short, if it was
+    sweep: int = 0  # counted from 1, of those that are trained together; 0 = one alone
 
 
 class State(NamedTuple):
@@ -57,6 +58,8 @@ def block(state: State, width: int, height: int, unicode: bool) -> list[str]:
     lanes, rows = state.lanes, height - 3  # less the header, the titles and the averages
     seed = max(4, *(len(str(lane.seed)) for lane in lanes))
     titles = f"fold {'seed':>{seed}} val UAR  best epoch     loss"
+    if any(lane.sweep for lane in lanes):
+        titles = f"sweep {titles}"
     columns = max(1, min(-(-len(lanes) // rows), (width + _GAP) // (len(titles) + _GAP)))
     hidden = ()
     if len(lanes) > rows * columns:
@@ -103,7 +106,8 @@ def _header(state: State, width: int, unicode: bool) -> str:
 
 
 def _lane(lane: Lane, seed: int, width: int, curve: int, known: Sequence[float]) -> str:
-    text = f"{lane.fold:4} {lane.seed:{seed}} "
+    text = f"{lane.sweep:5} " if lane.sweep else ""
+    text += f"{lane.fold:4} {lane.seed:{seed}} "
     if lane.stopped:
         room = width - len(text) - 1
         fitting = [why for why in lane.stopped if len(why) <= room]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -40,12 +40,9 @@ class StagePlan(NamedTuple):
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 
-def measure(made: Experiment, config: Any, teachers: Teachers) -> list[StagePlan]:
-    """Measures every stage of `made`, under the `config` that it was made of.
-
-    `teachers` is only looked into.
-    """
-    corpus, run_ids = made.corpus, made.run_ids
+def measure(made: Experiment, teachers: Teachers) -> list[StagePlan]:
+    """Measures every stage of `made`; `teachers` is only looked into."""
+    corpus, run_ids, config = made.corpus, made.run_ids, made.parts[0].config
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     vectors = training.make_vectors(made.make_system(None), arrays)
     short = config.copy_and_resolve_references()
@@ -76,6 +73,7 @@ def measure(made: Experiment, config: Any, teachers: Teachers) -> list[StagePlan
             checkpoints=checkpoints,
             teachers=Teachers(folder, corpus),
             report=after_epoch,
+            settings=made.settings,
         )
     plans = []
     for k, (stage, vector, part) in enumerate(zip(made.stages, vectors, parts, strict=True)):
@@ -100,22 +98,21 @@ def measure(made: Experiment, config: Any, teachers: Teachers) -> list[StagePlan
     return plans
 
 
-def describe(plans: Sequence[StagePlan], made: Experiment, workdir: str) -> str:
-    """The plan as text."""
-    identity, corpus, run_ids = made.identity, made.corpus, made.run_ids
+def describe(plans: Sequence[StagePlan], made: Experiment, folders: Sequence[str]) -> str:
+    """The plan as text; `folders` are where the results would lie."""
+    identity, corpus, run_ids = made.parts[0].identity, made.corpus, made.run_ids
     num_runs = len(run_ids)
     folds = [fold.number for fold, _ in run_ids]
     seeds = len({seed for _, seed in run_ids})
     arrays = (*corpus.features.values(), corpus.mask, corpus.present)
-    # The parameters, their running mean, the optimizer's two moments, and the best so far.
-    state = 5 * 4 * plans[-1].parameters * num_runs
+    state = training.state_bytes(plans[-1].parameters, num_runs)
     shown = ", ".join(f"{m} {x.shape[-1]}-d" for m, x in corpus.features.items())
     positions = next(iter(corpus.features.values())).shape[1]
+    count = f"{len(made.parts)} sweeps x " if made.parts[1:] else ""
     lines = [
-        f"{identity['system']} ({identity['variant']}) on {identity['corpus']}; "
-        f"{identity['protocol']}",
+        f"{identity['system']} ({made.variants()}) on {identity['corpus']}; {identity['protocol']}",
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
-        f"{num_runs} runs: {len(set(folds))} folds x {seeds} seeds, on {made.device}",
+        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {made.device}",
         "",
         f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
         f"{'validation':>12}{'compile':>9}{'expected':>10}",
@@ -136,7 +133,7 @@ def describe(plans: Sequence[StagePlan], made: Experiment, workdir: str) -> str:
         "the machine did; the test is not counted",
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
         f"{size(state)} for all runs; {_peak()}",
-        f"expected time: {duration(total)}; nothing was written to {workdir}",
+        f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)
 

@@ -1,46 +1,83 @@
-"""What a config asks for, on its corpus: folds, conditions, masking, runs and the system."""
+"""What configs ask for, on their corpus: folds, conditions, masking, runs and the system."""
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from cmarr_jax import sweep, train_step, training
+from cmarr_jax.checkpoints import Teachers
 from cmarr_jax.data import audit, pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.progress import Progress
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Stage, System
 
+_MEMORY_SHARE = 0.25  # of the memory, for parameters and optimizer of sweeps trained together
+
+
+class Part(NamedTuple):
+    """One sweep: a config's runs, and what the results say of it."""
+
+    config: ConfigDict
+    identity: dict[str, str]  # corpus, system, variant, protocol: in every results file
+    run_ids: list[training.RunId]
+    settings: tuple[training.Settings, ...]  # of each stage
+
 
 class Experiment(NamedTuple):
-    """A config made concrete."""
+    """Configs made concrete: sweeps that one program trains."""
 
-    identity: dict[str, str]  # corpus, system, variant, protocol: in every results file
+    parts: list[Part]
     corpus: pipeline.Corpus
     audited: dict[str, Any]  # of data.audit
     conditions: list[protocol.Condition]
     curves: list[Any]  # further test conditions, beyond the paper
     masking: train_step.Masking
-    run_ids: list[training.RunId]
     make_system: Callable[[str | None], System]  # batch axis or None -> the system
     stages: tuple[Stage, ...]
     device: str
 
+    def variants(self) -> str:
+        """The variants of all parts, to be shown."""
+        names = [part.identity["variant"] for part in self.parts]
+        return "; ".join(names if len(names) < 4 else [names[0], "...", names[-1]])
 
-def prepare(config: ConfigDict, progress: Progress) -> Experiment:
+    @property
+    def run_ids(self) -> list[training.RunId]:
+        """The R runs of all parts."""
+        return [run_id for part in self.parts for run_id in part.run_ids]
+
+    @property
+    def settings(self) -> list[tuple[training.Settings, ...]]:
+        """Of each run."""
+        return [part.settings for part in self.parts for _ in part.run_ids]
+
+    @property
+    def runs(self) -> list[slice]:
+        """Of the R runs, those of each part."""
+        ends = np.cumsum([0] + [len(part.run_ids) for part in self.parts]).tolist()
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) -> Experiment:
     """Reads the corpus and lays everything out; writes nothing but the prepared dataset.
 
     Args:
-      config: of `configs/`.
+      configs: of `configs/`, alike in `common.program`. As many of the first are taken as fit
+        in memory at once; where they share teachers that are still to be trained, one is.
       progress: told of the reading.
+      teachers: the folder where those are looked for.
 
     Raises:
       UserError: anything about the config, the corpus, or the two together cannot be done.
     """
+    config = configs[0]
     if not config.data.pack and not config.data.data_dir:
         raise UserError("--config.data.pack: missing; name the folder of a feature pack")
     if config.system not in SYSTEMS:
@@ -81,10 +118,12 @@ def prepare(config: ConfigDict, progress: Progress) -> Experiment:
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
     )
 
-    def make_system(batch_axis: str | None) -> System:
+    def make_system_of(config: ConfigDict) -> Callable[[str | None], System]:
         model = FrozenConfigDict(config.model)
-        return SYSTEMS[config.system](model, corpus.modalities, len(corpus.class_names), batch_axis)
+        shape = corpus.modalities, len(corpus.class_names)
+        return lambda batch_axis: SYSTEMS[config.system](model, *shape, batch_axis)
 
+    make_system = make_system_of(config)
     stages = make_system(None).stages  # a mistake in the model's fields shows here
     parts = {name: config[name] for name in ("train", "pretrain")[: len(stages)]}
     for name in ("train", "pretrain"):
@@ -93,6 +132,33 @@ def prepare(config: ConfigDict, progress: Progress) -> Experiment:
                 f"--config.{name}.schedule={config[name].schedule}: wanted one of "
                 f"{', '.join(train_step.SCHEDULES)}"
             )
+    sweeps = [
+        _make_part(each, corpus, folds, make_system_of(each)(None).stages) for each in configs
+    ]
+    if not _has_teachers(sweeps[0], stages, Teachers(teachers, corpus)):
+        sweeps = sweeps[:1]
+    _use_cores(sum(len(part.run_ids) for part in sweeps))
+    sweeps = sweeps[: _how_many_fit(sweeps, corpus, make_system(None))]
+    num_runs = sum(len(part.run_ids) for part in sweeps)
+    for part in parts.values():  # for what it refuses
+        sweep.make_layout(num_runs, (part.batch_size, part.eval_batch_size), config.layout)
+    return Experiment(
+        parts=sweeps,
+        corpus=corpus,
+        audited=audited,
+        conditions=conditions,
+        curves=curves,
+        masking=_make_masking(config.masking, conditions),
+        make_system=make_system,
+        stages=stages,
+        device=f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+    )
+
+
+def _make_part(
+    config: ConfigDict, corpus: pipeline.Corpus, folds: list, stages: Sequence[Stage]
+) -> Part:
+    parts = {name: config[name] for name in ("train", "pretrain")[: len(stages)]}
     run_ids = training.make_run_ids(
         folds,
         seed=config.seed,
@@ -100,27 +166,38 @@ def prepare(config: ConfigDict, progress: Progress) -> Experiment:
         fold=config.fold,
         batch_sizes={name: part.batch_size for name, part in parts.items()},
     )
-    # On CPU a core a run is faster than all cores on one run; elsewhere this does nothing.
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count(), len(run_ids)))
-    for part in parts.values():  # for what it refuses
-        sweep.make_layout(len(run_ids), (part.batch_size, part.eval_batch_size), config.layout)
-    return Experiment(
-        identity={
-            "corpus": corpus.name,
-            "system": config.system,
-            "variant": config.variant,
-            "protocol": _describe(config.protocol, folds),
-        },
-        corpus=corpus,
-        audited=audited,
-        conditions=conditions,
-        curves=curves,
-        masking=_make_masking(config.masking, conditions),
-        run_ids=run_ids,
-        make_system=make_system,
-        stages=stages,
-        device=f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
-    )
+    identity = {
+        "corpus": corpus.name,
+        "system": config.system,
+        "variant": config.variant,
+        "protocol": _describe(config.protocol, folds),
+    }
+    return Part(config, identity, run_ids, training.Settings.of(config, stages))
+
+
+def _use_cores(num_runs: int) -> None:
+    """Makes devices of the CPU's cores: a core a run is faster than all cores on one run."""
+    wanted = min(os.cpu_count(), num_runs)
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # a program before this one had another number of runs
+        if jax.default_backend() == "cpu":
+            jax.extend.backend.clear_backends()
+            jax.config.update("jax_num_cpu_devices", wanted)
+
+
+def _has_teachers(part: Part, stages: Sequence[Stage], teachers: Teachers) -> bool:
+    files = [teachers.file(part.config, s, r) for s in stages[:-1] for r in part.run_ids]
+    return all(teachers.has(file) for file in files)
+
+
+def _how_many_fit(parts: Sequence[Part], corpus: pipeline.Corpus, system: System) -> int:
+    if len(parts) == 1:
+        return 1
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+    size = len(training.make_vectors(system, arrays)[-1].trained)
+    sizes = np.cumsum([training.state_bytes(size, len(part.run_ids)) for part in parts])
+    return max(1, int(np.sum(sizes <= _MEMORY_SHARE * sweep.memory())))
 
 
 def _make_masking(masking: ConfigDict, conditions: list) -> train_step.Masking:

@@ -220,9 +220,9 @@ def _make_run(stage: Any):
 
         def one(member):
             params, statistics = member
-            # Neither a key nor labels nor steps: nothing is trained here.
+            # Neither a key nor labels: nothing is trained here.
             nothing = dict(labels=jnp.zeros_like(rows), class_weights=jnp.ones(1))
-            of_run = train_step.Run(None, **statistics, **nothing, total_steps=None)
+            of_run = train_step.Run(None, **statistics, **nothing)
             batch = train_step.take_batch(arrays, of_run, rows)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)

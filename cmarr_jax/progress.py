@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import jax
@@ -47,15 +47,22 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def sweep(self, identity: dict, corpus: Any, run_ids: Any, stages: Any, device: str) -> None:
-        """Says what will be trained, before it is."""
-        self._runs = [(fold.number, seed) for fold, seed in run_ids]
+    def sweep(self, made: Any) -> None:
+        """Says what will be trained, an `experiment.Experiment`, before it is."""
+        parts, corpus, stages = made.parts, made.corpus, made.stages
+        self._runs = [
+            (number if parts[1:] else 0, fold.number, seed)
+            for number, part in enumerate(parts, start=1)
+            for fold, seed in part.run_ids
+        ]
         self._began = time.monotonic()
-        folds = len({fold for fold, _ in self._runs})
+        identity, run_ids = parts[0].identity, parts[0].run_ids
+        folds = len({fold.number for fold, _ in run_ids})
         _say(
-            f"{identity['system']} ({identity['variant']}) on {identity['corpus']}: "
+            f"{identity['system']} ({made.variants()}) on {identity['corpus']}: "
             f"{len(corpus.labels)} utterances, {', '.join(corpus.modalities)}; "
-            f"{folds} folds x {len(run_ids) // folds} seeds on {device}"
+            + (f"{len(parts)} sweeps x " if parts[1:] else "")
+            + f"{folds} folds x {len(run_ids) // folds} seeds on {made.device}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
         _say("compiling ...")
@@ -73,7 +80,7 @@ class Progress:
             self._block.draw(state, screen)
         else:
             self._close()
-            for stopped in epoch.stopped:
+            for stopped in filter(None, epoch.stopped):
                 _say(f"{stopped}; the other runs go on")
             _say(display.line(state))
         if epoch.number == epoch.total:
@@ -81,10 +88,10 @@ class Progress:
             if epoch.stage:  # another one follows
                 _say("compiling ...")
 
-    def done(self, workdir: str, seconds: float) -> None:
+    def done(self, folders: Sequence[str], seconds: float) -> None:
         """Says where the results lie."""
         self._close()
-        _say(f"done in {seconds:.0f} s; results lie in {workdir}")
+        _say(f"done in {seconds:.0f} s; results lie in {', '.join(folders)}")
 
     def _take(self, epoch: Any) -> display.State:
         now = time.monotonic()
@@ -93,16 +100,17 @@ class Progress:
             self._stage = epoch.stage
             self._first = (epoch.number, now)  # that epoch compiled, it is in no rate
             self._val_uar = [[] for _ in self._runs]
-        for s in epoch.stopped:
-            why = f"step {s.step}: {s.stage}{s.term} became {s.value}"
-            self._stopped[s.fold, s.seed] = (f"stopped at {why}", why)
+        for r, s in enumerate(epoch.stopped):
+            if s:
+                why = f"step {s.step}: {s.stage}{s.term} became {s.value}"
+                self._stopped[r] = (f"stopped at {why}", why)
         lanes = []
         for r, run in enumerate(self._runs):
             earlier = () if epoch.trained[r] else ("stopped in an earlier start",)
-            if not (stopped := self._stopped.get(run, earlier)):
+            if not (stopped := self._stopped.get(r, earlier)):
                 self._val_uar[r].append(epoch.val_uar[r])
             shown = epoch.best_uar[r], epoch.best_epoch[r], epoch.terms["loss"][r]
-            lanes.append(display.Lane(*run, self._val_uar[r], *shown, stopped))
+            lanes.append(display.Lane(*run[1:], self._val_uar[r], *shown, stopped, run[0]))
         number, since = self._first
         rate = (now - since) / (epoch.number - number) if epoch.number > number else math.nan
         return display.State(

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from cmarr_jax import prng
-from cmarr_jax.systems.system import Batch, Stage
+from cmarr_jax.systems.system import Batch, Stage, objective
 
 
 class Arrays(NamedTuple):
@@ -35,7 +35,11 @@ class Run(NamedTuple):
     quantiles: dict[str, jax.Array]  # modality -> [K, D_m] of the same; empty: not used
     labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
     class_weights: jax.Array  # [C]
-    total_steps: jax.Array  # scalar int32: steps of the stage's whole training
+    # The rest is training's alone.
+    total_steps: jax.Array | None = None  # scalar int32, of the stage's whole training
+    learning_rate: jax.Array | None = None  # scalar, the peak
+    weight_decay: jax.Array | None = None  # scalar
+    loss_weights: dict[str, jax.Array] | None = None  # term -> scalar, see systems.system.Stage
 
 
 class TrainState(NamedTuple):
@@ -143,17 +147,24 @@ def draw_available(
 
 
 def make_optimizer(
-    vector: Vector, *, clip_norm: float, weight_decay: float, beta1: float = 0.9
-) -> optax.GradientTransformation:
-    """AdamW less its learning rate, on parameters as one vector; clip_norm = 0 does not clip."""
-    decay, trained = weight_decay * vector.decayed * vector.trained, vector.trained
+    vector: Vector, *, clip_norm: float, beta1: float = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW less its learning rate, on parameters as one vector; clip_norm = 0 does not clip.
+
+    Its `update` takes the run's `weight_decay` besides.
+    """
+    decayed, trained = vector.decayed * vector.trained, vector.trained
+
+    def decay(updates, state, params, *, weight_decay, **_):
+        return updates + weight_decay * decayed * params, state
+
     return optax.chain(
         optax.stateless(lambda gradients, _: gradients * trained)
         if not trained.all()
         else optax.identity(),
         optax.stateless(_clipper(clip_norm)) if clip_norm else optax.identity(),
         optax.scale_by_adam(b1=beta1),
-        optax.stateless(lambda updates, params: updates + jnp.asarray(decay) * params),
+        optax.GradientTransformationExtraArgs(optax.init_empty_state, decay),
     )
 
 
@@ -169,9 +180,9 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 def learning_rate(
-    step: jax.Array, total_steps: jax.Array, *, peak: float, warmup: float, schedule: str
+    step: jax.Array, total_steps: jax.Array, peak: jax.Array, *, warmup: float, schedule: str
 ) -> jax.Array:
-    """Linear warm-up over the share `warmup` of the steps, then `schedule`.
+    """Linear warm-up over the share `warmup` of the steps to `peak`, then `schedule`.
 
     "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as MMIN.
     """
@@ -188,7 +199,7 @@ def make_train_epoch(
     stage: Stage,
     vector: Vector,
     optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array, jax.Array], jax.Array],
+    rate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     masking: Masking,
     averaging: float = 0.0,
     batch_axis: str | None = None,
@@ -199,7 +210,7 @@ def make_train_epoch(
       stage: what is trained.
       vector: the layout of its parameters.
       optimizer: of `make_optimizer`.
-      rate: (step, total_steps) -> learning rate.
+      rate: (step, total_steps, peak) -> learning rate.
       masking: the simulated missing patterns.
       averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), less
         in the first steps; 0 = the mean is the latest.
@@ -212,6 +223,8 @@ def make_train_epoch(
       `state.step` stay as they were before it, and the means of such terms are not finite.
     """
 
+    loss = objective(stage)
+
     def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
         key = prng.key(run.key)
 
@@ -222,18 +235,20 @@ def make_train_epoch(
             available = batch.present
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
-            (total, terms), gradients = jax.value_and_grad(stage.loss, has_aux=True)(
-                vector.unravel(state.params), batch, available, loss_key
+            (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
+                vector.unravel(state.params), batch, available, loss_key, run.loss_weights
             )
             gradients = vector.ravel(gradients)
             if batch_axis:
                 gradients = jax.lax.pmean(gradients, batch_axis)
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(
+                gradients, state.opt_state, state.params, weight_decay=run.weight_decay
+            )
             terms = terms | {"loss": total, "gradient_norm": jnp.sqrt(jnp.sum(gradients**2))}
             finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(terms))))
             if batch_axis:
                 finite = jax.lax.pmin(finite.astype(jnp.int32), batch_axis) > 0
-            lr = rate(state.step, run.total_steps)
+            lr = rate(state.step, run.total_steps, run.learning_rate)
             params = jnp.where(finite, state.params - lr * updates, state.params)
             decay = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
             average = jnp.where(finite, params + decay * (state.average - params), state.average)

@@ -3,6 +3,7 @@
 A system of several stages (a teacher, then its student) goes through the loop once a stage.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,23 @@ class RunId(NamedTuple):
     seed: int
 
 
+class Settings(NamedTuple):
+    """What the runs of one program may differ in beside fold and seed, in one stage."""
+
+    learning_rate: float
+    weight_decay: float
+    loss_weights: Mapping[str, float]  # see systems.system.Stage
+
+    @classmethod
+    def of(cls, config: Any, stages: Sequence[Stage]) -> "tuple[Settings, ...]":
+        """Each stage's, from a config of `configs/`."""
+        parts = [config.pretrain] * (len(stages) - 1) + [config.train]
+        return tuple(
+            cls(part.learning_rate, part.weight_decay, dict(stage.weights))
+            for part, stage in zip(parts, stages, strict=True)
+        )
+
+
 class Epoch(NamedTuple):
     """What the loop reports after each epoch; arrays are `[R]`."""
 
@@ -41,7 +59,21 @@ class Epoch(NamedTuple):
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
     trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
-    stopped: list[Stopped]  # in this epoch
+    stopped: list[Stopped | None]  # in this epoch
+
+    def of(self, runs: slice) -> "Epoch":
+        """The same of some of the runs; of the speed their share."""
+        return self._replace(
+            terms={name: values[runs] for name, values in self.terms.items()},
+            val_uar=self.val_uar[runs],
+            best_uar=self.best_uar[runs],
+            best_epoch=self.best_epoch[runs],
+            utterances_per_second=self.utterances_per_second
+            * len(self.trained[runs])
+            / len(self.trained),
+            trained=self.trained[runs],
+            stopped=self.stopped[runs],
+        )
 
 
 class Best(NamedTuple):
@@ -93,14 +125,17 @@ def make_runs(
     balance_classes: bool,
     shuffled_labels: bool = False,
     earlier: int = 0,
+    settings: Sequence[Settings] = (),
 ) -> train_step.Run:
     """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
 
     `shuffled_labels` is the control of `protocol.shuffle_labels`; `earlier` counts the stages
-    that are still to come; each has keys of its own.
+    that are still to come; each has keys of its own. `settings` are each run's; () = nothing is
+    trained.
     """
     runs, statistics = [], {}
-    for fold, seed in run_ids:
+    for r, (fold, seed) in enumerate(run_ids):
+        own = jax.tree.map(np.float32, settings[r]._asdict() if settings else {})
         if fold.number not in statistics:  # which are the same for every seed
             statistics[fold.number] = _statistics(corpus, fold, normalise, quantiles)
         num_classes, labels = len(corpus.class_names), corpus.labels
@@ -119,6 +154,7 @@ def make_runs(
                 labels=labels,
                 class_weights=weights.astype(np.float32),
                 total_steps=np.int32(len(fold.train) // batch_size * epochs),
+                **own,
             )
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
@@ -172,6 +208,12 @@ def make_vectors(system: System, arrays: train_step.Arrays) -> list[train_step.V
     return vectors
 
 
+def state_bytes(num_params: int, num_runs: int) -> int:
+    """What a stage's runs keep: the parameters, their running mean, the optimizer's two moments
+    and the best so far."""
+    return 5 * 4 * num_params * num_runs
+
+
 def init_params(
     stage: Stage,
     vector: train_step.Vector,
@@ -214,6 +256,7 @@ def train(
     teachers: Teachers,
     report: Callable[[Epoch], None],
     leave: Callable[[], bool] = lambda: False,
+    settings: Sequence[Sequence[Settings]] = (),
 ) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
     """Trains every run, stage by stage, going on from a checkpoint if there is one.
 
@@ -233,6 +276,7 @@ def train(
       teachers: where the models of earlier stages are kept.
       report: called after each epoch.
       leave: asked after each epoch whether to save and go.
+      settings: of each run and stage; () = the config's for all.
 
     Returns:
       Each run's model with the best validation UAR (the first one of equals), the scorer to
@@ -242,11 +286,12 @@ def train(
       Preempted: `leave` said so.
     """
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
-    earlier = make_system(None).stages[:-1]
+    *earlier, _ = stages = make_system(None).stages
     vectors = make_vectors(make_system(None), arrays)
+    settings = settings or [Settings.of(config, stages)] * len(run_ids)
     shared = dict(
         make_system=make_system, vectors=vectors, corpus=corpus, arrays=arrays, masking=masking,
-        config=config, checkpoints=checkpoints, report=report, leave=leave,
+        config=config, checkpoints=checkpoints, report=report, leave=leave, settings=settings,
     )  # fmt: skip
     before, stopped = None, [None] * len(run_ids)
     for k, stage in enumerate(earlier):
@@ -295,6 +340,7 @@ def _train_stage(
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
     leave: Callable[[], bool],
+    settings: Sequence[Sequence[Settings]],
 ) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
     """Trains stage `number` as the `part` of the config says.
 
@@ -308,10 +354,7 @@ def _train_stage(
     earlier = len(vectors) - 1 - number
     prefix = f"{stage.name}_" if earlier else ""
 
-    def rate(step, total_steps):
-        return train_step.learning_rate(
-            step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
-        )
+    rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
 
     runs = make_runs(
         corpus,
@@ -323,12 +366,11 @@ def _train_stage(
         balance_classes=c.balance_classes,
         shuffled_labels=config.protocol.shuffled_labels,
         earlier=earlier,
+        settings=[of_run[number] for of_run in settings],
     )
     tree_before = vectors[number - 1].unravel if number else None
     params = init_params(stage, vector, runs, arrays, before, tree_before)
-    optimizer = train_step.make_optimizer(
-        vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
-    )
+    optimizer = train_step.make_optimizer(vector, clip_norm=c.clip_norm, beta1=c.beta1)
     opt_state = jax.vmap(optimizer.init)(params)
     state = train_step.TrainState(params, params, opt_state, np.zeros(num_runs, np.int32))
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
@@ -381,9 +423,8 @@ def _train_stage(
         )
         utterances = float((order[:, :, 0] >= 0).sum() * c.batch_size)
         speed = utterances / seconds if epoch > first + 1 else float("nan")
-        ended = [s for s in fresh if s]
         chosen = best.val_uar, best.epoch
-        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, ended))
+        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, fresh))
 
         leaving = leave() and epoch < c.epochs
         due = time.monotonic() - last_saved >= config.checkpoint_seconds

@@ -29,12 +29,26 @@ def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
     if os.path.exists(file):
         before = dict(cli.leaves(report.read_json(file)))
         for field, value in cli.leaves(content):
+            if field == "members" and value and before.get(field):
+                continue  # a table may grow
             if before.get(field) != value and field not in _FREE:
                 raise UserError(
                     f"{file}: this work directory belongs to a sweep with {field}="
                     f"{before.get(field)}, now {value}; name a new --workdir"
                 )
     return file, content
+
+
+def is_ended(workdir: str, config: ConfigDict) -> bool:
+    """Whether the sweep of `config` lies in `workdir` to its end.
+
+    Raises:
+      UserError: the work directory was begun with another config.
+    """
+    saved, _ = claim(workdir, config)
+    if ended := os.path.exists(saved) and report.is_ended(workdir):
+        tidy(workdir)
+    return ended
 
 
 def origin(content: dict, corpus: Any, run_ids: Sequence[Any]) -> dict[str, str]:

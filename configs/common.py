@@ -5,10 +5,14 @@ where a default departs from the paper's own reading, the comment says so. An ar
 the config file picks variants, joined by commas: `--config configs/iemocap.py:paper,no_udcl`.
 """
 
+import ast
+import json
+import re
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from cmarr_jax.cli import leaves
 from cmarr_jax.errors import UserError
 from configs import systems
 
@@ -125,7 +129,8 @@ def _pooled(c: ConfigDict) -> None:
     regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals)."""
     c.data.length = 1
     c.train.epochs, c.train.weight_decay, c.train.balance_classes = 30, 1.0, True
-    c.train.learning_rate, c.train.schedule, c.train.averaging = 7e-4, "constant", 0.99
+    c.train.batch_size, c.train.learning_rate = 256, 1.4e-3
+    c.train.schedule, c.train.averaging = "constant", 0.99
     m = c.model
     m.width, m.input_dropout, m.conv_kernel = 256, 0.3, 1
     m.umc.mlp_ratio = 2
@@ -178,6 +183,8 @@ PLUS_VARIANTS = {
     "no_quantiles": _data(quantiles=False),
 }
 
+_OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
+
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
 WEIGHTS = {"alpha": "udcl.weight", "beta": "spcl.weight", "lambda": "rec.weight"}
 
@@ -196,11 +203,12 @@ TABLES = {
 
 
 def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
-    """Applies what `argument` names, "a,b": a system, variants, weights ("alpha=0.5"), a table.
+    """Applies what `argument` names, "a,b": a system, variants, weights ("alpha=0.5"), fields
+    ("train.learning_rate=0.001"), a table.
 
     None or "" applies nothing. Of a table only the list of its members is made.
     """
-    names = argument.split(",") if argument else []
+    names = _OUTER_COMMA.split(argument) if argument else []
     variants = []
     for name in names:
         weight, _, value = name.partition("=")
@@ -228,11 +236,38 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             except ValueError:
                 raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
             variants.append(name)
+        elif value and "." in weight:
+            _set_field(config, weight, value)
+            variants.append(name)
         else:
             known = ", ".join([*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES])
-            raise UserError(f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=")
+            raise UserError(
+                f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=, FIELD="
+            )
     config.variant = ",".join(variants) or "default"
     return config
+
+
+def program(config: ConfigDict) -> str:
+    """What configs must agree in for one program to train them side by side, as JSON: all but
+    the names, the seeds, and numbers that a run can have of its own."""
+
+    def unweighed(tree: dict) -> dict:
+        kept = {}
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                kept[name] = unweighed(value)
+            else:  # without a weight a term may not be there at all
+                kept[name] = value != 0 if name.split("_")[-1] == "weight" else value
+        return kept
+
+    kept = config.to_dict()
+    kept["model"] = unweighed(kept["model"])
+    for name in ("variant", "fold", "seed", "num_seeds", "members", "teachers"):
+        del kept[name]
+    for name in ("learning_rate", "weight_decay"):
+        del kept["train"][name]
+    return json.dumps(kept, sort_keys=True)
 
 
 def fits(config: ConfigDict) -> bool:
@@ -242,6 +277,21 @@ def fits(config: ConfigDict) -> bool:
     wanted = get_config()
     systems.PRESETS[config.system](wanted)
     return set(config.model) == set(wanted.model)
+
+
+def _set_field(config: ConfigDict, field: str, text: str) -> None:
+    known = dict(leaves(config.to_dict()))
+    if field not in known:
+        raise UserError(f"'{field}={text}': no such field; see configs/common.py")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        config.update_from_flattened_dict({field: value})
+    except (TypeError, ValueError):
+        kind = type(known[field]).__name__
+        raise UserError(f"'{field}={text}': wanted a value of type {kind}") from None
 
 
 def _needs_cmarr(config: ConfigDict, name: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cmarr_jax import dry_run, training
 from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.experiment import Experiment
+from cmarr_jax.experiment import Experiment, Part
 from cmarr_jax.systems import SYSTEMS
 from tests import tiny
 
@@ -40,12 +40,13 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     def make_system(axis):
         return SYSTEMS["mmin"](config.model, corpus.modalities, 3, axis)
 
+    identity = {"system": "mmin", "variant": "v", "corpus": "c", "protocol": "p"}
     made = Experiment(
-        identity={"system": "mmin", "variant": "v", "corpus": "c", "protocol": "p"},
-        corpus=corpus, audited={}, conditions=[], curves=[], masking=None, run_ids=run_ids,
+        parts=[Part(config, identity, run_ids, ())],
+        corpus=corpus, audited={}, conditions=[], curves=[], masking=None,
         make_system=make_system, stages=make_system(None).stages, device="1 x cpu",
     )  # fmt: skip
-    plans = dry_run.measure(made, config, teachers)
+    plans = dry_run.measure(made, teachers)
     teacher, student = plans
     assert [p.name for p in plans] == ["teacher", "student"]
     assert teacher.step == pytest.approx(1) and student.step == pytest.approx(2)
@@ -53,8 +54,8 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     assert (teacher.kept, student.kept) == (1, 0)
     wanted = 30 + 10 * (max(steps[0]) * 1 + 5)
     assert teacher.expected == pytest.approx(wanted)
-    text = dry_run.describe(plans, made, "DIR")
+    text = dry_run.describe(plans, made, ["DIR"])
     total = wanted + 60 + 50 * (max(steps[1]) * 2 + 5)
     assert f"expected time: {total / 60:.1f} min; nothing was written to DIR" in text
-    there = dry_run.describe([teacher._replace(kept=3), student], made, "DIR")
+    there = dry_run.describe([teacher._replace(kept=3), student], made, ["DIR"])
     assert f"expected time: {(total - wanted) / 60:.1f} min" in there

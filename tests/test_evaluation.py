@@ -22,7 +22,6 @@ def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
     run = train_step.Run(
         np.zeros(2, np.uint32), {m: np.zeros(2) for m in features},
         {m: np.ones(2) for m in features}, {}, np.zeros(num, np.int32), np.ones(3, np.float32),
-        np.int32(1),
     )  # fmt: skip
     arrays = train_step.Arrays(features, mask, present)
     available = np.array([[1, 0], [0, 1], [1, 1]], bool)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cmarr_jax import progress as progress_lib
+from cmarr_jax.experiment import Experiment, Part
 from cmarr_jax.progress import Progress
 from cmarr_jax.stopped import Stopped
 from cmarr_jax.training import Epoch
@@ -124,18 +125,21 @@ def epoch(number, val_uar, best_uar=None, best_epoch=None, total=5, stage="", en
         best_epoch=np.full(len(val_uar), best_epoch or number, np.int32),
         utterances_per_second=math.nan if number == 1 else 200.0,
         trained=np.full(len(val_uar), True) if on is None else np.array(on),
-        stopped=list(ends),
+        stopped=list(ends) or [None] * len(val_uar),
     )
 
 
-def begun(runs=2):
-    """A progress of a sweep of some folds, one seed each."""
-    made = Progress()
+def begun(runs=2, variants=("default",)):
+    """A progress of sweeps of some folds, one seed each."""
+    progress = Progress()
     corpus = SimpleNamespace(labels=[0] * 60, modalities=("text", "video"))
     run_ids = [(SimpleNamespace(number=k + 1), 0) for k in range(runs)]
-    identity = dict(system="cmarr", variant="default", corpus="demo")
-    made.sweep(identity, corpus, run_ids, [SimpleNamespace(name="cmarr")], "1 x cpu")
-    return made
+    parts = [
+        Part(None, dict(system="cmarr", variant=v, corpus="demo"), run_ids, ()) for v in variants
+    ]
+    stages = (SimpleNamespace(name="cmarr"),)
+    progress.sweep(Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu"))
+    return progress
 
 
 @contextlib.contextmanager
@@ -156,7 +160,7 @@ def test_without_a_terminal_an_epoch_is_a_line(monkeypatch, clock, capsys):
     with begun() as progress:
         clock[0] += 60  # it compiled
         for number in (3, 4, 5):  # resumed
-            ends = [Stopped(2, 0, "", 4, 17, "rec", "nan")] if number == 4 else []
+            ends = [None, Stopped(2, 0, "", 4, 17, "rec", "nan")] if number == 4 else []
             progress.epoch(epoch(number, [0.5, 0.25], ends=ends, on=[True, number < 5]))
             clock[0] += 10
     assert capsys.readouterr().err.splitlines() == [
@@ -178,7 +182,7 @@ def test_in_a_terminal_the_block_is_drawn_in_place(terminal, clock):
         clock[0] += 10
         os.write(terminal.master, b"typed")
         terminal.read(until=lambda rows: rows[-1] == "typed")
-        ends = [Stopped(2, 0, "", 2, 17, "rec", "nan")]
+        ends = [None, Stopped(2, 0, "", 2, 17, "rec", "nan")]
         progress.epoch(epoch(2, [0.4, 0.3], [0.5, 0.25], 1, ends=ends))
         clock[0] += 10
         progress.epoch(epoch(3, [0.6, 0.3], [0.6, 0.25], 3, on=[True, False]))
@@ -292,10 +296,12 @@ from types import SimpleNamespace as Some
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 fcntl.ioctl(2, termios.TIOCSCTTY, 0)  # this terminal's foreground, as a shell would make it
 import numpy as np
+from cmarr_jax.experiment import Experiment, Part
 from cmarr_jax.progress import Progress
 progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
-progress.sweep(identity, corpus, [(Some(number=1), 0)], [None], "1 x cpu")
+part = Part(None, identity, [(Some(number=1), 0)], ())
+progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu"))
 one = np.ones(1)
 try:
     with progress:
@@ -303,7 +309,7 @@ try:
             progress.epoch(Some(
                 stage="", number=number, total=9, terms={"loss": one}, val_uar=one / 2,
                 best_uar=one * number / 4, best_epoch=one.astype(int), utterances_per_second=100.0,
-                trained=one > 0, stopped=[],
+                trained=one > 0, stopped=[None],
             ))
         while True:
             time.sleep(0.05)  # a signal just before a sleep is heard after it
@@ -340,3 +346,20 @@ def test_after_ctrl_c_the_terminal_is_as_it_was():
     assert rows[-6:-4] == [TITLES, lane]
     assert re.fullmatch(r"mean best val UAR % 50\.0, memory \d+\.\d (MB|GB)", rows[-4])
     assert rows[-3:] == ["^C", "interrupted", ""]
+
+
+def test_sweeps_that_are_trained_together_have_lanes_of_their_own(terminal, clock):
+    ends = [None, Stopped(1, 0, "", 1, 7, "rec", "nan")]
+    variants = ("alpha=0.1", "alpha=0.5")
+    with contextlib.redirect_stderr(terminal.stream), begun(1, variants) as progress:
+        progress.epoch(epoch(1, [0.5, 0.25], ends=ends))
+    rows = terminal.read()
+    assert (
+        rows[0]
+        == (
+            "cmarr (alpha=0.1; alpha=0.5) on demo: 60 utterances, text, video; 2 sweeps x 1 folds x 1"
+        )[:80].rstrip()
+    )
+    at = rows.index("sweep fold seed val UAR  best epoch     loss  by epoch")
+    assert rows[at + 1].startswith("    1    1    0    50.0  50.0     1    2.000")
+    assert rows[at + 2] == "    2    1    0  stopped at step 7: rec became nan"

@@ -12,26 +12,37 @@ import sweep
 from configs import common
 
 FAKE = """
-import json, os, sys
+import ast, json, os, sys
 flags = dict(f.lstrip("-").split("=", 1) for f in sys.argv[1:] if "=" in f)
-folder = flags["workdir"]
-with open(os.path.join(os.path.dirname(folder), "log"), "a") as f:
-    f.write(json.dumps(flags) + "\\n")
+workdir, argument = flags["workdir"], flags["config"].partition(":")[2]
 if flags.get("config.data.pack") == "nowhere":
     sys.exit(2)
-os.makedirs(os.path.join(folder, "model"), exist_ok=True)
-diverges = flags.get("config.train.learning_rate") == "9.0"
-with open(os.path.join(folder, "status.json"), "w") as f:
-    json.dump({"complete": not diverges, "seconds": 1.0}, f)
-if diverges:
-    sys.exit(2)
-header = "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error"
-variant = flags["config"].partition(":")[2] or "default"
-rows = [f'c,cmarr,"{variant}",p,{fold},0,{c},9,0.5,0.5,0.5,' for fold in (1, 2) for c in ("t", "st")]
-with open(os.path.join(folder, "results.csv"), "w") as f:
-    f.write("\\n".join([header, *rows]) + "\\n")
-with open(os.path.join(folder, "model", "model.json"), "w") as f:
-    json.dump({"runs": [{"fold": k, "seed": 0, "val_uar": k / 4} for k in (1, 2)]}, f)
+members = ast.literal_eval(flags.get("config.members", "()"))
+folders = [(os.path.join(workdir, name), own) for name, own in members] or [(workdir, argument)]
+stopped = False
+for folder, argument in folders:
+    if os.path.exists(os.path.join(folder, "status.json")):
+        continue
+    with open(os.environ["LOG"], "a") as f:
+        f.write(json.dumps(flags | {"argument": argument, "alone": not members}) + "\\n")
+    if "learning_rate=9.0" in argument:
+        os.abort()
+    os.makedirs(os.path.join(folder, "model"))
+    diverges = "learning_rate=8.0" in argument
+    stopped |= diverges
+    status = {"complete": not diverges, "seconds": 1.0}
+    with open(os.path.join(folder, "status.json"), "w") as f:
+        json.dump(status | ({"stopped": [{}]} if diverges else {}), f)
+    header = "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error"
+    keys = [(fold, c) for fold in (1, 2) for c in ("t", "st")]
+    rows = [f'c,cmarr,"{argument}",p,{fold},0,{c},9,0.5,0.5,0.5,' for fold, c in keys]
+    if diverges:
+        continue
+    with open(os.path.join(folder, "results.csv"), "w") as f:
+        f.write("\\n".join([header, *rows]) + "\\n")
+    with open(os.path.join(folder, "model", "model.json"), "w") as f:
+        json.dump({"runs": [{"fold": k, "seed": 0, "val_uar": k / 4} for k in (1, 2)]}, f)
+sys.exit(3 if stopped else 0)
 """
 
 
@@ -44,8 +55,9 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(body, *flags, config="configs/demo.py"):
         (tmp_path / "file.py").write_text("def sweep(add):\n" + body)
-        log = out / "log"
+        log = tmp_path / "log"
         log.unlink(missing_ok=True)
+        monkeypatch.setenv("LOG", str(log))
         argv = [str(tmp_path / "file.py"), f"--config={config}", f"--workdir={out}", *flags]
         try:
             code = sweep.main(argv)
@@ -67,13 +79,12 @@ def test_it_trains_what_is_missing_and_collects_all(command):
     one = "    add(**{'train.learning_rate': 1e-3, 'train.betas': (1, 2)})\n"
     code, _, trained = command(one, "--config.seed=3", config="configs/demo.py:pooled")
     assert code == 0 and len(trained) == 1
-    assert trained[0]["config"] == "configs/demo.py:pooled"
-    assert trained[0]["config.train.learning_rate"] == "0.001"
-    assert trained[0]["config.train.betas"] == "(1,2)" and trained[0]["config.seed"] == "3"
+    assert trained[0]["config"] == "configs/demo.py:pooled" and trained[0]["config.seed"] == "3"
+    assert trained[0]["argument"] == "pooled,train.learning_rate=0.001,train.betas=(1,2)"
     more = one + "    add('no_udcl', **{'train.learning_rate': 0.1})\n"
     code, _, trained = command(more, "--config.seed=3", config="configs/demo.py:pooled")
     assert code == 0
-    assert [t["config"] for t in trained] == ["configs/demo.py:pooled,no_udcl"]
+    assert [t["argument"] for t in trained] == ["pooled,no_udcl,train.learning_rate=0.1"]
     rows = tidy(command.out)
     assert len(rows) == 2 * 2 * 2
     assert list(rows[0])[:4] == ["entry", "argument", "train.learning_rate", "train.betas"]
@@ -83,35 +94,33 @@ def test_it_trains_what_is_missing_and_collects_all(command):
     assert code == 0 and trained == [] and tidy(command.out) == rows
 
 
-def test_an_entry_that_fails_does_not_stop_the_others(command):
-    body = "    for rate in (0.1, 9.0, 0.2):\n        add(**{'train.learning_rate': rate})\n"
-    code, err, trained = command(body)
-    assert code == 3 and len(trained) == 3
+def rates(*values):
+    return "".join(f"    add(**{{'train.learning_rate': {value}}})\n" for value in values)
+
+
+def test_an_entry_that_diverges_does_not_stop_the_others(command):
+    code, _, trained = command(rates(0.1, 8.0, 0.2))
+    assert code == 3 and len(trained) == 3 and not any(t["alone"] for t in trained)
+    assert {r["train.learning_rate"] for r in tidy(command.out)} == {"0.1", "0.2"}
+
+
+def test_an_entry_that_kills_its_process_does_not_stop_the_others(command):
+    code, err, trained = command(rates(0.1, 9.0, 0.2))
+    assert code == 3
+    tried = [(t["argument"].split("=")[1], t["alone"]) for t in trained]
+    assert tried == [("0.1", False), ("9.0", False), ("9.0", True), ("0.2", True)]
     assert "error: no results of train.learning_rate=9.0" in err
     assert {r["train.learning_rate"] for r in tidy(command.out)} == {"0.1", "0.2"}
-    _, _, trained = command(body)
-    assert [t["config.train.learning_rate"] for t in trained] == ["9.0"]
 
 
-def test_arguments_make_a_table_that_evaluate_reads(command):
-    code, _, _ = command("    add('alpha=0.1')\n    add('alpha=0.5')\n")
-    assert code == 0
-    with open(command.out / "summary.csv", newline="") as f:
-        assert {r["variant"] for r in csv.DictReader(f)} == {"alpha=0.1", "alpha=0.5"}
-    assert json.loads((command.out / "status.json").read_text())["complete"]
+def test_a_mistake_in_the_flags_stops_it(command):
+    code, _, trained = command(rates(0.1, 0.2), "--config.data.pack=nowhere")
+    assert code == 2 and not trained and not command.out.exists()
 
 
-def test_a_mistake_in_the_flags_stops_at_the_first_entry(command):
-    body = "    add('alpha=0.1')\n    add('alpha=0.5')\n"
-    code, _, trained = command(body, "--config.data.pack=nowhere")
-    assert code == 2 and len(trained) == 1
-
-
-def test_other_flags_want_another_folder(command):
-    body = "    add('alpha=0.1')\n"
-    assert command(body, "--config.seed=1")[0] == 0
-    code, err, trained = command(body, "--config.seed=2")
-    assert code == 2 and trained == [] and "name a new --workdir" in err
+def test_a_field_of_the_entries_is_no_flag_too(command):
+    code, err, trained = command(rates(0.1), "--config.train.learning_rate=0.2")
+    assert code == 2 and not trained and "--config.train.learning_rate: the sweep's entries" in err
 
 
 def test_a_dry_run_leaves_nothing(command, monkeypatch):
@@ -120,8 +129,10 @@ def test_a_dry_run_leaves_nothing(command, monkeypatch):
     monkeypatch.setattr(sweep.subprocess, "run", lambda c, **_: seen.append(c) or fake)
     code, _, _ = command("    add('alpha=0.1')\n    add()\n", "--dry-run")
     assert code == 0 and not command.out.exists()
-    assert [c[0] for c in seen] == [sys.executable] * 2 and all("--dry-run" in c for c in seen)
-    assert seen[1][-1].endswith("default")
+    (one,) = seen
+    assert one[0] == sys.executable and "--dry-run" in one
+    assert one[2] == "--config=configs/demo.py"  # absl wants it before the fields
+    assert "--config.members=(('alpha=0.1', 'alpha=0.1'), ('default', ''))" in one
 
 
 @pytest.mark.parametrize(
@@ -147,6 +158,5 @@ def test_every_sweep_file_of_the_project_is_one():
     assert [e.argument for e in entries["fig4.py"]] == list(common.TABLES["fig4"])
     for found in entries.values():
         for entry in found:
-            config = common.with_variants(common.get_config(), entry.argument)
-            config.update_from_flattened_dict(entry.fields)
+            common.with_variants(common.get_config(), entry.setting)
     assert len(names) > 1

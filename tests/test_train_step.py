@@ -6,6 +6,7 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax import train_step
 from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems.system import objective
 from tests import tiny
 
 
@@ -21,12 +22,12 @@ def test_training_computes_in_float32_whatever_the_pack_holds():
     arrays = jax.tree.map(jnp.asarray, arrays)
     ones = {m: np.ones(6, np.float32) for m in ("text", "speech")}
     labels, weights = jnp.zeros(8, jnp.int32), jnp.ones(3)
-    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, {}, labels, weights, np.int32(1))
+    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, {}, labels, weights)
 
     def loss(params, rows):
         batch = train_step.take_batch(arrays, run, rows)
         assert all(x.dtype == jnp.float32 for x in batch.features.values())
-        return stage.loss(params, batch, batch.present, jax.random.key(0))[0]
+        return objective(stage)(params, batch, batch.present, jax.random.key(0))[0]
 
     batch = jax.eval_shape(lambda: train_step.take_batch(arrays, run, jnp.arange(4)))
     params = jax.eval_shape(stage.init, jax.random.key(0), batch, None)
@@ -64,7 +65,7 @@ def test_one_pattern_a_batch_on_request():
 @pytest.mark.parametrize("schedule, last", [("constant", 1.0), ("cosine", 0.0)])
 def test_learning_rate_warms_up_then_follows_its_schedule(schedule, last):
     def rate(step):
-        return float(train_step.learning_rate(step, 100, peak=1.0, warmup=0.1, schedule=schedule))
+        return float(train_step.learning_rate(step, 100, 1.0, warmup=0.1, schedule=schedule))
 
     np.testing.assert_allclose(rate(0), 0.1, rtol=0.01)
     assert rate(10) > 0.9
@@ -96,30 +97,32 @@ def test_vector_round_trip_and_decay(rng):
 def test_frozen_parameters_stay_and_the_others_move(rng):
     _, tree = make_vector(rng)
     vector = train_step.Vector.of(jax.eval_shape(lambda: tree), frozen=("dense",))
-    optimizer = train_step.make_optimizer(vector, clip_norm=1.0, weight_decay=0.1)
+    optimizer = train_step.make_optimizer(vector, clip_norm=1.0)
     params = vector.ravel(tree)
-    updates, _ = optimizer.update(jnp.ones(10), optimizer.init(params), params)
+    updates, _ = optimizer.update(jnp.ones(10), optimizer.init(params), params, weight_decay=0.1)
     moved = vector.unravel(updates)["params"]
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(moved["dense"]))
     assert abs(float(moved["scale"])) > 0.9
 
 
 def test_the_linear_schedule_is_constant_to_the_middle_and_ends_at_zero():
-    fields = {"peak": 2.0, "warmup": 0.0, "schedule": "linear"}
-    rates = [float(train_step.learning_rate(jnp.int32(s), 100, **fields)) for s in (0, 50, 75, 100)]
+    fields = {"warmup": 0.0, "schedule": "linear"}
+    rates = [
+        float(train_step.learning_rate(jnp.int32(s), 100, 2.0, **fields)) for s in (0, 50, 75, 100)
+    ]
     np.testing.assert_allclose(rates, [2, 2, 1, 0], atol=1e-6)
 
 
 def test_optimizer_equals_pytorchs_adamw_formula(rng):
     """p -= lr * (m^ / (sqrt(v^) + eps) + wd * p), decay on kernels only."""
     vector, tree = make_vector(rng)
-    optimizer = train_step.make_optimizer(vector, clip_norm=0.0, weight_decay=0.1)
+    optimizer = train_step.make_optimizer(vector, clip_norm=0.0)
     params = vector.ravel(tree)
     state = optimizer.init(params)
     want, m, v = np.asarray(params, np.float64), np.zeros(10), np.zeros(10)
     for t in range(1, 4):
         gradient = rng.normal(size=10)
-        updates, state = optimizer.update(jnp.float32(gradient), state, params)
+        updates, state = optimizer.update(jnp.float32(gradient), state, params, weight_decay=0.1)
         params = params - 0.01 * updates
         m = 0.9 * m + 0.1 * gradient
         v = 0.999 * v + 0.001 * gradient**2
@@ -131,9 +134,11 @@ def test_optimizer_equals_pytorchs_adamw_formula(rng):
 def test_optimizer_clips_the_global_norm(rng):
     vector, tree = make_vector(rng)
     params = vector.ravel(tree)
-    clipped = train_step.make_optimizer(vector, clip_norm=1.0, weight_decay=0.0)
-    free = train_step.make_optimizer(vector, clip_norm=0.0, weight_decay=0.0)
+    clipped = train_step.make_optimizer(vector, clip_norm=1.0)
+    free = train_step.make_optimizer(vector, clip_norm=0.0)
     gradient = jnp.full(10, 5.0)
-    ours = clipped.update(gradient, clipped.init(params), params)[1][2].mu
-    want = free.update(gradient / jnp.sqrt(250.0), free.init(params), params)[1][2].mu
+    ours = clipped.update(gradient, clipped.init(params), params, weight_decay=0.0)[1][2].mu
+    want = free.update(gradient / jnp.sqrt(250.0), free.init(params), params, weight_decay=0.0)[1][
+        2
+    ].mu
     np.testing.assert_allclose(ours, want, rtol=1e-6)

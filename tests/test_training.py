@@ -103,6 +103,21 @@ def test_normalisation_and_class_weights_know_the_training_part_alone(corpus):
                 np.testing.assert_array_equal(a[k], b[0])
 
 
+def test_sweeps_of_other_rates_and_weights_in_one_program_are_what_they_are_alone(
+    corpus, whole_sweep
+):
+    memory, _ = whole_sweep
+    own = {"train.learning_rate": 1e-3, "train.weight_decay": 0.5, "model.rec.weight": 1.0}
+    other, joined = tiny.Memory(), tiny.Memory()
+    tiny.train(corpus, other, folds=(2,), **{"train.epochs": 5}, **own)
+    tiny.train(corpus, joined, together=({}, own), **{"train.epochs": 5})
+    for run in range(3):
+        assert_close(last_params(joined, run), last_params(memory, run), 1e-5)
+    assert_close(last_params(joined, 3 + 1), last_params(other, 0), 1e-5)
+    (ours,), (theirs,) = last_params(joined, 1), last_params(joined, 3 + 1)
+    assert np.abs(ours - theirs).max() > 1e-2
+
+
 def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):
     memory, _ = whole_sweep
     vmapped = tiny.Memory()

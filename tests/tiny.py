@@ -145,21 +145,32 @@ def train(
     argument=None,
     stopped=None,
     leave=lambda: False,
+    together=({},),
     **fields,
 ):
     """Trains a small sweep; returns its run ids, best models and their test scores.
 
-    Appends to the list `stopped` where each run was stopped, if it was; else none may be.
+    Appends to the list `stopped` where each run was stopped, if it was; else none may be. Of
+    several sweeps to be trained as one, `together` has the fields that differ.
     """
-    c = config(argument, **fields)
+    c, *others = (config(argument, **fields, **own) for own in together)
     conditions = protocol.make_conditions(corpus.modalities)
     patterns = protocol.make_patterns(conditions, c.masking.patterns)
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
     run_ids = [training.RunId(f, s) for s in seeds for f in every if f.number in folds]
+
+    def make_system(axis, c=c):
+        model = FrozenConfigDict(c.model)
+        return SYSTEMS[c.system](model, corpus.modalities, len(corpus.class_names), axis)
+
+    settings = [
+        training.Settings.of(each, make_system(None, each).stages)
+        for each in (c, *others)
+        for _ in run_ids
+    ]
+    run_ids = run_ids * len(together)
     best, scorer, ends = training.train(
-        make_system=lambda axis: SYSTEMS[c.system](
-            FrozenConfigDict(c.model), corpus.modalities, len(corpus.class_names), axis
-        ),
+        make_system=make_system,
         corpus=corpus,
         run_ids=run_ids,
         conditions=conditions,
@@ -171,6 +182,7 @@ def train(
         teachers=teachers or NoTeachers(),
         report=report,
         leave=leave,
+        settings=settings,
     )
     assert stopped is not None or not any(ends)
     if stopped is not None:

@@ -135,16 +135,16 @@ def make(
         )
         targets = network.apply(params, batch, batch.present & ~available, method="target")
         target, invariants_target = jax.lax.stop_gradient(targets)
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - target)),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
         }
-        weighted = _FORWARD_WEIGHT * terms["forward"] + _INVARIANCE_WEIGHT * terms["invariance"]
-        return terms["cls"] + weighted, terms
 
     teacher = _make_teacher(config, modalities, num_classes, batch_axis)
-    return System((teacher, make_student(network, loss, copied=("encoders", "invariant"))))
+    weights = {"forward": _FORWARD_WEIGHT, "invariance": _INVARIANCE_WEIGHT}
+    student = make_student(network, loss, weights, copied=("encoders", "invariant"))
+    return System((teacher, student))
 
 
 def _make_teacher(
@@ -164,7 +164,6 @@ def _make_teacher(
             contrast += weight * losses.decoupled_contrast(
                 projected[:, n], projected[:, m], present[:, n] & present[:, m], log_scale
             )
-        terms = {"cls": whole_cross_entropy(logits, batch, batch_axis), "contrast": contrast}
-        return terms["cls"] + contrast, terms
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis), "contrast": contrast}
 
     return make_teacher(network, loss, depends=("width", "teacher_dropout", "faithful_to"))

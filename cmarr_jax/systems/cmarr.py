@@ -171,20 +171,20 @@ def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple
     return split
 
 
-def objective(
+def loss_terms(
     network: CMARR, params: Any, encoded: Encoded, fused: Fused, batch: Batch, available: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss (Eq. 14) of what the network made of a batch.
+) -> dict[str, jax.Array]:
+    """The terms of the loss (Eq. 14) of what the network made of a batch.
 
     Args:
-      network: whose `config` weighs the terms.
+      network: whose `config` says how each term is taken.
       params: the network's variables.
       encoded, fused: what it returned, under dropout.
       batch: what it was given.
       available: `[B, M]`, the simulated pattern.
 
     Returns:
-      The weighted sum and its terms; "cls" is that of `fused.logits`.
+      name -> scalar, to be weighed by `loss_weights`; "cls" is that of `fused.logits`.
     """
     config = network.config
     whole = functools.partial(gather, batch_axis=network.batch_axis)
@@ -227,24 +227,27 @@ def objective(
         ),
         "rec": losses.weighted_mean(whole(errors, 1), missing),
     }
-    total = (
-        terms["cls"]
-        + config.udcl.weight * terms["udcl"]
-        + config.spcl.weight * terms["spcl"]
-        + config.rec.weight * terms["rec"]
-    )
     if config.flow.nll_weight:
         prior = ()
         if config.flow.prior == "class":
             prior = network.apply(params, batch.labels, method="class_prior")
         nll = losses.gaussian_nll(encoded.z, encoded.log_det, masks, *prior)
         terms["nll"] = losses.weighted_mean(whole(nll, 1), present)
-        total = total + config.flow.nll_weight * terms["nll"]
     if config.umc.entropy_weight:
         hinge = losses.entropy_hinge(encoded.utterance.log_sigma, config.umc.entropy_margin)
         terms["entropy"] = losses.weighted_mean(whole(hinge, 1), present)
-        total = total + config.umc.entropy_weight * terms["entropy"]
-    return total, terms
+    return terms
+
+
+def loss_weights(config: Any) -> dict[str, float]:
+    """Term of `loss_terms` -> its weight in the loss."""
+    return {
+        "udcl": config.udcl.weight,
+        "spcl": config.spcl.weight,
+        "rec": config.rec.weight,
+        "nll": config.flow.nll_weight,
+        "entropy": config.umc.entropy_weight,
+    }
 
 
 def make(
@@ -270,7 +273,7 @@ def make(
 
     def loss(params, batch, available, key):
         encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
-        return objective(network, params, encoded, fused, batch, available)
+        return loss_terms(network, params, encoded, fused, batch, available)
 
     def predict(params, encoded, mask, available):
         fused = network.apply(params, encoded, mask, available, method="decide")
@@ -283,6 +286,7 @@ def make(
         loss=loss,
         encode=lambda params, batch: network.apply(params, batch, method="encode"),
         predict=predict,
+        weights=loss_weights(config),
     )
     return System((stage,))
 

@@ -98,7 +98,7 @@ def make(
         encoded, fused = network.apply(own, batch, available, rngs={"dropout": keys[0]})
         alone = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
         together = combine(alone, fused.logits, available, config.heads.fusion)
-        total, terms = cmarr.objective(
+        terms = cmarr.loss_terms(
             network, own, encoded, fused._replace(logits=together), batch, available
         )
         labels, weights = whole(batch.labels), whole(batch.weights)
@@ -111,7 +111,7 @@ def make(
         terms["heads"] = sum(
             losses.weighted_mean(e, weights * p) for e, p in zip(errors, present, strict=True)
         )
-        return total + terms["heads"], terms
+        return terms
 
     def encode(params, batch):
         encoded = network.apply(part(params, "cmarr"), batch, method="encode")
@@ -123,4 +123,5 @@ def make(
         together = combine(alone, fused.logits, available, config.heads.fusion)
         return Prediction(together, fused.recovered, encoded.x)
 
-    return System((Stage("train", init, loss, encode, predict),))
+    weights = cmarr.loss_weights(config)
+    return System((Stage("train", init, loss, encode, predict, weights),))

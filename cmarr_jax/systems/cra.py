@@ -91,11 +91,10 @@ def make(
         pairs = zip(decoded, mean_inputs(batch), strict=True)
         errors = jnp.stack([jnp.mean(jnp.square(x - y), axis=-1) for x, y in pairs], axis=1)
         missing = batch.present & ~available
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "rec": jnp.mean(jnp.sum(errors * missing, axis=1)),
         }
-        return terms["cls"] + config.rec_weight * terms["rec"], terms
 
     def encode(params, batch):
         return embed_both(network, params, batch), mean_inputs(batch)
@@ -109,7 +108,8 @@ def make(
     def init(key, batch, before):
         return network.init(key, batch, batch.present)
 
-    return System((Stage("train", init, loss, encode, predict),))
+    weights = {"rec": config.rec_weight}
+    return System((Stage("train", init, loss, encode, predict, weights),))
 
 
 def _stack(vectors: Sequence[jax.Array]) -> jax.Array:

@@ -182,12 +182,11 @@ def make(
         per_modality = jax.vmap(losses.weighted_mean)(whole(bits), present)
         errors = losses.squared_errors(recovered, x, masks)
         errors = errors / (jnp.maximum(jnp.sum(masks, axis=-1), 1) * config.width)
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "nll": jnp.sum(jnp.maximum(per_modality, 0)),
             "rec": losses.weighted_mean(whole(errors), present & ~whole(available.T)),
         }
-        return terms["cls"] + config.recovery_weight * (terms["nll"] + terms["rec"]), terms
 
     def predict(params, encoded, mask, available):
         x, z, _ = encoded
@@ -198,7 +197,8 @@ def make(
         return network.apply(params, batch, method="encode")
 
     frozen = tuple(f"conv_{m}" for m in modalities)
-    recover = Stage("train", init, loss, encode, predict, frozen=frozen)
+    weights = dict.fromkeys(("nll", "rec"), config.recovery_weight)
+    recover = Stage("train", init, loss, encode, predict, weights, frozen=frozen)
     return System((_pretrain(config, modalities, num_classes, batch_axis), recover))
 
 
@@ -209,8 +209,7 @@ def _pretrain(
 
     def loss(params, batch, available, key):
         logits = network.apply(params, batch, available, rngs={"dropout": key})
-        cls = whole_cross_entropy(logits, batch, batch_axis)
-        return cls, {"cls": cls}
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis)}
 
     def predict(params, encoded, mask, available):
         sequences = jnp.where(available.T[:, :, None, None], encoded, 0)

@@ -79,8 +79,7 @@ def make_stage(
 
     def loss(params, batch, available, key):
         logits = network.apply(params, batch, available, rngs={"dropout": key})
-        cls = whole_cross_entropy(logits, batch, batch_axis)
-        return cls, {"cls": cls}
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis)}
 
     def encode(params, batch):
         return network.apply(params, batch, method="embed")

@@ -122,16 +122,15 @@ def make(
         )
         targets = network.apply(params, batch, batch.present & ~available, method="target")
         target, invariants_target = jax.lax.stop_gradient(targets)
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - target)),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
         }
-        weight = _INVARIANCE_WEIGHT[config.faithful_to]
-        return terms["cls"] + terms["forward"] + weight * terms["invariance"], terms
 
     teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
-    student = make_student(network, loss, copied=("encoders", "shared"))
+    weights = {"invariance": _INVARIANCE_WEIGHT[config.faithful_to]}
+    student = make_student(network, loss, weights, copied=("encoders", "shared"))
     return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 
@@ -141,11 +140,10 @@ def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stag
     def loss(params, batch, available, key):
         logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})
         whole = (gather(x, batch_axis=batch_axis) for x in (invariants, batch.present))
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "cmd": mean_discrepancy(*whole),
         }
-        return terms["cls"] + terms["cmd"], terms
 
     return make_teacher(network, loss, depends=("width", "teacher_dropout"))
 

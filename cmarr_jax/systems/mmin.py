@@ -100,16 +100,15 @@ def make(
             params, batch, available, rngs={"dropout": key}
         )
         (target,) = network.apply(params, batch, batch.present & ~available, method="target")
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - jax.lax.stop_gradient(target))),
             "backward": jnp.mean(jnp.square(back - jax.lax.stop_gradient(vectors))),
         }
-        weighted = config.forward_weight * terms["forward"]
-        return terms["cls"] + weighted + config.backward_weight * terms["backward"], terms
 
     teacher = _make_teacher(config, modalities, num_classes, batch_axis)
-    return System((teacher, make_student(network, loss, copied=("encoders",))))
+    weights = {"forward": config.forward_weight, "backward": config.backward_weight}
+    return System((teacher, make_student(network, loss, weights, copied=("encoders",))))
 
 
 def _make_teacher(
@@ -119,7 +118,6 @@ def _make_teacher(
 
     def loss(params, batch, available, key):
         logits = network.apply(params, batch, available, rngs={"dropout": key})
-        cls = whole_cross_entropy(logits, batch, batch_axis)
-        return cls, {"cls": cls}
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis)}
 
     return make_teacher(network, loss, depends=("width", "teacher_dropout"))

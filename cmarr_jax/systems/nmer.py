@@ -167,19 +167,16 @@ def make(
         target, invariants_target = jax.lax.stop_gradient(
             network.apply(params, batch, batch.present, method="target")
         )
-        terms = {
+        return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
             "rec": jnp.mean(jnp.square(restored - target)),
             "kl": jnp.mean(divergence),
         }
-        return (
-            terms["cls"] + terms["invariance"] + terms["rec"] + config.kl_weight * terms["kl"],
-            terms,
-        )
 
     teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
-    student = make_student(network, loss, copied=("encoders",), blank=_only_noise)
+    weights = {"kl": config.kl_weight}
+    student = make_student(network, loss, weights, copied=("encoders",), blank=_only_noise)
     return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 

@@ -1,6 +1,7 @@
 """What the loop knows of a system: stages, each a value of four pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -37,10 +38,12 @@ class Stage(NamedTuple):
       name: of the stage, in what is shown, logged and saved.
       init: (key, batch, before) -> params. `before` holds the parameters that were chosen in
         the stage before, None in the first; what a student needs of its teacher, it copies.
-      loss: (params, batch, available, key) -> (scalar, name -> scalar term).
+      loss: (params, batch, available, key) -> name -> scalar term, not weighted yet.
       encode: (params, batch) -> whatever does not depend on the availability.
       predict: (params, encoded, batch.mask, available) -> Prediction. The values of a
         modality that is not available must not reach it.
+      weights: of the loss' terms, by name; 1 where there is none. Runs that differ in nothing
+        else are trained in one program, see `objective`.
       complete: trained on complete data, not under the simulated missing patterns.
       frozen: names of modules whose parameters stay as `init` made them.
       depends: names of the model's config fields that an earlier stage depends on; runs that
@@ -49,9 +52,10 @@ class Stage(NamedTuple):
 
     name: str
     init: Callable[[jax.Array, Batch, Params], Params]
-    loss: Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, dict]]
+    loss: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]]
     encode: Callable[[Params, Batch], Encoded]
     predict: Callable[[Params, Encoded, jax.Array, jax.Array], Prediction]
+    weights: Mapping[str, float] = MappingProxyType({})
     complete: bool = False
     frozen: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
@@ -65,6 +69,19 @@ class System(NamedTuple):
     """
 
     stages: tuple[Stage, ...]
+
+
+def objective(stage: Stage) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """What a stage minimises: (params, batch, available, key, weights) -> (scalar, its terms).
+
+    `weights` are numbers or traced scalars; by default the stage's own.
+    """
+
+    def total(params, batch, available, key, weights=stage.weights):
+        terms = stage.loss(params, batch, available, key)
+        return sum(weights.get(name, 1.0) * term for name, term in terms.items()), terms
+
+    return total
 
 
 def check_faithful_to(config: Any) -> None:

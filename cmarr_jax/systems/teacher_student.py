@@ -12,7 +12,7 @@ and a student's, which holds its teacher as the module "teacher",
     target(batch, available)  -> what the teacher makes of it `[B, M, W]`, and whatever else
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -49,6 +49,7 @@ def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> 
 def make_student(
     network: nn.Module,
     loss: Callable,
+    weights: Mapping[str, float],
     copied: Sequence[str],
     blank: Callable[[Batch], tuple[Batch, jax.Array]] | None = None,
 ) -> Stage:
@@ -56,7 +57,7 @@ def make_student(
 
     Args:
       network: of the student.
-      loss: of `systems.system.Stage`.
+      loss, weights: of `systems.system.Stage`.
       copied: names of the teacher's modules where the student's own start.
       blank: batch -> the batch and the availability that stand for nothing being available; by
         default zero inputs.
@@ -76,7 +77,7 @@ def make_student(
         imagined, logits, *_ = network.apply(params, *pick(both, available), method="decide")
         return Prediction(logits, as_sequences(imagined), as_sequences(target))
 
-    return Stage("student", init, loss, encode, predict, frozen=("teacher",))
+    return Stage("student", init, loss, encode, predict, weights, frozen=("teacher",))
 
 
 def embed_both(

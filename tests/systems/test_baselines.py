@@ -10,7 +10,7 @@ from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.flows import RealNVP
 from cmarr_jax.systems import SYSTEMS, mmin, nmer
-from cmarr_jax.systems.system import Batch
+from cmarr_jax.systems.system import Batch, objective
 from configs import common
 from tests import tiny
 from tests.conftest import DIMS
@@ -115,7 +115,7 @@ def test_what_is_missing_is_inert_and_gradients_are_finite(rng, name):
     np.testing.assert_array_equal(predict(batch, batch.present), dirty)
 
     available = batch.present if stage.complete else batch.present.at[:, 0].set(False)
-    step = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(objective(stage), has_aux=True))
     (total, terms), gradients = step(params, batch, available, KEY)
     assert np.isfinite(total) and "cls" in terms
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
@@ -132,7 +132,7 @@ def test_what_is_missing_is_inert_and_gradients_are_finite(rng, name):
 def test_any_set_of_modalities_and_a_single_position_will_do(rng, name, modalities):
     batch = make_batch(rng, {m: DIMS[m] for m in modalities}, length=1)
     for stage, params in make_stages(name, batch):
-        jax.eval_shape(stage.loss, params, batch, batch.present, KEY)
+        jax.eval_shape(objective(stage), params, batch, batch.present, KEY)
         encoded = jax.eval_shape(stage.encode, params, batch)
         made = jax.eval_shape(stage.predict, params, encoded, batch.mask, batch.present)
         assert made.logits.shape == (6, 3)
@@ -143,7 +143,7 @@ def test_dicmors_mixing_learns_and_its_flows_learn_by_likelihood_alone(rng):
     fields = {"model.faithful_to": "code", "model.recovery_weight": 0.0}
     stage, params = make_stages("dicmor", batch, **fields)[-1]
     available = batch.present.at[:, 0].set(False)
-    gradients = jax.jit(jax.grad(stage.loss, has_aux=True))(params, batch, available, KEY)[0]
+    gradients = jax.jit(jax.grad(objective(stage), has_aux=True))(params, batch, available, KEY)[0]
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradients["params"]["mix"]))
     assert all((g == 0).all() for g in jax.tree.leaves(gradients["params"]["flow"]))
 
@@ -180,10 +180,10 @@ def test_a_batch_cut_over_two_devices_has_the_same_loss_and_gradients(rng, name,
     stage, params = make_stages(name, batch)[number]
     cut_stage, _ = make_stages(name, batch, batch_axis="devices")[number]
     seen = batch.present if stage.complete else batch.present.at[:, 1].set(False)
-    whole = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))(params, batch, seen, KEY)
+    whole = jax.jit(jax.value_and_grad(objective(stage), has_aux=True))(params, batch, seen, KEY)
 
     def shard(params, batch, seen):
-        made = jax.value_and_grad(cut_stage.loss, has_aux=True)(params, batch, seen, KEY)
+        made = jax.value_and_grad(objective(cut_stage), has_aux=True)(params, batch, seen, KEY)
         return jax.lax.pmean(made, "devices")
 
     halves = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (batch, seen))
@@ -235,7 +235,7 @@ def test_cras_loss_is_over_the_missing_mean_inputs(rng):
     batch = make_batch(rng)
     ((stage, params),) = make_stages("cra", batch, **{"model.dropout": 0.0})
     available = batch.present.at[:, 1].set(False)
-    _, terms = jax.jit(stage.loss)(params, batch, available, KEY)
+    _, terms = jax.jit(objective(stage))(params, batch, available, KEY)
     encoded = jax.jit(stage.encode)(params, batch)
     prediction = jax.jit(stage.predict)(params, encoded, batch.mask, available)
     errors = []
@@ -253,7 +253,7 @@ def test_mmins_loss_is_its_parts(rng):
     fields = {"model.dropout": 0.0, "model.forward_weight": 3.0, "model.backward_weight": 0.5}
     (_, _), (stage, params) = make_stages("mmin", batch, **fields)
     available = batch.present.at[:, 1].set(False)
-    total, terms = jax.jit(stage.loss)(params, batch, available, KEY)
+    total, terms = jax.jit(objective(stage))(params, batch, available, KEY)
     config = FrozenConfigDict(tiny.config("mmin", **fields).model)
     student = mmin.Student(config, tuple(DIMS), 3)
     teacher = mmin.Teacher(config, tuple(DIMS), 3)
@@ -298,7 +298,7 @@ def test_code_and_paper_differ_and_nothing_else_is_known(rng, name):
     values = []
     for faithful_to in ("code", "paper"):
         stage, params = make_stages(name, batch, **{"model.faithful_to": faithful_to})[-1]
-        values.append(float(jax.jit(stage.loss)(params, batch, available, KEY)[0]))
+        values.append(float(jax.jit(objective(stage))(params, batch, available, KEY)[0]))
     assert abs(values[0] - values[1]) > 1e-6
     with pytest.raises(UserError, match="faithful_to=memory"):
         make_stages(name, batch, **{"model.faithful_to": "memory"})

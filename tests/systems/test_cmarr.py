@@ -9,7 +9,7 @@ import scipy.stats
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import cmarr
-from cmarr_jax.systems.system import Batch
+from cmarr_jax.systems.system import Batch, objective
 from tests import tiny
 from tests.tiny import MODALITIES, model_config
 
@@ -45,7 +45,9 @@ def test_any_set_of_modalities_predicts_and_learns(rng, modalities):
     prediction = system.predict(params, system.encode(params, batch), batch.mask, batch.present)
     assert prediction.logits.shape == (6, 3)
     assert prediction.recovered.shape == prediction.target.shape == (len(modalities), 6, 4, 16)
-    gradients = jax.jit(jax.grad(system.loss, has_aux=True))(params, batch, batch.present, KEY)[0]
+    gradients = jax.jit(jax.grad(objective(system), has_aux=True))(
+        params, batch, batch.present, KEY
+    )[0]
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
@@ -124,7 +126,7 @@ def test_loss_is_the_papers_sum_of_its_terms(rng):
     network = cmarr.CMARR(model_config(**fields), MODALITIES, 3)
     available = batch.present.at[:, 2].set(False)
     key = jax.random.key(3)
-    total, terms = system.loss(params, batch, available, key)
+    total, terms = objective(system)(params, batch, available, key)
     encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
 
     errors, missing = [], np.asarray(batch.present & ~available)
@@ -202,14 +204,14 @@ def test_a_class_prior_shifts_the_likelihood_of_its_class_only(rng):
 @pytest.fixture(scope="module")
 def base():
     system, params, batch = make_system(np.random.default_rng(0))
-    return float(system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0])
+    return float(objective(system)(params, batch, batch.present.at[:, 1].set(False), KEY)[0])
 
 
 @pytest.mark.parametrize("permute", ["swap", "glow"])
 def test_class_prior_and_glow_run_in_the_loss(rng, permute):
     fields = {"flow.nll_weight": 0.1, "flow.prior": "class", "flow.permute": permute}
     system, params, batch = make_system(rng, **fields)
-    step = jax.jit(jax.value_and_grad(system.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(objective(system), has_aux=True))
     (total, terms), gradients = step(params, batch, batch.present, KEY)
     assert np.isfinite(total) and "nll" in terms
     used = [np.abs(gradients["params"][f"prior_{n}"]).max() for n in ("mu", "log_sigma")]
@@ -219,13 +221,15 @@ def test_class_prior_and_glow_run_in_the_loss(rng, permute):
 @pytest.mark.parametrize("field", SWITCHES)
 def test_every_open_points_switch_changes_the_loss(rng, base, field):
     system, params, batch = make_system(rng, **{field: SWITCHES[field]})
-    loss = system.loss(params, batch, batch.present.at[:, 1].set(False), KEY)[0]
+    loss = objective(system)(params, batch, batch.present.at[:, 1].set(False), KEY)[0]
     assert np.isfinite(loss) and abs(loss - base) > 1e-6
 
 
 def test_gradients_are_finite_with_every_switch_thrown(rng):
     system, params, batch = make_system(rng, **SWITCHES)
-    gradients = jax.jit(jax.grad(system.loss, has_aux=True))(params, batch, batch.present, KEY)[0]
+    gradients = jax.jit(jax.grad(objective(system), has_aux=True))(
+        params, batch, batch.present, KEY
+    )[0]
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
@@ -236,7 +240,7 @@ def test_gradient_stops_change_gradients_but_not_the_loss(rng, field, changes):
     system, params, batch = make_system(rng)
     other, _, _ = make_system(np.random.default_rng(0), **{field: changes})
     args = (batch, batch.present.at[:, 1].set(False), jax.random.key(0))
-    steps = [jax.jit(jax.value_and_grad(s.loss, has_aux=True)) for s in (system, other)]
+    steps = [jax.jit(jax.value_and_grad(objective(s), has_aux=True)) for s in (system, other)]
     values, gradients = zip(*(step(params, *args) for step in steps), strict=True)
     np.testing.assert_allclose(values[0][0], values[1][0], rtol=1e-6)
     flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients]

@@ -9,6 +9,7 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import cmarr, cmarr_plus
+from cmarr_jax.systems.system import objective
 from tests import tiny
 from tests.conftest import DIMS
 from tests.systems.test_baselines import SMALL as SMALL_OF
@@ -96,7 +97,7 @@ def test_the_loss_is_cmarrs_and_each_heads_cross_entropy_with_what_it_is_taught(
     fields = {"model.heads.distillation": 0.3, "model.heads.fusion": "always"}
     stage, params, config = make_stage(batch, **fields)
     available = batch.present.at[3:, 1:].set(False)
-    total, terms = jax.jit(stage.loss)(params, batch, available, KEY)
+    total, terms = jax.jit(objective(stage))(params, batch, available, KEY)
     made = parts(params, config, batch, available, KEY)
     network, own, (encoded, fused), heads = made
     has = np.asarray(available).T[:, :, None]
@@ -115,10 +116,12 @@ def test_the_loss_is_cmarrs_and_each_heads_cross_entropy_with_what_it_is_taught(
         want += np.average(errors, weights=np.asarray(batch.weights)[rows])
     np.testing.assert_allclose(terms["heads"], want, rtol=1e-4)
     fused = fused._replace(logits=jnp.float32(together))
-    theirs, theirs_terms = jax.jit(
-        lambda *made: cmarr.objective(network, own, *made, batch, available)
-    )(encoded, fused)
-    np.testing.assert_allclose(terms["cls"], theirs_terms["cls"], rtol=1e-4)
+    theirs = jax.jit(lambda *made: cmarr.loss_terms(network, own, *made, batch, available))(
+        encoded, fused
+    )
+    np.testing.assert_allclose(terms["cls"], theirs["cls"], rtol=1e-4)
+    weights = cmarr.loss_weights(network.config)
+    theirs = sum(weights.get(name, 1) * float(term) for name, term in theirs.items())
     np.testing.assert_allclose(total, theirs + want, rtol=1e-4)
 
 
@@ -128,7 +131,7 @@ def test_what_teaches_a_head_is_a_constant(rng):
     stage, params, _ = make_stage(batch)
 
     def taught(params):
-        return stage.loss(params, batch, batch.present, KEY)[1]["heads"]
+        return stage.loss(params, batch, batch.present, KEY)["heads"]
 
     gradients = jax.jit(jax.grad(taught))(params)["params"]
     assert all((g == 0).all() for g in jax.tree.leaves(gradients["cmarr"]))

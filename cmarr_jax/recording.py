@@ -1,0 +1,124 @@
+"""What a sweep leaves in its work directory, from the lock at its start to the results."""
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from cmarr_jax import export, workdir
+from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax.evaluation import Scored, Scorer
+from cmarr_jax.experiment import Experiment, Part
+from cmarr_jax.files import remove_drafts
+from cmarr_jax.lock import locked
+from cmarr_jax.results import report
+from cmarr_jax.results.history import History
+from cmarr_jax.stopped import Stopped
+from cmarr_jax.training import Best, Epoch
+
+
+class Recording:
+    """The work directory of one sweep while it is trained; a context manager that locks it.
+
+    One program may train several sweeps: each has a recording of its own, which is what it would
+    be had the sweep been trained alone.
+    """
+
+    def __init__(self, folder: str, part: Part, made: Experiment):
+        """`part` of the experiment is what is recorded."""
+        self.folder, self._part, self._made = folder, part, made
+        self._start = time.monotonic()
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "Recording":
+        part, made = self._part, self._made
+        workdir.make_folder("--workdir", self.folder)
+        with contextlib.ExitStack() as held:
+            held.enter_context(locked(self.folder))
+            # Again: it may have been another's until just now.
+            saved, content = workdir.claim(self.folder, part.config)
+            remove_drafts(self.folder)
+            file = os.path.join(self.folder, "status.json")
+            seconds = report.read_status(self.folder)["seconds"] if os.path.exists(file) else 0.0
+            self._earlier, self._status_file = seconds, file
+            report.write_json(saved, content)
+            report.write_json(os.path.join(self.folder, "audit.json"), made.audited)
+            self._status = {
+                "complete": False,
+                "epochs_done": 0,
+                "epochs": part.config.train.epochs,
+                "device": made.device,
+                "versions": report.versions(),
+            }
+            self._history = History(self.folder, part.run_ids, made.stages[-1].name)
+            origin = workdir.origin(content, made.corpus, part.run_ids)
+            self._open = held.enter_context(contextlib.ExitStack())
+            self.checkpoints = self._open.enter_context(Checkpoints(self.folder, origin))
+            self._scalars = self._open.enter_context(report.Scalars(self.folder, part.run_ids))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._held.__exit__(*error)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Notes an epoch of this sweep's runs."""
+        self._scalars.write(epoch)
+        self._history.write(epoch)
+        self._write_status(epochs_done=0 if epoch.stage else epoch.number)
+
+    def end(
+        self,
+        best: Best,
+        scorer: Scorer,
+        scored: Sequence[Scored],
+        stopped: Sequence[Stopped | None],
+        runs: slice,
+    ) -> None:
+        """Writes the results and the model of this sweep, which are the `runs` of what was
+        trained; all arguments are of those that were trained beside it too."""
+        self._open.close()  # what is left of the checkpoints is on the disk before the results
+        part, made = self._part, self._made
+        at = range(*runs.indices(len(stopped)))
+        whole = [r for r in at if not stopped[r]]
+        if whole:
+            tested = [part.run_ids[r - at.start] for r in whole]
+            report.write_results(
+                self.folder,
+                identity=part.identity,
+                corpus=made.corpus,
+                conditions=made.conditions,
+                curves=made.curves,
+                run_ids=tested,
+                scored=[scored[r] for r in whole],
+            )
+            fold = tested[0].fold
+            if pair := scorer.represent(best.params, fold.test, whole[0]):
+                report.write_representations(self.folder, made.corpus.modalities, pair)
+            of_whole = jax.tree.map(lambda leaf: leaf[whole], (best, scorer.runs))
+            export.write(
+                os.path.join(self.folder, "model"),
+                identity=part.identity,
+                corpus=made.corpus,
+                config=part.config,
+                run_ids=tested,
+                best=of_whole[0],
+                runs=of_whole[1],
+                unravel=scorer.vector.unravel,
+            )
+        ends = [stopped[r]._asdict() for r in at if stopped[r]]
+        self._write_status(
+            complete=not ends,
+            epochs_done=part.config.train.epochs,
+            **({"stopped": ends} if ends else {}),
+            finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        )
+
+    def _write_status(self, **fields: Any) -> None:
+        # Sweeps of one program share its time.
+        seconds = (time.monotonic() - self._start) / len(self._made.parts)
+        self._status |= fields | {"seconds": round(self._earlier + seconds, 1)}
+        report.write_json(self._status_file, self._status)

@@ -1,0 +1,91 @@
+"""Which sweeps one program can train, and how each keeps what is its own."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+
+from cmarr_jax import checkpoints, training
+from cmarr_jax.checkpoints import Checkpoints, Together
+from cmarr_jax.errors import UserError
+from cmarr_jax.systems import SYSTEMS
+from configs import common, systems
+from tests import tiny
+
+
+def weights_of(config):
+    """The model's fields that weigh a term of the loss."""
+    fields = {f"model.{field}": value for field, value in common.leaves(config.model.to_dict())}
+    return {f: value for f, value in fields.items() if f.split(".")[-1].split("_")[-1] == "weight"}
+
+
+@pytest.mark.parametrize("preset", systems.PRESETS)
+def test_what_programs_may_differ_in_is_what_a_run_has_of_its_own(preset):
+    """Each loss weight of each system changes the settings and no other number of the stages'."""
+    fields = {"train.learning_rate": 0.5, "train.weight_decay": 0.25, "seed": 3, "num_seeds": 2}
+    config = tiny.config(preset)
+    weights = {field: 3.0 for field, value in weights_of(config).items() if value}
+    other = tiny.config(preset, **(fields | weights))
+    assert common.program(config) == common.program(other)
+
+    def settings(config):
+        make = SYSTEMS[config.system]
+        stages = make(FrozenConfigDict(config.model), ("text", "speech"), 3).stages
+        return training.Settings.of(config, stages)
+
+    *_, before = settings(config)
+    *_, own = settings(other)
+    assert own[:2] == (0.5, 0.25) != before[:2]
+    assert (3.0 in own.loss_weights.values()) == bool(weights)
+    for field in ("train.epochs", "train.batch_size", "model.width", "masking.per_sample"):
+        value = 32 if "per" not in field else False
+        assert common.program(tiny.config(preset, **{field: value})) != common.program(config)
+
+
+def test_a_weight_of_zero_is_another_program():
+    zero, one = (tiny.config(**{"model.flow.nll_weight": w}) for w in (0.0, 1.0))
+    assert common.program(zero) != common.program(one)
+
+
+def save(folder, runs, epochs, origin="a"):
+    state = {"x": np.arange(6.0).reshape(3, 2), "step": np.arange(3)}
+    with Checkpoints(folder, {"config": origin}) as own:
+        for epoch in epochs:
+            kept = jax.tree.map(lambda leaf, epoch=epoch: leaf[runs] + epoch, state)
+            own.save("last", epoch, kept, [None] * (runs.stop - runs.start))
+
+
+def test_each_sweep_keeps_its_own_checkpoints_and_they_join(tmp_path):
+    folders = [str(tmp_path / name) for name in "ab"]
+    runs = [slice(0, 1), slice(1, 3)]
+    state = {"x": np.arange(6.0).reshape(3, 2), "step": np.arange(3)}
+    stopped = [None, {"fold": 1}, None]
+    with Checkpoints(folders[0], {"config": "a"}) as a, Checkpoints(folders[1], {}) as b:
+        Together([a, b], runs).save("last", 4, state, stopped)
+    assert checkpoints.newest(folders[0]) == checkpoints.newest(folders[1]) == [("last", 4)]
+    with Checkpoints(folders[0], {"config": "a"}) as a, Checkpoints(folders[1], {}) as b:
+        alone = b.resume("", jax.tree.map(lambda leaf: leaf[1:], state))
+        np.testing.assert_array_equal(alone.state["x"], state["x"][1:])
+        assert alone.stopped == stopped[1:]
+        joined = Together([a, b], runs).resume("", state)
+    assert joined.epoch == 4 and joined.stopped == stopped
+    for name, value in state.items():
+        np.testing.assert_array_equal(joined.state[name], value)
+
+
+def test_sweeps_that_damage_has_parted_are_named(tmp_path):
+    folders = [str(tmp_path / name) for name in "ab"]
+    save(folders[0], slice(0, 1), (3,))
+    save(folders[1], slice(1, 2), (2, 3))
+    about = tmp_path / "b" / "checkpoints" / "last" / "3" / "about" / "metadata"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"digest": "0"}))
+    like = {"x": np.zeros((2, 2)), "step": np.zeros(2, int)}
+    with (
+        Checkpoints(folders[0], {"config": "a"}) as a,
+        Checkpoints(folders[1], {"config": "a"}) as b,
+        pytest.raises(UserError, match="left at epochs 2, 3 by the damage"),
+    ):
+        Together([a, b], [slice(0, 1), slice(1, 2)]).resume("", like)
+    assert checkpoints.newest(folders[1]) == [("last", 2)]
