@@ -68,15 +68,17 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
         raw.utterance("a", "Yes.", silent),
         raw.utterance("b", None, str(tmp_path / "nowhere.wav")),
         raw.utterance("c", "", next(iter(wavs.values()))),
+        raw.utterance("d", "a\udcff"),  # of a command line that is not UTF-8
     ]
     features, problems = raw.encode(
         open_(encoders, text=None, speech=None), inputs, {"text": "float16", "speech": "float16"}
     )
-    assert [sorted(p) for p in problems] == [["speech"], ["speech"], ["text"]]
+    assert [sorted(p) for p in problems] == [["speech"], ["speech"], ["text"], ["text"]]
     assert problems[0]["speech"].startswith("silent") and "no word" in problems[2]["text"]
     assert problems[1]["speech"].startswith("missing_file")
-    assert [len(x) > 0 for x in features["text"]] == [True, False, False]
-    assert [len(x) > 0 for x in features["speech"]] == [False, False, True]
+    assert problems[3]["text"] == "unreadable: not UTF-8"
+    assert [len(x) > 0 for x in features["text"]] == [True, False, False, False]
+    assert [len(x) > 0 for x in features["speech"]] == [False, False, True, False]
 
 
 def test_another_encoder_is_refused(extracted, tmp_path):
