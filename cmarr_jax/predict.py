@@ -1,12 +1,16 @@
 """Class probabilities for utterances, by a model that train.py left in its work directory.
 
-    python -m cmarr_jax.predict --workdir DIR --text "I told you so!" --wav turn.wav
+    python -m cmarr_jax.predict --workdir DIR --text "I told you!" --wav turn.wav --video turn.mp4
     python -m cmarr_jax.predict --workdir DIR --pack PACK --out predictions.jsonl
     python -m cmarr_jax.predict --workdir DIR --csv inputs.csv
 
 Any of --text, --wav and --video will do; what is not given counts as missing. inputs.csv has the
 column id and any of text, wav, video, paths being relative to it. The encoders are those that the
 training corpus was extracted with; if they have moved, say where by --text-model and so on.
+
+Of a video the whole picture and all of its length count, and the largest face. A model of IEMOCAP
+has seen the speaker's half of the picture: cut a video with two people likewise, see
+docs/prediction.md.
 
 A line of JSON an utterance:
 
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("one utterance").add_argument
     add("--text", help="its transcript")
     add("--wav", metavar="FILE", help="any sound file that libsndfile reads")
-    add("--video", metavar="FILE", help="any video that OpenCV reads; faces are looked for")
+    add("--video", metavar="FILE", help="any video that OpenCV reads; its largest face is taken")
     add = parser.add_argument_group("many").add_argument
     add("--pack", metavar="PACK", help="a feature pack of the kind that the model was trained on")
     add("--csv", metavar="FILE", help="columns id and any of text, wav, video")

@@ -152,8 +152,8 @@ def encode(
                 except (RuntimeError, MemoryError) as e:  # JAX's of the device are RuntimeErrors
                     reason = (str(e).splitlines() or [type(e).__name__])[0]
                     raise UserError(
-                        f"{FLAGS[modality]}: the device failed on {len(batch)} inputs ({reason}); "
-                        "give fewer or shorter ones"
+                        f"{FLAGS[modality]}: the device failed on a batch of {len(batch)} "
+                        f"({reason}); give fewer or shorter inputs"
                     ) from None
                 for (i, loaded), array in zip(batch, arrays, strict=True):
                     kept, status, detail = engine.checked(source, loaded, array, dtype)
