@@ -1,13 +1,16 @@
 """How quickly a trained model predicts: from a cold start, one utterance at a time, in batches.
 
-    python benchmarks/prediction.py DIR PACK [OUT.json]
+    python benchmarks/prediction.py DIR PACK [--wav FILE] [--video FILE] [--out FILE.json]
 
 DIR is a sweep's work directory (or its folder `model`), PACK a pack that it knows. Where the model
-knows the encoder of text, one sentence is timed from its characters too. Prints a table and,
-if asked, writes the same as JSON. CPU seconds stand beside wall seconds: they are what counts
-where other work runs on the same cores.
+knows the encoders, raw input is timed too: a sentence from its characters, the sound file, the
+video, and each combination of them, from files to probabilities. Prints a table and, if asked,
+writes the same as JSON. CPU time stands beside wall time: it is what counts where other work
+runs on the same cores.
 """
 
+import argparse
+import itertools
 import json
 import os
 import platform
@@ -24,17 +27,25 @@ import jax
 import numpy as np
 
 from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.errors import UserError
 from cmarr_jax.predictor import BATCH, Predictor
 
 _REPEATS = 50
+_REPEATS_OF_VIDEO = 5  # finding faces takes a tenth of a second a frame
 _SENTENCE = "I told you so, and you did not listen to me!"
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) not in (2, 3):
-        print(__doc__)
-        return 2
-    workdir, path = argv[:2]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", metavar="DIR")
+    parser.add_argument("pack", metavar="PACK")
+    parser.add_argument("--wav", metavar="FILE")
+    parser.add_argument("--video", metavar="FILE")
+    parser.add_argument("--out", metavar="FILE.json")
+    args = parser.parse_args(argv)
+    workdir, path = args.workdir, args.pack
     pack = pack_lib.read(path)
     with open("/proc/loadavg", encoding="ascii") as f:
         load = float(f.read().split()[0])
@@ -46,8 +57,11 @@ def main(argv: list[str]) -> int:
             one(predictor, pack, f"one utterance, {models}"),
             many(predictor, pack, f"{len(pack.labels)} utterances, {models}"),
         ]
-    if (predictor.facts["encoders"].get("text") or {}).get("model"):
-        rows.append(sentence(Predictor(workdir)))
+    given = {"text": _SENTENCE, "speech": args.wav, "video": args.video}
+    known = predictor.facts["encoders"]
+    given = {m: x for m, x in given.items() if x and (known.get(m) or {}).get("model")}
+    if given:
+        rows += [cold_command(workdir, given), *raw_inputs(Predictor(workdir), given)]
     result = {
         "model": predictor.facts["system"],
         "corpus": pack.name,
@@ -66,8 +80,8 @@ def main(argv: list[str]) -> int:
         print(
             f"{row['what']:<34}{cells[0]:>9}{cells[1]:>11}{cells[2]:>9}{cells[3]:>9}{cells[4]:>8}"
         )
-    if len(argv) == 3:
-        with open(argv[2], "w", encoding="utf-8") as f:
+    if args.out:
+        with open(args.out, "w", encoding="utf-8") as f:
             json.dump(result, f, indent=2)
     return 0
 
@@ -111,27 +125,53 @@ def many(predictor: Predictor, pack: pack_lib.Pack, what: str) -> dict:
     return {"what": what, "first_s": first, "per_second": num / (time.monotonic() - start)}
 
 
-def sentence(predictor: Predictor) -> dict:
-    """A sentence from its characters, tokens and BERT included."""
+def cold_command(workdir: str, given: dict[str, str]) -> dict:
+    """The whole command on raw input, with the programs compiled before."""
+    flags = {"text": "--text", "speech": "--wav", "video": "--video"}
+    argv = [sys.executable, "-m", "cmarr_jax.predict", "--workdir", os.path.abspath(workdir)]
+    for m, value in given.items():
+        argv += [flags[m], value if m == "text" else os.path.abspath(value)]
+    used = []
+    for _ in range(2):  # the first fills the cache of compiled programs
+        start, before = time.monotonic(), os.times()
+        subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        cpu = sum(after[2:4]) - sum(before[2:4])  # user and system time of ended children
+        used.append((time.monotonic() - start, 1000 * cpu))
+    return {"what": "command, " + "+".join(given), "first_s": used[1][0], "cpu_ms": used[1][1]}
+
+
+def raw_inputs(predictor: Predictor, given: dict[str, str]) -> list[dict]:
+    """Each subset of raw input, from characters and files to probabilities."""
     from cmarr_jax.extract import raw
 
     encoders = predictor.facts["encoders"]
-    sources = raw.open_sources(encoders, {"text": None}, alone=True)
-    stored_as = {"text": encoders["text"]["stored_as"]}
+    sources = raw.open_sources(encoders, dict.fromkeys(given), alone=True)
+    stored_as = {m: encoders[m]["stored_as"] for m in given}
+    fields = {"text": "text", "speech": "wav", "video": "video"}
+    rows = []
+    for size in range(1, len(given) + 1):
+        for subset in itertools.combinations(given, size):
+            one = raw.utterance("one", **{fields[m]: given[m] for m in subset})
+            chosen = {m: sources[m] for m in subset}
 
-    def predict(i):
-        features, _ = raw.encode(sources, [raw.utterance("one", _SENTENCE)], stored_as)
-        list(predictor.of_features(["one"], features, batch_size=1))
+            def predict(i, one=one, chosen=chosen):
+                features, problems = raw.encode(chosen, [one], stored_as)
+                if not all(len(features[m][0]) for m in chosen):
+                    sys.exit(f"error: {problems[0]}")
+                list(predictor.of_features(["one"], features, batch_size=1))
 
-    return _timed(f"a sentence, {predictor.num_models} models", predict, 1)
+            repeats = _REPEATS_OF_VIDEO if "video" in subset else _REPEATS
+            rows.append(_timed("raw " + "+".join(subset), predict, 1, repeats))
+    return rows
 
 
-def _timed(what: str, predict, num: int) -> dict:
+def _timed(what: str, predict, num: int, repeats: int = _REPEATS) -> dict:
     start = time.monotonic()
     predict(0)
     first = time.monotonic() - start
     wall, cpu = [], []
-    for k in range(_REPEATS):
+    for k in range(repeats):
         start, used = time.monotonic(), time.process_time()
         predict(k % num)
         wall.append(1000 * (time.monotonic() - start))
@@ -152,4 +192,7 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as e:
+        sys.exit(f"error: {e}")

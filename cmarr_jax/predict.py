@@ -1,12 +1,16 @@
 """Class probabilities for utterances, by a model that train.py left in its work directory.
 
-    python -m cmarr_jax.predict --workdir DIR --text "I told you so!" --wav turn.wav
+    python -m cmarr_jax.predict --workdir DIR --text "I told you!" --wav turn.wav --video turn.mp4
     python -m cmarr_jax.predict --workdir DIR --pack PACK --out predictions.jsonl
     python -m cmarr_jax.predict --workdir DIR --csv inputs.csv
 
 Any of --text, --wav and --video will do; what is not given counts as missing. inputs.csv has the
 column id and any of text, wav, video, paths being relative to it. The encoders are those that the
 training corpus was extracted with; if they have moved, say where by --text-model and so on.
+
+Of a video the whole picture and all of its length count, and the largest face. A model of IEMOCAP
+has seen the speaker's half of the picture: cut a video with two people likewise, see
+docs/prediction.md.
 
 A line of JSON an utterance:
 
@@ -37,6 +41,8 @@ import tqdm
 from cmarr_jax import arguments, cli
 from cmarr_jax.errors import UserError
 
+_VIDEOS = 8  # utterances encoded together where videos are: each takes seconds
+_LONGEST = 1 << 24  # characters of a field of --csv; Python's own limit is 131,072
 _COLUMNS = {"text": "text", "wav": "speech", "video": "video"}  # of --csv, and the modality
 
 
@@ -66,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("one utterance").add_argument
     add("--text", help="its transcript")
     add("--wav", metavar="FILE", help="any sound file that libsndfile reads")
-    add("--video", metavar="FILE", help="any video that OpenCV reads; faces are looked for")
+    add("--video", metavar="FILE", help="any video that OpenCV reads; its largest face is taken")
     add = parser.add_argument_group("many").add_argument
     add("--pack", metavar="PACK", help="a feature pack of the kind that the model was trained on")
     add("--csv", metavar="FILE", help="columns id and any of text, wav, video")
@@ -104,12 +110,19 @@ def _run(args: argparse.Namespace) -> int:
         total, lines = len(rows), _of_raw(predictor, rows, args)
         if kinds[0]:
             lines = [_only(lines)]
-    empty = 0
+    empty = harmed = 0
     with _opened(args.out) as out, _progress(total) as progress:
         for line in lines:
             empty += line["posterior"] is None
+            harmed += bool(line.get("problems"))
             out.write(json.dumps(line) + "\n")
             progress.update(1)
+    if harmed and total > 1:
+        print(
+            f"{harmed} of {total} utterances have input that could not be read or was cut; "
+            "their lines say why, under problems",
+            file=sys.stderr,
+        )
     if empty:
         print(f"{empty} of {total} utterances have no modality left", file=sys.stderr)
     return 3 if empty else 0
@@ -138,7 +151,7 @@ def _of_raw(predictor, rows: Sequence[dict], args) -> Iterator[dict]:
     models = {m: getattr(args, f"{m}_model") for m in given}
     sources = raw.open_sources(encoders, models, alone=len(rows) == 1)
     stored_as = {m: encoders[m]["stored_as"] for m in given}
-    size = min(len(rows), BATCH)
+    size = min(len(rows), _VIDEOS if "video" in given else BATCH)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         part = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
@@ -159,8 +172,9 @@ def _only(lines: Iterator[dict]) -> dict:
 
 
 def _read_csv(file: str) -> list[dict[str, str | None]]:
+    csv.field_size_limit(_LONGEST)
     try:
-        with open(file, newline="", encoding="utf-8") as f:
+        with open(file, newline="", encoding="utf-8-sig") as f:  # spreadsheets put a mark in front
             reader = csv.DictReader(f, strict=True)
             rows, header = list(reader), reader.fieldnames or []
     except FileNotFoundError:

@@ -172,19 +172,11 @@ def _prefetch(
 ) -> Iterator[tuple[Utterance, Loaded]]:
     """(utterance, loaded) in order, loaded ahead in one thread: decoders need not be re-entrant."""
 
-    def guarded(utterance: Utterance) -> Loaded:
-        try:
-            return load(utterance)
-        except UserError:
-            raise
-        except Exception as e:  # a bad clip never stops the run, whatever its decoder does
-            return Loaded("unreadable", None, f"{type(e).__name__}: {e}")
-
     pool = ThreadPoolExecutor(1)
     ahead: deque = deque()
     try:
         for utterance in utterances:
-            ahead.append((utterance, pool.submit(guarded, utterance)))
+            ahead.append((utterance, pool.submit(guarded, load, utterance)))
             if len(ahead) > _PREFETCH:
                 utterance, future = ahead.popleft()
                 yield utterance, future.result()
@@ -192,6 +184,20 @@ def _prefetch(
             yield utterance, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def guarded(load: Callable[[Utterance], Loaded], utterance: Utterance) -> Loaded:
+    """`load(utterance)`; whatever a decoder raises makes the utterance unreadable, no more.
+
+    Raises:
+      UserError: `load` did.
+    """
+    try:
+        return load(utterance)
+    except UserError:
+        raise
+    except Exception as e:
+        return Loaded("unreadable", None, f"{type(e).__name__}: {e}")
 
 
 def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.ndarray]:

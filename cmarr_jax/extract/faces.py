@@ -16,6 +16,9 @@ SIZE = 64  # height and width of a face
 MIN_FACE_SIZE = 30  # pixels; smaller faces are not looked for
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
+# A status says what is wrong with a video; FFmpeg would say it too, in lines of its own.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 # RGB frame [H, W, 3] uint8 -> boxes (x, y, width, height) in pixels, any number of them.
 Detector = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
@@ -79,7 +82,8 @@ def of_video(
             x, y, width, height = box
             images.append(grey(frame[y : y + height, x : x + width]))
     if not frames:
-        raise ValueError(f"{file}: no frame between {start} and {end} s")
+        between = "" if start is None and end is None else f" between {start} and {end} s"
+        raise ValueError(f"{file}: no frame{between}")
     return Faces(_stack(images), frames)
 
 
@@ -152,7 +156,8 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def duration(file: str) -> float:
-    """Seconds of a video, by its header; 0 if it does not say.
+    """Seconds of a video, by its header; where that does not say, as of a browser's recordings,
+    its frames are counted. 0 if it does not say its frame rate.
 
     Raises:
       ValueError: OpenCV cannot read it.
@@ -160,6 +165,10 @@ def duration(file: str) -> float:
     video = _open(file)
     cv2 = _cv2()
     rate, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
+    if not count > 0:
+        count = 0
+        while video.grab():
+            count += 1
     video.release()
     return max(0.0, count / rate) if rate > 0 else 0.0
 
@@ -198,7 +207,7 @@ def _sampled(file: str, start: float | None, end: float | None, fps: float) -> I
 def _open(file: str) -> Any:
     video = _cv2().VideoCapture(file)
     if not video.isOpened():
-        raise ValueError(f"{file}: OpenCV cannot read it")
+        raise ValueError(f"{file}: OpenCV cannot read it: damaged, or it holds no pictures")
     return video
 
 

@@ -6,6 +6,7 @@ refused, since a model would take its features for noise.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,21 +53,34 @@ def open_sources(
                 "python -m cmarr_jax.extract, so raw input cannot be encoded alike; give features "
                 "of the same kind with --pack"
             )
-        model = model or facts["model"]
-        if not model:
+        if not (model or facts["model"]):
             raise UserError(
                 f"--{modality}-model: missing, and the corpus does not say where its encoder was; "
                 "name its folder"
             )
-        source = _open(modality, facts["recipe"], model, 1 if alone else None)
+        try:
+            source = _open(modality, facts["recipe"], model or facts["model"], 1 if alone else None)
+        except UserError as e:
+            if model or os.path.exists(facts["model"]):
+                raise
+            raise UserError(
+                f"{e}; an encoder that lies elsewhere is named by --{modality}-model"
+            ) from None
         ours = json.loads(json.dumps(source.recipe))
         if ours != facts["recipe"]:
             raise UserError(
-                f"--{modality}-model={model}: not the encoder that the model was trained with "
-                f"({difference(ours, facts['recipe'])}); name that one's folder"
+                f"--{modality}-model={model or facts['model']}: not the encoder that the model was "
+                f"trained with ({difference(ours, facts['recipe'])}); "
+                f"{_remedy(modality, ours, facts['recipe'])}"
             )
         sources[modality] = source
     return sources
+
+
+def _remedy(modality: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    if any(ours.get(field) != theirs.get(field) for field in ("encoder", "sha256", "weights")):
+        return f"name that one's {'file' if modality == 'video' else 'folder'}"
+    return "the files are the same: install the version that the model was trained with"
 
 
 def _open(modality: str, recipe: Mapping[str, Any], model: str, budget: int | None) -> Source:
@@ -111,6 +125,9 @@ def encode(
     Returns:
       Modality -> n arrays `[T_i, D]`, `T_i = 0` where it is not given or could not be read; and
       for each utterance modality -> why a given one could not be, or was cut.
+
+    Raises:
+      UserError: the device fails.
     """
     features, problems = {}, [{} for _ in utterances]
     for modality, source in sources.items():
@@ -121,7 +138,7 @@ def encode(
             field = {"text": given.text, "speech": given.wav, "video": given.video}[modality]
             if field is None:
                 continue
-            loaded = source.load(given)
+            loaded = engine.guarded(source.load, given)
             if loaded.item is None:
                 problems[i][modality] = f"{loaded.status}: {loaded.detail}"
             else:
@@ -130,7 +147,14 @@ def encode(
             size = source.batch_size(bucket)
             for start in range(0, len(waiting), size):
                 batch = waiting[start : start + size]
-                arrays = source.encode(bucket, [loaded.item for _, loaded in batch])
+                try:
+                    arrays = source.encode(bucket, [loaded.item for _, loaded in batch])
+                except (RuntimeError, MemoryError) as e:  # JAX's of the device are RuntimeErrors
+                    reason = (str(e).splitlines() or [type(e).__name__])[0]
+                    raise UserError(
+                        f"{FLAGS[modality]}: the device failed on a batch of {len(batch)} "
+                        f"({reason}); give fewer or shorter inputs"
+                    ) from None
                 for (i, loaded), array in zip(batch, arrays, strict=True):
                     kept, status, detail = engine.checked(source, loaded, array, dtype)
                     features[modality][i] = kept

@@ -55,6 +55,10 @@ def source(
     def load(utterance: Utterance) -> Loaded:
         if utterance.text is None:
             return Loaded("missing_text", None, "no transcript")
+        try:
+            utterance.text.encode()
+        except UnicodeEncodeError:  # bytes of a command line that no character stands for
+            return Loaded("unreadable", None, "not UTF-8")
         ids = tokenizer(utterance.text, verbose=False)["input_ids"]
         if len(ids) == 2 and not keep_special_tokens:
             return Loaded("missing_text", None, "the transcript holds no word")

@@ -13,7 +13,7 @@ import numpy as np
 
 from cmarr_jax.data.importers import stores
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import denseface
+from cmarr_jax.extract import denseface, pretrained
 from cmarr_jax.extract import faces as faces_lib
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
@@ -206,7 +206,8 @@ def _found(found: faces_lib.Faces) -> Loaded:
 
 def _encoder(weights: denseface.Weights, dtype: str):
     """Faces `[n, 64, 64]` uint8 -> features `[n, D]` float32, in chunks of one shape."""
-    network = weights.network.clone(dtype=jnp.dtype(dtype))
+    compute_dtype = jnp.dtype(dtype)
+    network = weights.network.clone(dtype=compute_dtype)
     variables = jax.device_put(weights.variables)
 
     @jax.jit
@@ -221,7 +222,8 @@ def _encoder(weights: denseface.Weights, dtype: str):
             chunk = images[start : start + _CHUNK]
             padded = np.zeros((_CHUNK, *images.shape[1:]), np.uint8)
             padded[: len(chunk)] = chunk
-            parts.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
+            with pretrained.precision(compute_dtype):
+                parts.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
         return np.concatenate(parts)
 
     return encode_clip

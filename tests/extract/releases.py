@@ -5,6 +5,8 @@ import wave
 
 import numpy as np
 
+from tests.extract import samples
+
 # Every class a different count, all sessions, both speakers of a recording by either marker.
 IEMOCAP_TURNS = {
     # id: (code, class, speaker, side if the marker wearer is left, transcript)
@@ -49,6 +51,42 @@ def write_wav(file: str, seconds: float, rate: int = 16_000, silent: bool = Fals
         f.setsampwidth(2)
         f.setframerate(rate)
         f.writeframes((hum * (0 if silent else 9000)).astype("<i2").tobytes())
+
+
+def write_video(file: str, frames, rate: float = 30.0) -> None:
+    """Frames `[T, H, W, 3]` uint8 in OpenCV's order of colours, as an .avi of JPEGs."""
+    import cv2
+
+    height, width = frames[0].shape[:2]
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def msp_improv_with_video(root: str, sessions: int) -> str:
+    """Writes a release of eight turns a session, each with a real face for 0.4 s, and returns its
+    folder. The third has no face; the faces differ in place and brightness."""
+    root = os.path.join(root, "MSP-IMPROV")
+    photo = samples.photo(110, 130).astype(int)
+    lines = []
+    for number in range(8 * sessions):
+        session, (turn, sex) = 1 + number // 8, divmod(number % 8, 2)
+        tail = f"S0{1 + turn}{'ANHS'[turn]}-{'FM'[sex]}0{session}-S-FM0{turn}"
+        folder = f"session{session}/{tail[:4]}/S/MSP-IMPROV-{tail}"
+        lines.append(f"UTD-IMPROV-{tail}.avi; {'ANHS'[turn]}; A:3.0; V:3.0; D:3.0 ; N:4.0;")
+        write_wav(f"{root}/Audio/{folder}.wav", 0.3 + 0.02 * number, rate=44_100)
+        words = " ".join(samples.WORDS[13 + number % 8 : 16 + number % 8])
+        write(f"{root}/All_human_transcriptions/MSP-IMPROV-{tail}.txt", words)
+        frames = np.full((12, 160, 200, 3), 20 * turn, np.uint8)
+        left = 5 + 11 * (number % 8)
+        if number != 2:
+            for t in range(12):
+                frames[t, 20:150, left : left + 110] = np.clip(photo + 10 * turn - 2 * t, 0, 255)
+        write_video(f"{root}/Video/{folder}.avi", frames)
+    write(f"{root}/Evaluation.txt", "\n".join(lines) + "\n")
+    return root
 
 
 def iemocap(root: str) -> str:

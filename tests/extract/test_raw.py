@@ -16,7 +16,7 @@ from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import raw
 from cmarr_jax.predictor import Predictor
 from tests import tiny
-from tests.extract import releases
+from tests.extract import fake, releases
 from tests.extract.test_end_to_end import GOLDEN, MODELS
 
 pytest.importorskip("safetensors")
@@ -68,15 +68,31 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
         raw.utterance("a", "Yes.", silent),
         raw.utterance("b", None, str(tmp_path / "nowhere.wav")),
         raw.utterance("c", "", next(iter(wavs.values()))),
+        raw.utterance("d", "a\udcff"),  # of a command line that is not UTF-8
     ]
     features, problems = raw.encode(
         open_(encoders, text=None, speech=None), inputs, {"text": "float16", "speech": "float16"}
     )
-    assert [sorted(p) for p in problems] == [["speech"], ["speech"], ["text"]]
+    assert [sorted(p) for p in problems] == [["speech"], ["speech"], ["text"], ["text"]]
     assert problems[0]["speech"].startswith("silent") and "no word" in problems[2]["text"]
     assert problems[1]["speech"].startswith("missing_file")
-    assert [len(x) > 0 for x in features["text"]] == [True, False, False]
-    assert [len(x) > 0 for x in features["speech"]] == [False, False, True]
+    assert problems[3]["text"] == "unreadable: not UTF-8"
+    assert [len(x) > 0 for x in features["text"]] == [True, False, False, False]
+    assert [len(x) > 0 for x in features["speech"]] == [False, False, True, False]
+
+
+def test_a_decoder_that_raises_costs_its_row_and_a_device_that_fails_is_one_line():
+    def fail(*_):
+        raise RuntimeError("out of memory\nand more")
+
+    texts = [raw.utterance(f"u{k}", "xyz") for k in range(2)]
+    broken = fake.source("text", load=fail)
+    features, problems = raw.encode({"text": broken}, texts, {"text": "float32"})
+    assert [len(x) for x in features["text"]] == [0, 0]
+    assert problems[1]["text"].startswith("unreadable: RuntimeError: out of memory")
+    broken = fake.source("text")._replace(encode=fail)
+    with pytest.raises(UserError, match=r"--text: .* batch of 2 \(out of memory\); give fewer"):
+        raw.encode({"text": broken}, texts, {"text": "float32"})
 
 
 def test_another_encoder_is_refused(extracted, tmp_path):
