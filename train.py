@@ -5,10 +5,10 @@
 Every field of the config can be set from here: --config.fold=3, --config.num_seeds=3,
 --config.model.udcl.weight=0.5, ...; configs/common.py explains each. An argument after the
 config file picks a system and variants: --config configs/iemocap.py:mmin or :no_udcl. The
-arguments table2, table3 and fig4 stand for many: they are trained one after the other, each in
-a folder of its own below DIR. Started again with the same flags, a sweep resumes where it
-stopped, or prints its results if it is done. With --dry-run it only says what it would do, how
-large that is and how long it would take.
+arguments table2, table3 and fig4 stand for many, each in a folder of its own below DIR; those
+that differ in a loss weight or a rate alone are trained as one program. Started again with the
+same flags, a sweep resumes where it stopped, or prints its results if it is done. With --dry-run
+it only says what it would do, how large that is and how long it would take.
 
 Exit codes: 0; 2 = something to mend, in one line; 3 = a run was stopped because a loss was no
 longer finite, and the others have their results; 130, 143 = interrupted, resumable.
