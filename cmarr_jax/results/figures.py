@@ -119,6 +119,17 @@ def conditions(r: Results) -> plt.Figure:
     return figure
 
 
+def weight_curves(summary: Sequence[Mapping[str, str]]) -> dict[str, list]:
+    """ "alpha" and so on -> (value, row of the average) in order of the value, of each weight that
+    a sweep has varied alone; arguments as of `loss_weights`."""
+    curves: dict[str, list] = {name: [] for name in _WEIGHTS}
+    for row in summary:
+        name, _, value = row["variant"].split(",")[-1].partition("=")
+        if row["condition"] == "avg" and name in curves:
+            curves[name].append((float(value), row))
+    return {name: sorted(c, key=lambda p: p[0]) for name, c in curves.items() if c}
+
+
 @styled
 def loss_weights(summary: Sequence[Mapping[str, str]]) -> plt.Figure:
     """The paper's Figure 4: mean WAR and UAR over the missing conditions against each weight.
@@ -129,12 +140,7 @@ def loss_weights(summary: Sequence[Mapping[str, str]]) -> plt.Figure:
     Raises:
       UserError: the summary has no sweep of weights.
     """
-    curves: dict[str, list] = {name: [] for name in _WEIGHTS}
-    for row in summary:
-        name, _, value = row["variant"].split(",")[-1].partition("=")
-        if row["condition"] == "avg" and name in curves:
-            curves[name].append((float(value), row))
-    curves = {name: sorted(c, key=lambda p: p[0]) for name, c in curves.items() if c}
+    curves = weight_curves(summary)
     if not curves:
         raise UserError("--figure=4: no sweep of loss weights here; train CONFIG.py:fig4 first")
     figure, panels = plt.subplots(

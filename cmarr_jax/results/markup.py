@@ -6,7 +6,6 @@ The page needs no script, and its policy lets a browser load nothing from anywhe
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -110,49 +109,6 @@ def figure(drawings: Sequence[str], caption: str, kind: str) -> str:
         f'<figure class="{kind}"><div>{parts}</div>\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
-
-
-def nested(value: Any, name: str = "entries") -> str:
-    """Any JSON value: a table where it is a list of flat objects, else lists in lists."""
-    if isinstance(value, Mapping):
-        flat = {k: v for k, v in value.items() if not isinstance(v, Mapping | list)}
-        parts = [facts({_words(k): _scalar(v) for k, v in flat.items()})] if flat else []
-        for key, inner in value.items():
-            if key not in flat:
-                made = nested(inner, _words(key))
-                if "<caption>" not in made[:300]:
-                    made = f'<p class="name">{escape(_words(key))}</p>{made}'
-                parts.append(f'<div class="nested">{made}</div>')
-        return "".join(parts) or paragraph("none")
-    if not isinstance(value, list):
-        return paragraph(_scalar(value))
-    if not value:
-        return paragraph("none")
-    if all(isinstance(v, Mapping) for v in value):
-        columns = list(dict.fromkeys(str(k) for v in value for k in v))
-        cells = [[v.get(c, "") for c in columns] for v in value]
-        if not any(isinstance(c, Mapping) or _is_deep(c) for row in cells for c in row):
-            rows = [[_scalar(c) for c in row] for row in cells]
-            return table(name, [_words(c) for c in columns], rows)
-    if not any(isinstance(v, Mapping | list) for v in value):
-        return paragraph(_scalar(value))
-    return "<ul>" + "".join(f"<li>{nested(v, name)}</li>" for v in value) + "</ul>"
-
-
-def _is_deep(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(v, Mapping | list) for v in value)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_scalar, value)) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ""}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
 
 
 def _kind(kind: str) -> str:

@@ -45,7 +45,7 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
     rows = report.read_results(workdir)
     status, summary = report.read_status(workdir), report.read_summary(workdir)
     corpus, protocol = rows[0]["corpus"], rows[0]["protocol"]
-    names = [titles.get(m, m) for m in members]
+    names = [titles.get(m, m.replace(",", ", ")) for m in members]
     facts = {"corpus": corpus, "protocol": protocol, "systems": ", ".join(names)}
     facts |= {"time": duration(status.get("seconds"))}
     notes = [
@@ -65,7 +65,7 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
     ]
     contents = [(t.replace(" ", "-"), t) for t in ("What was run", "Caveats", "Comparison")]
     shown = list(SECTIONS)
-    if _are_weights(members):  # fifteen members: the page would be too large
+    if _are_settings(members):  # fifteen members: the page would be too large
         shown = ["What was run", "Results", "Learning curves", "Leakage audit"]
         note = "For confusion, calibration and the rest, --report the folder of one of these."
         parts.append(markup.paragraph(note, "note"))
@@ -85,7 +85,8 @@ def _table(workdir: str, members: Sequence[str], titles: Mapping[str, str]) -> b
     return markup.page(f"{len(members)} systems on {corpus}", lead, contents, "\n".join(parts))
 
 
-def _are_weights(members: Sequence[str]) -> bool:
+def _are_settings(members: Sequence[str]) -> bool:
+    """Of one system, as "alpha=0.5", rather than systems."""
     return any("=" in member for member in members)
 
 
@@ -99,7 +100,6 @@ def _comparison(
         table = tables.compare(rows, members)
     except UserError as e:  # such as one modality: the members' own sections still tell
         return [markup.paragraph(f"Cannot be compared: {e}.", "absent")]
-    weights = _are_weights(members)
     parts = []
     for s, score in enumerate(("WAR", "UAR")):
         body = []
@@ -114,7 +114,7 @@ def _comparison(
         if not np.isnan(table.half_width).all():
             caption += " ± half a 95 % interval over the folds"
         caption += ". *: best of the row."
-        if not weights and not np.isnan(table.p_value).all():
+        if not _are_settings(members) and not np.isnan(table.p_value).all():
             p = ["" if np.isnan(x) else f"{x:.3f}" for x in table.p_value[:, s]]
             body.append(["p of avg", *p])
             caption += (
@@ -122,7 +122,7 @@ def _comparison(
                 "shared training data (Nadeau and Bengio, 2003), with Holm's correction."
             )
         parts.append(markup.table(caption, ("available", *names), body))
-    if weights:
+    if figures.weight_curves(summary):
         caption = figure_files.weights_caption(rows)
         drawing = figure_files.svg(figures.loss_weights(summary), "f-4", caption)
         parts.append(markup.figure([drawing], caption, "wide"))

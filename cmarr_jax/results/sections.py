@@ -248,15 +248,47 @@ def _recovered_and_true(r: Results, level: int, prefix: str) -> str:
 
 
 def _leakage_audit(r: Results, level: int, prefix: str) -> str:
-    audit, parts = r.audit, [_absent("audit.json")]
-    if audit is not None:
-        parts = [markup.nested(audit)]
-        if isinstance(audit, Mapping) and "ok" in audit:
-            passed = markup.paragraph("Passed: nothing leaks between training and test parts.")
-            failed = markup.paragraph("FAILED: see below.", "warn")
-            rest = {k: v for k, v in audit.items() if k != "ok"}
-            parts = [passed if audit["ok"] is True else failed, markup.nested(rest)]
+    parts = [_absent("audit.json")]
+    if r.audit is not None:
+        try:
+            parts = _audited(r.audit)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            parts = [markup.paragraph("audit.json is not as train.py writes it.", "absent")]
     return markup.section(f"{prefix}Leakage-audit", "Leakage audit", *parts, level=level)
+
+
+def _audited(audit: Mapping[str, Any]) -> list[str]:
+    """The parts of what `data.audit.audit` found."""
+    parts = [markup.paragraph("No leak found between training and test parts.")]
+    if audit["failures"]:
+        parts = [markup.paragraph("LEAKS FOUND:", "warn"), markup.bullets(audit["failures"])]
+    if audit["warnings"]:
+        parts += [markup.paragraph("Worth knowing:"), markup.bullets(audit["warnings"])]
+    sizes, crossing, classes = [], [], []
+    for fold in audit["folds"]:
+        name = f"{fold['fold']}: {fold['held_out']}"
+        of = [fold["parts"][part] for part in ("train", "val", "test")]
+        sizes.append([name, *(f"{part['utterances']}" for part in of)])
+        sizes[-1] += [f"{part['speakers']}" for part in of]
+        text = fold["text"]
+        said = f"{text['utterances']} ({text['share']:.1%})" if text else ""
+        pairs = [f"{found['pairs']}" for found in fold["near"].values()]
+        crossing.append([name, *pairs, said, f"{100 * fold['baseline']['war']:.1f}"])
+        for part, counts in zip(_PARTS, of, strict=True):
+            classes.append([f"{name}, {part}", *map(str, counts["classes"].values())])
+    first = audit["folds"][0]
+    head = ("fold", "train", "validation", "test", *(f"speakers of {p}" for p in _PARTS))
+    parts.append(markup.table("Utterances, and speakers, of each part.", head, sizes))
+    caption = (
+        "What the training and the test part share: pairs of utterances with nearly the same "
+        "features, by modality; test utterances whose words are said in training too. Beside it "
+        "the WAR of always naming the training part's largest class."
+    )
+    head = ("fold", *(f"{m} pairs" for m in first["near"]), "said in training", "majority WAR %")
+    parts.append(markup.table(caption, head, crossing))
+    head = ("fold, part", *first["parts"]["train"]["classes"])
+    table = markup.table("Utterances of each class.", head, classes)
+    return [*parts, markup.details("classes of each part", table)]
 
 
 def _confident_mistakes(r: Results, level: int, prefix: str) -> str:
@@ -287,6 +319,8 @@ def _mistakes(r: Results, condition: str, limit: int) -> str:
     )
     return markup.table(caption, head, rows, "ids") if rows else markup.paragraph("None.")
 
+
+_PARTS = ("train", "validation", "test")
 
 SECTIONS = {
     "What was run": _what_was_run,

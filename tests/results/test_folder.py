@@ -30,7 +30,7 @@ def test_everything_in_the_folder_is_there_and_a_copy_says_the_same(folder, copy
     assert here.conditions == ["t", "s", "v", "vt", "sv", "st", "svt"]
     assert here.curves == ["missing=0.5"]
     assert here.runs == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
-    assert len(here.history) == 6 * 4 and here.audit["ok"]
+    assert len(here.history) == 6 * 4 and here.audit["failures"] == []
     for row in rows_of(folder, "results.csv"):
         run = here.runs.index((int(row["fold"]), int(row["seed"])))
         k = [*here.conditions, *here.curves].index(row["condition"])

@@ -30,7 +30,6 @@ def test_every_piece_escapes_every_text():
         "facts": markup.facts({NASTY: NASTY}),
         "table": markup.table(NASTY, [NASTY, NASTY], [[NASTY, NASTY]]),
         "figure": markup.figure([], NASTY, "one"),
-        "nested": markup.nested({NASTY: {NASTY: [{NASTY: NASTY}, NASTY, [[NASTY]]]}}),
     }
     for name, html in pieces.items():
         seen = Words(html)
@@ -44,19 +43,6 @@ def test_a_table_names_its_rows_and_columns_and_sets_numbers_apart():
     assert [a.get("scope") for tag, a in cells if tag == "th"] == ["col"] * 3 + ["row"] * 2
     kinds = [a.get("class") for tag, a in cells if tag == "td"]
     assert kinds == ["number", None, "number", None]
-
-
-def test_any_json_can_be_shown():
-    assert "<caption>folds</caption>" in markup.nested(
-        {"folds": [{"fold": 1, "shared": []}, {"fold": 2, "other": ["a", "b"]}]}
-    )
-    shown = Words(
-        markup.nested({"ok": False, "none": None, "deep": [{"x": {"y": 0.25}}, 3, []], "list": [1]})
-    ).text
-    for word in ("ok", "no", "0.25", "3", "1", "none"):
-        assert word in shown.split()
-    assert markup.nested({}) == markup.nested([]) == "<p>none</p>"
-    assert markup.nested("text") == "<p>text</p>"
 
 
 def test_text_that_utf8_lacks_does_not_stop_the_page():

@@ -6,8 +6,10 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from cmarr_jax.data import audit, pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.results import report
 from cmarr_jax.results.folder import estimates, load
@@ -133,7 +135,7 @@ def test_every_part_is_there_with_its_numbers(page, folder):
         cell = f"{100 * e.mean:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
         assert ("td", cell) in page.within
     assert "Nadeau and Bengio" in page.text and "not in this folder" not in page.text.lower()
-    assert "Passed: nothing leaks" in page.text and "1 x cpu" in page.text
+    assert "No leak found" in page.text and "1 x cpu" in page.text
     assert re.search(r"[12] of 2", page.text)  # seeds agree
     charts = sum(tag == "svg" for tag, _ in page.tags)
     assert charts == 1 + 7 + 7 + 7 + 1 + 1  # bars, confusion, curves, calibration, rec., t-SNE
@@ -165,13 +167,40 @@ def test_a_copy_of_the_folder_gives_the_same_page(small, tmp_path):
 def test_caveats_follow_from_what_was_run(small):
     config = {"fold": 3, "protocol": {"select_on_test": True}}
     report.write_json(os.path.join(small, "config.json"), config)
-    audit = {"ok": False, "folds": []}
-    report.write_json(os.path.join(small, "audit.json"), audit)
+    found = load(small).audit | {"failures": ["fold 1: one recording on both sides"]}
+    report.write_json(os.path.join(small, "audit.json"), found)
     write_page(small, TITLES)
     page = Page(small)
-    for caveat in ("SELECTED ON TEST", "One seed", "One test part", "Only fold 3", "FAILED"):
+    for caveat in ("SELECTED ON TEST", "One seed", "One test part", "Only fold 3", "LEAKS FOUND"):
         assert caveat in page.text
     assert "bootstrap" in page.text and "the test part was scored once" not in page.text
+
+
+def test_the_audit_is_shown_as_it_is_written(small, tiny_pack):
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    folds = protocol.make_folds(corpus.columns, corpus.labels)
+    found = audit.audit(corpus, folds, scheme="session") | {"warnings": ["text: odd"]}
+    report.write_json(os.path.join(small, "audit.json"), found)
+    write_page(small, TITLES)
+    cells = [text for tag, text in Page(small).within if tag in ("th", "td", "p", "li")]
+    at = cells.index("No leak found between training and test parts.")
+    assert cells[at + 1 : at + 3] == ["Worth knowing:", "text: odd"]
+    for fold, about in zip(folds, found["folds"], strict=True):
+        name = f"{fold.number}: {fold.held_out}"
+        row = cells.index(name, at) + 1
+        rows = (fold.train, fold.val, fold.test)
+        assert cells[row : row + 3] == [str(len(part)) for part in rows]
+        speakers = [len(set(corpus.columns["speaker"][part])) for part in rows]
+        assert cells[row + 3 : row + 6] == [str(n) for n in speakers]
+        row = cells.index(name, row) + 1
+        pairs = [str(about["near"][m]["pairs"]) for m in corpus.modalities]
+        assert cells[row : row + len(pairs)] == pairs
+        counts = np.bincount(corpus.labels[fold.test], minlength=len(corpus.class_names))
+        row = cells.index(f"{name}, test", row) + 1
+        assert cells[row : row + len(counts)] == [str(n) for n in counts]
+    report.write_json(os.path.join(small, "audit.json"), {"folds": [1]})
+    write_page(small, TITLES)
+    assert "audit.json is not as train.py writes it" in Page(small).text
 
 
 def test_a_tables_page_compares_first_and_then_shows_each_member(table):
@@ -184,8 +213,11 @@ def test_a_tables_page_compares_first_and_then_shows_each_member(table):
     assert "Not in this folder: mmin/" in page.text
 
 
-def test_a_page_of_loss_weights_draws_them_and_keeps_its_members_short(tmp_path):
-    members = {f"alpha={a}": f"pooled,alpha={a}" for a in (0.1, 1.0)}
+@pytest.mark.parametrize("name", ["alpha", "train.learning_rate"])
+def test_a_page_of_one_systems_settings_draws_loss_weights_and_keeps_its_members_short(
+    name, tmp_path
+):
+    members = {f"{name}={a}": f"pooled,{name}={a}" for a in (0.1, 1.0)}
     for member, variant in members.items():
         results_folder.write(
             tmp_path / member, variant=variant, num=24, modalities=("text", "speech")
@@ -196,9 +228,9 @@ def test_a_page_of_loss_weights_draws_them_and_keeps_its_members_short(tmp_path)
     write_page(str(tmp_path), TITLES)
     page = Page(tmp_path)
     check_form(page)
-    assert "α (alignment)" in page.text and "p of avg" not in page.text
-    assert "against each loss weight" in page.text
-    assert "n = 24 test utterances, 3 folds, 2 seeds" in page.text
+    assert "p of avg" not in page.text and f"{name}=0.1" in page.text
+    for text in ("α (alignment)", "against each loss weight"):
+        assert (text in page.text) == (name == "alpha")
     assert sum(tag == "h3" for tag, _ in page.within) == 2 * 4
 
 
