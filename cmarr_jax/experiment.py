@@ -18,7 +18,9 @@ from cmarr_jax.progress import Progress
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Stage, System
 
-_MEMORY_SHARE = 0.25  # of the memory, for parameters and optimizer of sweeps trained together
+# Of the memory, for parameters and optimizer of sweeps that are trained together: with what is
+# written and computed meanwhile a process was measured to take six times as much.
+_MEMORY_SHARE = 0.1
 
 
 class Part(NamedTuple):

@@ -371,8 +371,9 @@ def _train_stage(
     tree_before = vectors[number - 1].unravel if number else None
     params = init_params(stage, vector, runs, arrays, before, tree_before)
     optimizer = train_step.make_optimizer(vector, clip_norm=c.clip_norm, beta1=c.beta1)
-    opt_state = jax.vmap(optimizer.init)(params)
-    state = train_step.TrainState(params, params, opt_state, np.zeros(num_runs, np.int32))
+    state = train_step.TrainState(
+        params, params, jax.vmap(optimizer.init)(params), np.zeros(num_runs, np.int32)
+    )
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
     first, stopped = 0, list(stopped)
     if resumed := checkpoints.resume(prefix, (state, best)):
