@@ -56,6 +56,7 @@ def main() -> int:
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
     if args.engine:
+        sys.modules["tensorflow"] = None  # JAX's libraries would import it, where it is installed
         return serve(importlib.import_module(f"benchmarks.training_{args.engine}").answers(args))
     if not 1 <= args.utterances <= NUM_UTTERANCES:
         parser.error(f"--utterances: wanted 1 to {NUM_UTTERANCES}")
