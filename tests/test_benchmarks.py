@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import training_jax, training_sweep
 from benchmarks.training_inputs import make_evaluated, make_features, make_order
-from cmarr_jax import sweep
+from cmarr_jax import sweep, training
 from cmarr_jax.data import protocol
 from tests import tiny
 
@@ -25,7 +25,11 @@ def traced(monkeypatch):
 
         return run
 
+    def init(stage, vector, runs, *_):
+        return np.zeros((len(runs.key), len(vector.trained)), np.float32)
+
     monkeypatch.setattr(sweep.Layout, "compile", trace)
+    monkeypatch.setattr(training, "init_params", init)
 
 
 def test_the_benchmarked_sweep_is_built_as_the_library_has_it(traced):
