@@ -40,8 +40,9 @@ class CompiledSweep:
         self.params = training.init_params(self.stage, self.vector, runs, arrays, None, None)
         self._arrays, self._runs = self.layout.share(arrays), self.layout.deal(runs)
 
-    def train(self, order: np.ndarray) -> Callable[[], None]:
-        """A function that trains each run on the rows of `order` `[S, B]`, and waits."""
+    def epoch(self, order: np.ndarray) -> tuple[Callable, tuple]:
+        """The pmapped epoch that trains each run on the rows of `order` `[S, B]`, and its
+        arguments, of which it takes over the first, the state."""
         config, layout = self._config, self.layout
         c = config.train
         conditions = protocol.make_conditions(self._corpus.modalities)
@@ -68,11 +69,16 @@ class CompiledSweep:
         steps = np.zeros(num_runs, np.int32)
         state = layout.deal(train_step.TrainState(self.params, self.params, opt_state, steps))
         rows = layout.deal_rows(np.broadcast_to(order, (num_runs, *order.shape)).copy())
+        return epoch, (state, self._runs, rows, self._arrays)
+
+    def train(self, order: np.ndarray) -> Callable[[], None]:
+        """A function that trains each run on the rows of `order` `[S, B]`, and waits."""
+        epoch, (state, *rest) = self.epoch(order)
 
         def run():
             nonlocal state
-            state, terms = epoch(state, self._runs, rows, self._arrays)
-            layout.collect(terms)
+            state, terms = epoch(state, *rest)
+            self.layout.collect(terms)
 
         return run
 
