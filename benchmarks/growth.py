@@ -7,6 +7,8 @@ modalities. The model is configs/demo.py's CM-ARR, the features are random, 512 
 is the CPU time of an epoch, the median of rounds in which all sizes take turns; memory is what
 XLA says that the compiled epoch needs: its arguments, results and temporaries. The last column is
 the slope of a line through the logarithms: 1 = linear, less = a part of the cost does not grow.
+With modalities it is more, for a single one has nothing to attend to: from there on each costs
+the same.
 FILE of --figure ends in .pdf or .png. About ten minutes of one core, half of it compiling.
 """
 
