@@ -1,18 +1,14 @@
-"""training_speed.py's engine for this library: what train.py runs, on random utterances."""
+"""training_speed.py's engine for this library, see `training_sweep`."""
 
 import argparse
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
-
-import numpy as np
-
-sys.modules["tensorflow"] = None  # what follows would import it, wherever it is installed
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import FrozenConfigDict
 
 from benchmarks.training_inputs import (
@@ -26,9 +22,10 @@ from benchmarks.training_inputs import (
     make_features,
     make_order,
 )
-from cmarr_jax import cli, evaluation, sweep, train_step, training
-from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.systems import SYSTEMS
+from benchmarks.training_sweep import CompiledSweep, corpus_of
+from cmarr_jax import cli
+from cmarr_jax.data import protocol
+from cmarr_jax.systems import cmarr
 from cmarr_jax.systems.system import Batch
 from configs import common
 
@@ -51,61 +48,15 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     with open(os.path.join(args.folder, "ours.json"), "w", encoding="utf-8") as f:
         json.dump(described, f)
 
-    config = common.get_config()
-    c, clock, runners = config.train, Clock(), {}
-    make_system = SYSTEMS["cmarr"]
-    (stage,) = make_system(FrozenConfigDict(config.model), tuple(DIMS), NUM_CLASSES, None).stages
+    config, clock, runners = common.get_config(), Clock(), {}
     data = make_features(NUM_UTTERANCES, args.length)
-    everything = np.arange(NUM_UTTERANCES, dtype=np.int32)
-    corpus = pipeline.Corpus("random", tuple("abcd"), {}, provenance={}, **data)
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present, corpus.labels)
-    run_ids = [training.RunId(protocol.Fold(1, "none", everything, everything, everything), 0)]
+    made = CompiledSweep(config, corpus_of(data))
+    stage, vector = made.stage, made.vector
+    params = np.asarray(made.params)
     conditions = protocol.make_conditions(tuple(DIMS))
-    patterns = protocol.make_patterns(conditions, config.masking.patterns)
-    probabilities = np.full(len(patterns), 1 / len(patterns), np.float32)
-    masking = train_step.Masking(patterns, probabilities, config.masking.per_sample)
-    vector = train_step.Vector.of(
-        jax.eval_shape(stage.init, jax.random.key(0), _example(data), None)
-    )
-    layout = sweep.make_layout(1, (1,), config.layout)
-    runs = training.make_runs(
-        corpus, run_ids, batch_size=c.batch_size, epochs=c.epochs, normalise=True,
-        balance_classes=c.balance_classes,
-    )  # fmt: skip
-    params = training.init_params(stage, vector, runs, arrays, None, None)
-    arrays, dealt = layout.share(arrays), layout.deal(runs)
 
-    def train(batch_size):
-        optimizer = train_step.make_optimizer(
-            vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
-        )
-
-        def rate(step, total_steps):
-            return train_step.learning_rate(
-                step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
-            )
-
-        opt_state = jax.vmap(optimizer.init)(params)
-        state = train_step.TrainState(params, params, opt_state, np.zeros(1, np.int32))
-        state = layout.deal(state)
-        rows = layout.deal_rows(make_order(args, batch_size)[None])
-        epoch = layout.compile(
-            train_step.make_train_epoch(stage, vector, optimizer, rate, masking, c.averaging),
-            donate=(0,),
-        )
-
-        def run():
-            nonlocal state
-            state, terms = epoch(state, dealt, rows, arrays)
-            layout.collect(terms)
-
-        return run
-
-    def evaluate(chosen):
-        rows = make_evaluated(args)
-        scorer = evaluation.Scorer(stage, vector, layout, dealt, arrays, corpus, rows.shape[1])
-        on_device = layout.deal(np.asarray(params))
-        return lambda: scorer.score(on_device, [rows.reshape(-1)], chosen)
+    def chosen(number):
+        return conditions if number == "7" else conditions[-1:]
 
     def runner(case):
         kind, _, number = case.partition(" ")
@@ -113,36 +64,44 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
             a, product = jnp.ones((PRODUCT, PRODUCT)), jax.jit(jnp.matmul)
             runners[case] = lambda: jax.block_until_ready(product(a, a))
         elif case not in runners and kind == "train":
-            runners[case] = train(int(number))
+            runners[case] = made.train(make_order(args, int(number)))
         elif case not in runners:
-            runners[case] = evaluate(conditions if number == "7" else conditions[-1:])
+            runners[case] = made.evaluate(make_evaluated(args), chosen(number))
         return runners[case]
 
     def gflop(case):
-        """Of one run of a case, of its matrix products alone, as PyTorch's eager model has them."""
+        """Of one run of a case, of the matrix products that it needs."""
         kind, _, number = case.partition(" ")
         if kind == "product":
             return 2e-9 * PRODUCT**3
         batch = _example(data)
+
+        def count(function, *inputs):
+            return _products(jax.make_jaxpr(function)(*inputs).jaxpr) / len(batch.labels)
+
         tree = jax.eval_shape(vector.unravel, params[0])
         if kind == "train":
-            key = jax.random.key(0)
-            step = jax.make_jaxpr(jax.grad(stage.loss, has_aux=True))(
-                tree, batch, batch.present, key
-            )
-            return _products(step.jaxpr) / len(batch.labels) * make_order(args, int(number)).size
+            step = jax.grad(stage.loss, has_aux=True)
+            each = count(step, tree, batch, batch.present, jax.random.key(0))
+            return each * make_order(args, int(number)).size
+        network = cmarr.CMARR(FrozenConfigDict(config.model), tuple(DIMS), NUM_CLASSES)
+
+        def apply(method):
+            return lambda params, *inputs: network.apply(params, *inputs, method=method)
+
         encoded = jax.eval_shape(stage.encode, tree, batch)
-        parts = (
-            jax.make_jaxpr(stage.encode)(tree, batch),
-            jax.make_jaxpr(stage.predict)(tree, encoded, batch.mask, batch.present),
-        )
-        encode, decode = (_products(p.jaxpr) / len(batch.labels) for p in parts)
-        return make_evaluated(args).size * (encode + int(number) * decode)
+        fuse = count(apply(lambda net, *inputs: net.fusion(*inputs)), tree, encoded.x, batch.mask)
+        decide = count(apply("decide"), tree, encoded, batch.mask, batch.present)
+        rows = make_evaluated(args).reshape(-1)
+        available = [c.available & data["present"][rows] for c in chosen(number)]
+        recover = (decide - fuse) * (1 - np.mean(available))
+        encode = count(stage.encode, tree, batch)
+        return rows.size * (encode + len(available) * (fuse + recover))
 
     def check(name):
         model = config.model.copy_and_resolve_references()
         model.umc.dropout = model.fusion.dropout = model.classifier.dropout = 0.0
-        (still,) = make_system(FrozenConfigDict(model), tuple(DIMS), NUM_CLASSES, None).stages
+        (still,) = cmarr.make(FrozenConfigDict(model), tuple(DIMS), NUM_CLASSES).stages
         fields = make_check(name)
         available = fields.pop("available")
         batch = Batch(**jax.tree.map(jnp.asarray, fields))

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from cmarr_jax import cli
 from tests.conftest import write_pack
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -323,3 +325,20 @@ def test_evaluate_says_that_a_sweep_is_not_complete(tmp_path):
     (tmp_path / "status.json").write_text('{"complete": false, "epochs_done": 3, "epochs": 9}')
     result = run("evaluate.py", f"--workdir={tmp_path}")
     assert result.returncode == 2 and "3 of 9 epochs" in result.stderr
+
+
+def test_every_compiled_program_is_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
+    settings = {}
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
+    cli.enable_compilation_cache()
+    assert settings == {
+        "jax_compilation_cache_dir": str(tmp_path / "cmarr_jax" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    settings.clear()
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    cli.enable_compilation_cache()
+    assert "jax_compilation_cache_dir" not in settings

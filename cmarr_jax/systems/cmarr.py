@@ -84,12 +84,8 @@ class CMARR(nn.Module):
         )
         self.pooling = stacked(GaussianPooling)(c.umc.pool)
         self.conv = stacked(Conv1D)(width, c.conv_kernel)
-        self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
-            width, c.flow.num_couplings, c.flow.hidden, c.flow.scale, c.flow.permute
-        )
-        self.reconstruct = stacked(ReconstructionHead)(
-            c.rec.num_blocks, c.rec.expansion, c.rec.reduction, c.rec.kernel
-        )
+        self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(*_flow(c))
+        self.reconstruct = stacked(ReconstructionHead)(*_head(c))
         self.log_temperature = self.param(
             "log_temperature", lambda key: jnp.log(jnp.float32(c.udcl.temperature))
         )
@@ -139,8 +135,7 @@ class CMARR(nn.Module):
         c, (num_modalities, *_) = self.config, encoded.x.shape
         masks = jnp.broadcast_to(mask, (num_modalities, *mask.shape))
         has = available.T[:, :, None, None]
-        count = jnp.maximum(jnp.sum(has, axis=0), 1)
-        latent = jnp.sum(jnp.where(has, encoded.z, 0), axis=0) / count
+        latent = mean_latent(encoded.z, available)
         recovered = self.flow.inverse(jnp.broadcast_to(latent, encoded.z.shape))
         if c.flow.detach_inverse:
             recovered = jax.lax.stop_gradient(recovered)
@@ -154,6 +149,56 @@ class CMARR(nn.Module):
     def class_prior(self, labels: jax.Array) -> Gaussian:
         """`[B]` -> `[1, B, 1, D]`: the latent's Gaussian, one a class for all modalities."""
         return Gaussian(*(p[labels][None, :, None, :] for p in self.prior))
+
+
+def _flow(config: Any) -> tuple:
+    flow = config.flow
+    return config.width, flow.num_couplings, flow.hidden, flow.scale, flow.permute
+
+
+def _head(config: Any) -> tuple:
+    rec = config.rec
+    return rec.num_blocks, rec.expansion, rec.reduction, rec.kernel
+
+
+def mean_latent(z: jax.Array, available: jax.Array) -> jax.Array:
+    """Eq. 7, `[M, B, T, D]` -> `[B, T, D]`; 0 for an utterance without any modality."""
+    has = available.T[:, :, None, None]
+    return jnp.sum(jnp.where(has, z, 0), axis=0) / jnp.maximum(jnp.sum(has, axis=0), 1)
+
+
+def decide_without_gradient(
+    network: CMARR, params: Any, encoded: Encoded, mask: jax.Array, available: jax.Array
+) -> Fused:
+    """`CMARR.decide` at the cost of what is missing: the rest is neither inverted nor rebuilt.
+
+    A modality's utterances are taken a quarter of the batch at a time, those that lack it first,
+    and no further than the last of these. `recovered` is X where nothing is missing.
+    """
+    config, weights = network.config, params["params"]
+    flow, head = RealNVP(*_flow(config)), ReconstructionHead(*_head(config))
+    size = -(-len(available) // 4)
+    latent, missing = mean_latent(encoded.z, available), ~available.T
+    rows = jnp.argsort(~missing, axis=1)
+    parts = -(-jnp.sum(missing, axis=1) // size)
+    ends = jnp.cumsum(parts)
+
+    def recover(number, recovered):
+        m = jnp.sum(number >= ends)  # of the modality whose part this is
+        start = (number - ends[m] + parts[m]) * size
+        row = jax.lax.dynamic_slice_in_dim(rows[m], start, size)  # at the end it overlaps
+        of_flow, of_head = (
+            {"params": jax.tree.map(lambda leaf: leaf[m], weights[name])}
+            for name in ("flow", "reconstruct")
+        )
+        x = flow.apply(of_flow, latent[row], method="inverse") * mask[row, :, None]
+        x = head.apply(of_head, x, mask[row])
+        x = jnp.where(missing[m, row, None, None], x, recovered[m, row])
+        return recovered.at[m, row].set(x)
+
+    recovered = jax.lax.fori_loop(0, ends[-1], recover, encoded.x)
+    logits = network.apply(params, recovered, mask, method=lambda net, *args: net.fusion(*args))
+    return Fused(logits, recovered, recovered)
 
 
 def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -276,7 +321,7 @@ def make(
         return loss_terms(network, params, encoded, fused, batch, available)
 
     def predict(params, encoded, mask, available):
-        fused = network.apply(params, encoded, mask, available, method="decide")
+        fused = decide_without_gradient(network, params, encoded, mask, available)
         variance = jnp.mean(jnp.exp(2 * encoded.utterance.log_sigma), axis=-1)
         return Prediction(fused.logits, fused.recovered, encoded.x, variance)
 

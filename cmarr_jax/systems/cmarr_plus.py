@@ -119,7 +119,8 @@ def make(
 
     def predict(params, encoded, mask, available):
         encoded, alone = encoded
-        fused = network.apply(part(params, "cmarr"), encoded, mask, available, method="decide")
+        own = part(params, "cmarr")
+        fused = cmarr.decide_without_gradient(network, own, encoded, mask, available)
         together = combine(alone, fused.logits, available, config.heads.fusion)
         return Prediction(together, fused.recovered, encoded.x)
 

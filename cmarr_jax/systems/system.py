@@ -26,7 +26,8 @@ class Prediction(NamedTuple):
     """What a system says of a batch under one availability."""
 
     logits: jax.Array  # [B, C]
-    recovered: jax.Array | None  # [M, B, T, D]; None if the system recovers nothing
+    recovered: jax.Array | None  # [M, B, T, D]; None if the system recovers nothing. Where a
+    # modality is not missing it means nothing, but is finite
     target: jax.Array | None  # [M, B, T, D], what `recovered` should be
     variance: jax.Array | None = None  # [M, B], of each modality's embedding; None if it has none
 

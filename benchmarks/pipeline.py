@@ -1,0 +1,127 @@
+"""Whether reading keeps up with training: the tf.data pipeline beside the training step.
+
+    python benchmarks/pipeline.py [--pack PACK] [--rounds N] [--cores N] [--json FILE]
+
+train.py reads a pack through tf.data once, before the first step; its arrays then stay in memory,
+and a step gathers its batch there. The pipeline's rate beside the step's says how much faster
+reading is than one epoch, and what a loop that read each batch anew would have. Rates are in
+utterances a second, of the prepared dataset (its first preparation is timed by itself), pooled
+to the positions that the step takes. Without --pack the demo corpus is made for it. A minute or
+two of one core.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+TARGET = 5.0  # times the fastest step
+_UTTERANCES = 5000  # read at least so many a round, about IEMOCAP
+# Systems of one stage, as a config's argument names them; the last two are the fastest there are.
+CASES = ("", "augmented", "pooled", "pooled,augmented")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pack", help="folder of a feature pack")
+    parser.add_argument("--case", nargs="+", default=CASES, help="arguments of configs/iemocap.py")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
+    parser.add_argument("--json", help="write the figures to this file")
+    args = parser.parse_args()
+    if args.cores:  # before the libraries count them
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(args, folder)
+    print(
+        f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}; "
+        f"{report['corpus']}, {report['utterances']} utterances"
+    )
+    print(
+        f"prepared in {report['prepared_s']:.1f} s; medians of {args.rounds} interleaved rounds\n"
+    )
+    print(f"{'utterances/s':28}{'pipeline':>12}{'step':>12}{'ratio':>10}{'of CPU time':>14}")
+    for case, row in report["cases"].items():
+        rates = [row["read"] / row[f"pipeline_{t}"] for t in ("wall", "cpu")]
+        steps = [row["trained"] / row[f"step_{t}"] for t in ("wall", "cpu")]
+        print(
+            f"{case:28}{rates[0]:12.0f}{steps[0]:12.0f}{rates[0] / steps[0]:10.1f}"
+            f"{rates[1] / steps[1]:14.1f}"
+        )
+    print(f"\ntarget: {TARGET:.0f} times the fastest step")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=2)
+    return 0
+
+
+def measure(args: argparse.Namespace, folder: str) -> dict:
+    import jax
+    import numpy as np
+
+    from benchmarks.start_up import machine
+    from benchmarks.training_sweep import CompiledSweep
+    from cmarr_jax import cli
+    from cmarr_jax.data import demo, pipeline, tfds_builder
+    from configs import iemocap
+
+    jax.config.update("jax_num_cpu_devices", 1)
+    cli.enable_compilation_cache()
+    pack = args.pack or demo.make(os.path.join(folder, "pack")).path
+    start = time.monotonic()
+    builder = tfds_builder.prepare(pack, os.path.join(folder, "tfds"))
+    with open("/proc/loadavg", encoding="ascii") as f:
+        load = float(f.read().split()[0])
+    report = {"machine": machine(), "cores": len(os.sched_getaffinity(0)), "load": load}
+    report |= {"prepared_s": time.monotonic() - start, "rounds": args.rounds, "cases": {}}
+
+    for case in args.case:
+        config = iemocap.get_config(case)
+        corpus = pipeline.load(
+            pack=pack,
+            data_dir=os.path.join(folder, "tfds"),
+            align=config.data.align,
+            length=config.data.length,
+            statistics=config.data.statistics,
+        )
+        num, size = len(corpus.labels), config.train.batch_size
+        order = np.random.default_rng(0).permutation(num)[: num // size * size]
+        step = CompiledSweep(config, corpus).train(order.reshape(-1, size).astype(np.int32))
+
+        passes = -(-_UTTERANCES // num)
+
+        def read(config=config, num=num, passes=passes):
+            batches = pipeline.dataset(
+                builder,
+                align=config.data.align,
+                length=config.data.length,
+                statistics=config.data.statistics,
+            )
+            batches = batches.repeat(passes)
+            assert sum(len(b["index"]) for b in batches.as_numpy_iterator()) == num * passes
+
+        row = {f"{name}_{t}": [] for name in ("pipeline", "step") for t in ("wall", "cpu")}
+        for turn in range(args.rounds + 1):
+            for name, call in (("pipeline", read), ("step", step)):
+                wall, cpu = time.perf_counter(), time.process_time()
+                call()
+                if turn:  # the first one compiles
+                    row[f"{name}_cpu"].append(time.process_time() - cpu)
+                    row[f"{name}_wall"].append(time.perf_counter() - wall)
+        medians = {key: statistics.median(values) for key, values in row.items()}
+        name = f"{case or 'cmarr'}, T = {config.data.length}"
+        report["cases"][name] = medians | {"read": num * passes, "trained": len(order)}
+        report |= {"corpus": corpus.name, "utterances": num}
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What train.py compiles and runs, the epoch and the scorer, on arrays that a benchmark makes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from cmarr_jax import evaluation, sweep, train_step, training
+from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.systems import SYSTEMS
+
+
+def corpus_of(data: dict[str, Any]) -> pipeline.Corpus:
+    """A corpus of four classes of `training_inputs.make_features`' arrays."""
+    return pipeline.Corpus("random", tuple("abcd"), {}, provenance={}, **data)
+
+
+class CompiledSweep:
+    """A sweep of `num_runs` over a whole corpus, on one device if there is one run."""
+
+    def __init__(self, config: ConfigDict, corpus: pipeline.Corpus, num_runs: int = 1):
+        c = config.train
+        system = SYSTEMS[config.system](
+            FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names), None
+        )
+        (self.stage,) = system.stages
+        self.layout = sweep.make_layout(num_runs, (1,), config.layout)
+        self._config, self._corpus = config, corpus
+        everything = np.arange(len(corpus.labels), dtype=np.int32)
+        fold = protocol.Fold(1, "none", everything, everything, everything)
+        run_ids = [training.RunId(fold, seed) for seed in range(num_runs)]
+        arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+        (self.vector,) = training.make_vectors(system, arrays)
+        runs = training.make_runs(
+            corpus, run_ids, batch_size=c.batch_size, epochs=c.epochs,
+            normalise=config.data.normalise, balance_classes=c.balance_classes,
+        )  # fmt: skip
+        self.params = training.init_params(self.stage, self.vector, runs, arrays, None, None)
+        self._arrays, self._runs = self.layout.share(arrays), self.layout.deal(runs)
+
+    def epoch(self, order: np.ndarray) -> tuple[Callable, tuple]:
+        """The pmapped epoch that trains each run on the rows of `order` `[S, B]`, and its
+        arguments, of which it takes over the first, the state."""
+        config, layout = self._config, self.layout
+        c = config.train
+        conditions = protocol.make_conditions(self._corpus.modalities)
+        patterns = protocol.make_patterns(conditions, config.masking.patterns)
+        even = np.full(len(patterns), 1 / len(patterns), np.float32)
+        masking = train_step.Masking(patterns, even, config.masking.per_sample)
+        optimizer = train_step.make_optimizer(
+            self.vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
+        )
+
+        def rate(step, total_steps):
+            return train_step.learning_rate(
+                step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
+            )
+
+        epoch = layout.compile(
+            train_step.make_train_epoch(
+                self.stage, self.vector, optimizer, rate, masking, c.averaging
+            ),
+            donate=(0,),
+        )
+        num_runs = len(self.params)
+        opt_state = jax.vmap(optimizer.init)(self.params)
+        steps = np.zeros(num_runs, np.int32)
+        state = layout.deal(train_step.TrainState(self.params, self.params, opt_state, steps))
+        rows = layout.deal_rows(np.broadcast_to(order, (num_runs, *order.shape)).copy())
+        return epoch, (state, self._runs, rows, self._arrays)
+
+    def train(self, order: np.ndarray) -> Callable[[], None]:
+        """A function that trains each run on the rows of `order` `[S, B]`, and waits."""
+        epoch, (state, *rest) = self.epoch(order)
+
+        def run():
+            nonlocal state
+            state, terms = epoch(state, *rest)
+            self.layout.collect(terms)
+
+        return run
+
+    def evaluate(
+        self, rows: np.ndarray, conditions: Sequence[protocol.Condition]
+    ) -> Callable[[], None]:
+        """A function that scores each run on `rows` `[N, B]` under the conditions."""
+        scorer = evaluation.Scorer(
+            self.stage, self.vector, self.layout, self._runs, self._arrays, self._corpus,
+            rows.shape[1],
+        )  # fmt: skip
+        params = self.layout.deal(np.asarray(self.params))
+        each = [rows.reshape(-1)] * len(self.params)
+        return lambda: scorer.score(params, each, conditions)
