@@ -26,7 +26,7 @@ from benchmarks.training_sweep import CompiledSweep, corpus_of
 from cmarr_jax import cli
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import cmarr
-from cmarr_jax.systems.system import Batch
+from cmarr_jax.systems.system import Batch, objective
 from configs import common
 
 
@@ -81,7 +81,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
 
         tree = jax.eval_shape(vector.unravel, params[0])
         if kind == "train":
-            step = jax.grad(stage.loss, has_aux=True)
+            step = jax.grad(objective(stage), has_aux=True)
             each = count(step, tree, batch, batch.present, jax.random.key(0))
             return each * make_order(args, int(number)).size
         network = cmarr.CMARR(FrozenConfigDict(config.model), tuple(DIMS), NUM_CLASSES)
@@ -108,7 +108,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         noise = 0.02 * np.random.default_rng(2).standard_normal(params.shape[1], np.float32)
         tree = vector.unravel(params[0] + noise)
         key = jax.random.key(0)
-        (total, terms), gradient = jax.jit(jax.value_and_grad(still.loss, has_aux=True))(
+        (total, terms), gradient = jax.jit(jax.value_and_grad(objective(still), has_aux=True))(
             tree, batch, available, key
         )
         predict = jax.jit(

@@ -1,5 +1,6 @@
 """What train.py compiles and runs, the epoch and the scorer, on arrays that a benchmark makes."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class CompiledSweep:
         runs = training.make_runs(
             corpus, run_ids, batch_size=c.batch_size, epochs=c.epochs,
             normalise=config.data.normalise, balance_classes=c.balance_classes,
+            settings=training.Settings.of(config, system.stages) * num_runs,
         )  # fmt: skip
         self.params = training.init_params(self.stage, self.vector, runs, arrays, None, None)
         self._arrays, self._runs = self.layout.share(arrays), self.layout.deal(runs)
@@ -49,15 +51,8 @@ class CompiledSweep:
         patterns = protocol.make_patterns(conditions, config.masking.patterns)
         even = np.full(len(patterns), 1 / len(patterns), np.float32)
         masking = train_step.Masking(patterns, even, config.masking.per_sample)
-        optimizer = train_step.make_optimizer(
-            self.vector, clip_norm=c.clip_norm, weight_decay=c.weight_decay, beta1=c.beta1
-        )
-
-        def rate(step, total_steps):
-            return train_step.learning_rate(
-                step, total_steps, peak=c.learning_rate, warmup=c.warmup, schedule=c.schedule
-            )
-
+        optimizer = train_step.make_optimizer(self.vector, clip_norm=c.clip_norm, beta1=c.beta1)
+        rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
         epoch = layout.compile(
             train_step.make_train_epoch(
                 self.stage, self.vector, optimizer, rate, masking, c.averaging

@@ -89,11 +89,18 @@ def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
         if argument.lstrip("-").startswith(("config.", "noconfig.")) and field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+            near = [k for k in known if _initials(k) == field]  # "train.lr"
+            near += difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             near += [k for k in known if k.split(".")[-1] == field.split(".")[-1]]
             hint = f"did you mean --config.{near[0]}?" if near else "see configs/common.py"
             return f"--config.{field}: no such field; {hint}"
     return f"--config={file}: it names a field that does not exist"
+
+
+def _initials(field: str) -> str:
+    """ "train.learning_rate" -> "train.lr"."""
+    parent, _, name = field.rpartition(".")
+    return f"{parent}.{''.join(word[0] for word in name.split('_') if word)}"
 
 
 def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:

@@ -98,6 +98,13 @@ class Predictor:
                 f"{pack.path}: has {', '.join(pack.modalities)}, and the model knows "
                 f"{', '.join(self._modalities)}"
             )
+        odd = [m for m in pack.modalities if m not in self._modalities]
+        lacks = [m for m in self._modalities if m not in pack.modalities]
+        if odd and lacks:
+            raise UserError(
+                f"{pack.path}: the model does not know {', '.join(odd)}, and {', '.join(lacks)} is "
+                "not there: if they are the same, name them alike; else write a pack without"
+            )
         made = export.encoders(pack.provenance, known)
         for m in known:
             ours = self.facts["encoders"].get(m)

@@ -109,7 +109,7 @@ def make_run_ids(
         if not 1 <= batch_size <= len(smallest.train):
             raise UserError(
                 f"--config.{part}.batch_size={batch_size}: wanted 1 to {len(smallest.train)}, the "
-                f"training utterances of fold {smallest.number}"
+                f"training utterances of fold {smallest.number}; take a smaller batch"
             )
     return [RunId(f, s) for s in range(seed, seed + num_seeds) for f in chosen]
 

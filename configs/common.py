@@ -6,6 +6,7 @@ the config file picks variants, joined by commas: `--config configs/iemocap.py:p
 """
 
 import ast
+import difflib
 import json
 import re
 from collections.abc import Callable
@@ -236,11 +237,14 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             except ValueError:
                 raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
             variants.append(name)
-        elif value and "." in weight:
+        elif value and (weight == "system" or "." in weight):
             _set_field(config, weight, value)
             variants.append(name)
         else:
-            known = ", ".join([*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES])
+            known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
+            if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+                raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
+            known = ", ".join(known)
             raise UserError(
                 f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=, FIELD="
             )

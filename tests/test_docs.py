@@ -3,8 +3,10 @@ blocks run, and error lines are those that the code says."""
 
 import ast
 import glob
+import importlib.util
 import os
 import re
+import types
 
 import pytest
 
@@ -100,3 +102,16 @@ def test_error_lines_are_those_that_the_code_says():
     assert len(lines) > 15
     for line in lines:
         assert any(p.fullmatch(line) for p in patterns), line
+
+
+def test_the_readme_as_a_page_links_to_pages_alone():
+    """MkDocs refuses a site with any other link."""
+    spec = importlib.util.spec_from_file_location("hooks", os.path.join(ROOT, "docs", "hooks.py"))
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="readme.md"))
+    made = hooks.on_page_markdown(read("README.md"), page)
+    links = [link for link in re.findall(r"\]\(([^)#]+)", made) if not link.startswith("http")]
+    assert len(links) > 3
+    for link in links:
+        assert os.path.exists(os.path.join(ROOT, "docs", link)), link

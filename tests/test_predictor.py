@@ -191,6 +191,15 @@ DAMAGES = {
 }  # fmt: skip
 
 
+def test_a_pack_that_names_a_modality_otherwise_is_refused(tiny_pack, model):
+    names = {"text": "text", "speech": "audio", "video": "video"}
+    features = {names[m]: x for m, x in tiny_pack.features.items()}
+    offsets = {names[m]: x for m, x in tiny_pack.offsets.items()}
+    other = tiny_pack._replace(features=features, offsets=offsets)
+    with pytest.raises(UserError, match="does not know audio, and speech is not there"):
+        next(Predictor(os.path.dirname(model[0])).of_read_pack(other))
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_one_line(tmp_path, tiny_pack, model, damage):
     change, message = DAMAGES[damage]

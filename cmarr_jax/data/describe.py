@@ -49,6 +49,8 @@ def validate(pack: pack_lib.Pack) -> tuple[list[str], list[str]]:
     """
     possible, impossible = _protocols(pack)
     checked = f"{len(pack.labels)} utterances: ids unique, labels known, all numbers finite"
+    if unlabelled := int(np.sum(pack.labels < 0)):
+        checked += f"; {unlabelled} have no label and are in no part"
     return [checked, *possible], [*impossible, *_suspicions(pack)]
 
 
@@ -178,6 +180,10 @@ def _protocols(pack: pack_lib.Pack) -> tuple[list[str], list[str]]:
 
 
 def _suspicions(pack: pack_lib.Pack) -> Iterator[str]:
+    try:
+        protocol.make_conditions(pack.modalities)
+    except UserError as e:
+        yield f"train.py cannot use this pack: {e}"
     for name in pack.class_names:
         if not (pack.columns["label"] == name).any():
             yield f"class {name!r} has no utterance"

@@ -300,10 +300,14 @@ def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], nu
         for i, array in enumerate(arrays):
             array = np.asarray(array)
             if array.dtype not in (np.dtype("<f2"), np.dtype("<f4")) or array.ndim != 2:
+                remedy = "np.float32(array) converts"
+                if array.dtype == object:
+                    remedy = "a missing modality is np.zeros((0, dims), np.float32)"
+                elif array.ndim == 1:
+                    remedy = "one vector is one row: np.float32(array)[None]"
                 raise UserError(
                     f"modality {modality}, utterance {i}: found {array.dtype.str} of shape "
-                    f"{array.shape}, wanted float16 or float32 (rows, dims); "
-                    "np.float32(array) converts"
+                    f"{array.shape}, wanted float16 or float32 (rows, dims); {remedy}"
                 )
             if width is None:
                 width, dtype = array.shape[-1], array.dtype

@@ -54,7 +54,7 @@ def load(
       pack: folder of a feature pack; may be empty if `data_dir` holds it prepared.
       data_dir: place of prepared TFDS datasets, see `tfds_builder.prepare`.
       loader: "tfds" (tf.data over the prepared dataset) or "numpy" (straight from the pack,
-        for machines without TensorFlow). The same numbers.
+        for machines without TensorFlow). The same numbers but for rounding.
       align: "pool" or "interp" (every modality averaged or interpolated to `length` positions;
         1 = one vector an utterance), or "none" (modalities already share a length per
         utterance; padded to `length`).

@@ -229,18 +229,23 @@ def reconstruction(r: Results) -> plt.Figure:
     modalities = sorted(modalities, key=lambda m: r.conditions.index(m[0]))
     figure, axes = plt.subplots(figsize=(COLUMN, 2.2))
     width = 0.8 / len(modalities)
-    for m, modality in enumerate(modalities):
-        cells = [
-            [
-                float(row["rec_error"])
-                for row in r.reconstruction
-                if (row["condition"], row["modality"]) == (name, modality)
-            ]
-            for name in names
+    errors = {
+        (name, modality): [
+            float(row["rec_error"])
+            for row in r.reconstruction
+            if (row["condition"], row["modality"]) == (name, modality)
         ]
+        for name in names
+        for modality in modalities
+    }
+    missing = [[m for m in modalities if errors[name, m]] for name in names]
+    for m, modality in enumerate(modalities):
+        cells = [errors[name, modality] for name in names]
         at = [k for k, cell in enumerate(cells) if cell]
+        # A condition's bars stand in the middle of its name, however many they are.
+        shift = [missing[k].index(modality) - (len(missing[k]) - 1) / 2 for k in at]
         axes.bar(
-            np.array(at) + (m - (len(modalities) - 1) / 2) * width,
+            np.array(at) + np.array(shift) * width,
             [np.mean(cells[k]) for k in at], width * 0.92,
             yerr=[np.std(cells[k], ddof=1) if len(cells[k]) > 1 else 0 for k in at],
             color=SERIES[m % len(SERIES)], hatch=(None, "////", "xxxx")[m % 3], label=modality,

@@ -209,7 +209,10 @@ def test_validate_says_what_is_sound_and_what_looks_wrong(described_pack):
     result = run("validate", described_pack)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "ok       5 utterances: ids unique, labels known, all numbers finite"
+    assert (
+        lines[0]
+        == "ok       5 utterances: ids unique, labels known, all numbers finite; 1 have no label and are in no part"
+    )
     assert lines[1] == "ok       protocol.scheme=split: 1 fold, train/val/test 2/1/1"
     assert lines[-1] == f"{described_pack}: valid, 6 warnings"
     warnings = "\n".join(lines[2:-1])
@@ -231,6 +234,15 @@ def test_validate_counts_folds_and_finds_zeros(tiny_pack, tmp_path):
     _, warnings = describe.validate(tiny_pack._replace(features={"text": features}))
     assert warnings[0].startswith(f"text: 2 of {len(features)} rows are zeros alone")
     assert warnings[1] == "text: 1 of 12 dimensions are the same in every row"
+    features = {"text": tiny_pack.features["text"], "tone": tiny_pack.features["text"]}
+    offsets = dict.fromkeys(features, tiny_pack.offsets["text"])
+    labels = tiny_pack.labels.copy()
+    labels[:2] = -1
+    odd = tiny_pack._replace(features=features, offsets=offsets, labels=labels)
+    sound, warnings = describe.validate(odd)
+    assert sound[0].endswith("; 2 have no label and are in no part")
+    wanted = "train.py cannot use this pack: modalities ['text', 'tone']: two begin"
+    assert warnings[0].startswith(wanted)
 
 
 @pytest.mark.parametrize(

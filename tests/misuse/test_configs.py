@@ -110,7 +110,7 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     with pytest.raises(UserError) as error:
         train.check(config)
         out = str(tmp_path / "out")
-        train.train(config, out, f"{out}/teachers", lambda: False)
+        train.train({out: config}, f"{out}/teachers", lambda: False)
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 

@@ -75,6 +75,14 @@ def test_reconstruction_bars_stand_where_a_modality_is_missing(r):
     ]
     assert len(mine) == 6
     np.testing.assert_allclose(bars[0].patches[1].get_height(), np.mean(mine))
+    # However many bars a condition has, they stand in the middle of its name.
+    ends = {name: [] for name in ("s", "v", "t", "vt", "sv", "st")}
+    labels = [text.get_text() for text in axes.get_xticklabels()]
+    for bar in (b for container in bars for b in container):
+        middle = bar.get_x() + bar.get_width() / 2
+        ends["".join(c for c in labels[round(middle)] if c in "svt")].append(middle)
+    for k, (_, middles) in enumerate(sorted(ends.items(), key=lambda e: np.mean(e[1]))):
+        np.testing.assert_allclose(np.mean(middles), k, atol=1e-9)
 
 
 def test_loss_weights_are_sorted_lines(r):
