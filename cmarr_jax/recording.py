@@ -31,7 +31,6 @@ class Recording:
         """`part` of the experiment is what is recorded."""
         self.folder, self._part, self._made = folder, part, made
         self._start = time.monotonic()
-        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Recording":
         part, made = self._part, self._made

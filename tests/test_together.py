@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from cmarr_jax import checkpoints, training
+from cmarr_jax import checkpoints, training, workdir
 from cmarr_jax.checkpoints import Checkpoints, Together
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import report
 from cmarr_jax.systems import SYSTEMS
 from configs import common, systems
 from tests import tiny
@@ -47,6 +48,18 @@ def test_what_programs_may_differ_in_is_what_a_run_has_of_its_own(preset):
 def test_a_weight_of_zero_is_another_program():
     zero, one = (tiny.config(**{"model.flow.nll_weight": w}) for w in (0.0, 1.0))
     assert common.program(zero) != common.program(one)
+
+
+def test_a_table_may_grow_and_is_no_sweep(tmp_path):
+    config = tiny.config()
+    config.members = (("a", "a"),)
+    file, content = workdir.claim(str(tmp_path), config)
+    report.write_json(file, content)
+    config.members = (("a", "a"), ("b", "b"))
+    workdir.claim(str(tmp_path), config)
+    config.members = ()
+    with pytest.raises(UserError, match="belongs to a sweep with members="):
+        workdir.claim(str(tmp_path), config)
 
 
 def save(folder, runs, epochs, origin="a"):
