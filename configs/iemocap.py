@@ -6,7 +6,7 @@ PACK holds 5,531 utterances (1,103 ang, 1,636 hap, 1,708 neu, 1,084 sad) with te
 video, or with any of the three. Arguments pick variants, see configs/common.py:
 
     --config configs/iemocap.py:pooled         for packs of one vector a modality; with text and
-                                               speech 10 minutes on two CPU cores, 61 UAR averaged
+                                               speech 5 minutes on two CPU cores, 61 UAR averaged
                                                over {t} and {s}, 74 UAR on {s,t}
     --config configs/iemocap.py:pooled,cmarr_plus
                                                CM-ARR+, see cmarr_jax/systems/cmarr_plus.py
