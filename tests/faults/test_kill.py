@@ -31,12 +31,12 @@ atexit.register(lambda: print("calls:", calls, file=__import__("sys").stderr))
 """
 
 
-def disturbed(sweeps, folder, kills, kill):
+def disturbed(sweeps, folder, kills, kill, *flags):
     """Starts sweeps below `folder` and calls `kill` on each until `kills` were killed; each
     folder is gone on with until its sweep ends. Returns the folders."""
     folders, killed = [folder / "0"], 0
     while killed < kills:
-        pid = sweeps.start(folders[-1])
+        pid = sweeps.start(folders[-1], *flags)
         kill(pid)
         ended = sweeps.wait(pid)
         assert ended.code in (0, -signal.SIGKILL), ended.err
@@ -44,7 +44,7 @@ def disturbed(sweeps, folder, kills, kill):
         killed += ended.code != 0
         if ended.code == 0:
             folders.append(folder / str(len(folders)))
-    ended = sweeps.run(folders[-1])
+    ended = sweeps.run(folders[-1], *flags)
     assert ended.code == 0, ended.err
     return folders
 
@@ -62,6 +62,27 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(sweeps, whole, t
     for folder in disturbed(sweeps, tmp_path, 7, kill):
         runs.assert_same(folder, whole)
         runs.assert_clean(folder, whole)
+
+
+def test_killed_sweeps_that_are_trained_together_end_in_the_bits_of_each_alone(
+    sweeps, whole, tmp_path
+):
+    """A kill between their checkpoints leaves them at different epochs."""
+    draw = random.Random(3)
+
+    def kill(pid):
+        moment = draw.uniform(2.0, 6.0)
+        while (used := sweeps.cpu_seconds(pid)) is not None and used < moment:
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
+
+    two = "(('a','full_modality'),('b','full_modality,train.learning_rate=0.002'))"
+    for folder in disturbed(sweeps, tmp_path, 4, kill, f"--config.members={two}"):
+        runs.assert_same(folder / "a", whole)
+        runs.assert_clean(folder / "a", whole)
+        results = (folder / "b" / "results.csv").read_text()
+        assert results.count("train.learning_rate=0.002") > 3
+        assert results.count("\n") == (whole / "results.csv").read_text().count("\n")
 
 
 def test_killed_inside_checkpoint_writes_a_sweep_ends_in_the_same_bits(sweeps, whole, tmp_path):
