@@ -49,6 +49,9 @@ def main() -> int:
         os.path.join(workdir, name): cli.config_of(_CONFIG, argument)
         for name, argument in config.members
     }
+    for name, argument in config.members:
+        if members[os.path.join(workdir, name)].members:
+            raise UserError(f"{argument!r}: a table is no member of another; name its members")
     for each in members.values() or (config,):
         check(each)  # all of them now, not when their turn comes
     if _DRY_RUN.value:

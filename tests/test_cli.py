@@ -55,6 +55,7 @@ MISTAKES = [
     (["train.py", "--config=configs/nowhere.py"], "no such file"),
     (["train.py", "--config="], "--config=: no such file"),
     (["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper"),
+    (["train.py", "--config=configs/demo.py", "--config.members=(('a','table2'),)", "--workdir=/tmp/x"], "'table2': a table is no member of another"),
     (["train.py", "--config=configs/demo.py:poled"], "variant 'poled': no such one; did you mean 'pooled'?"),
     (["train.py", *SMALL, "--config.train.epoch=3"], "did you mean --config.train.epochs?"),
     (["train.py", *SMALL, "--config.train.lr=3"], "did you mean --config.train.learning_rate?"),
