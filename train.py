@@ -169,7 +169,7 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
             masking=made.masking,
             config=made.parts[0].config,
             checkpoints=Together([r.checkpoints for r in recordings], made.runs),
-            teachers=Teachers(teachers, made.corpus),
+            teachers=Teachers(teachers, made.corpus, made.digest),
             report=after_epoch,
             leave=leave,
             settings=made.settings,
@@ -203,7 +203,7 @@ def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
         group, progress = alike(sweeps), Progress()
         made = experiment.prepare(list(group.values()), progress, teachers)
         progress.measure()
-        plans = dry_run.measure(made, Teachers(teachers, made.corpus))
+        plans = dry_run.measure(made, Teachers(teachers, made.corpus, made.digest))
         folders = list(group)[: len(made.parts)]
         print(dry_run.describe(plans, made, folders))
         sweeps = {folder: config for folder, config in sweeps.items() if folder not in folders}

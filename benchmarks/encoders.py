@@ -10,7 +10,6 @@ matrix product tells how near to the machine's rate each engine is. About four m
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
+from benchmarks import command
 from benchmarks.engines import Engine, serve
 
 # name: (model, rows, valid length, padded length); tokens or samples at 16 kHz
@@ -53,9 +53,7 @@ def main() -> int:
         engines["jax"] = _start(sys.executable, "jax", folder if args.torch_python else "")
         report = _race(engines, args.rounds, folder)
     _print(report)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+    command.write(report, args.json)
     return 0
 
 

@@ -12,8 +12,6 @@ the same.
 FILE of --figure ends in .pdf or .png. About ten minutes of one core, half of it compiling.
 """
 
-import argparse
-import json
 import os
 import statistics
 import sys
@@ -21,6 +19,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
+
+from benchmarks import command
+
 BASE = {"utterances": 128, "length": 16, "runs": 1, "modalities": 3}
 SIZES = {
     "utterances": (64, 128, 256, 512),
@@ -33,16 +34,10 @@ _DIM, _BATCH = 512, 32
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser = command.make_parser(__doc__, rounds=5)
     parser.add_argument("--figure", nargs="+", default=[], help="draw them into these files")
     args = parser.parse_args()
-    if args.cores:  # before the libraries count them
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    command.use_cores(args.cores)
     sys.modules["tensorflow"] = None  # JAX's libraries would import it, where it is installed
     report = measure(args.rounds)
     print(
@@ -56,9 +51,7 @@ def main() -> int:
             values = [row[key] for row in rows.values()]
             numbers = "".join(f"{v:10.2f}" for v in values)
             print(f"  {name:12}{numbers}{slope(rows, key):10.2f}")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+    command.write(report, args.json)
     if args.figure:
         draw(report, args.figure)
     return 0
@@ -68,7 +61,6 @@ def measure(rounds: int) -> dict:
     """-> machine and, of each size, value -> seconds and mebibytes."""
     import jax
 
-    from benchmarks.start_up import machine
     from cmarr_jax import cli
 
     jax.config.update("jax_num_cpu_devices", 1)
@@ -86,10 +78,7 @@ def measure(rounds: int) -> dict:
             run()
             if turn:  # the first one warms
                 times[point].append(time.process_time() - start)
-    with open("/proc/loadavg", encoding="ascii") as f:
-        load = float(f.read().split()[0])
-    report = {"machine": machine(), "cores": len(os.sched_getaffinity(0)), "load": load}
-    report |= {"rounds": rounds, "base": BASE, "sizes": {}}
+    report = command.machine() | {"rounds": rounds, "base": BASE, "sizes": {}}
     for size, values in SIZES.items():
         of = {n: tuple((BASE | {size: n}).items()) for n in values}
         report["sizes"][size] = {

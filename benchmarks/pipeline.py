@@ -11,7 +11,6 @@ two of one core.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,6 +19,9 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
+
+from benchmarks import command
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 TARGET = 5.0  # times the fastest step
 _UTTERANCES = 5000  # read at least so many a round, about IEMOCAP
@@ -28,17 +30,11 @@ CASES = ("", "augmented", "pooled", "pooled,augmented")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.make_parser(__doc__, rounds=5)
     parser.add_argument("--pack", help="folder of a feature pack")
     parser.add_argument("--case", nargs="+", default=CASES, help="arguments of configs/iemocap.py")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
-    if args.cores:  # before the libraries count them
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    command.use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         report = measure(args, folder)
     print(
@@ -57,9 +53,7 @@ def main() -> int:
             f"{rates[1] / steps[1]:14.1f}"
         )
     print(f"\ntarget: {TARGET:.0f} times the fastest step")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+    command.write(report, args.json)
     return 0
 
 
@@ -67,7 +61,6 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     import jax
     import numpy as np
 
-    from benchmarks.start_up import machine
     from benchmarks.training_sweep import CompiledSweep
     from cmarr_jax import cli
     from cmarr_jax.data import demo, pipeline, tfds_builder
@@ -78,10 +71,11 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     pack = args.pack or demo.make(os.path.join(folder, "pack")).path
     start = time.monotonic()
     builder = tfds_builder.prepare(pack, os.path.join(folder, "tfds"))
-    with open("/proc/loadavg", encoding="ascii") as f:
-        load = float(f.read().split()[0])
-    report = {"machine": machine(), "cores": len(os.sched_getaffinity(0)), "load": load}
-    report |= {"prepared_s": time.monotonic() - start, "rounds": args.rounds, "cases": {}}
+    report = command.machine() | {
+        "prepared_s": time.monotonic() - start,
+        "rounds": args.rounds,
+        "cases": {},
+    }
 
     for case in args.case:
         config = iemocap.get_config(case)

@@ -11,9 +11,7 @@ runs on the same cores.
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,7 @@ sys.modules["tensorflow"] = None  # as the command has it
 import jax
 import numpy as np
 
+from benchmarks import command
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.predictor import BATCH, Predictor
@@ -47,8 +46,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     workdir, path = args.workdir, args.pack
     pack = pack_lib.read(path)
-    with open("/proc/loadavg", encoding="ascii") as f:
-        load = float(f.read().split()[0])
+    load = command.load()
     rows = [cold(workdir, path)]
     for fold in (0, 1):
         predictor = Predictor(workdir, fold=fold)
@@ -66,7 +64,7 @@ def main(argv: list[str]) -> int:
         "model": predictor.facts["system"],
         "corpus": pack.name,
         "batch": BATCH,
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {_cpu()}",
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {command.processor()}",
         "jax": jax.__version__,
         "load_average": load,
         "rows": rows,
@@ -80,9 +78,7 @@ def main(argv: list[str]) -> int:
         print(
             f"{row['what']:<34}{cells[0]:>9}{cells[1]:>11}{cells[2]:>9}{cells[3]:>9}{cells[4]:>8}"
         )
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as f:
-            json.dump(result, f, indent=2)
+    command.write(result, args.out)
     return 0
 
 
@@ -183,12 +179,6 @@ def _timed(what: str, predict, num: int, repeats: int = _REPEATS) -> dict:
         "p95_ms": float(np.quantile(wall, 0.95)),
         "cpu_ms": statistics.median(cpu),
     }
-
-
-def _cpu() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as f:
-        names = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

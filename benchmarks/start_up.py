@@ -16,8 +16,6 @@ is a folder of the benchmark's, the user's stays as it is. A round takes about t
 core.
 """
 
-import argparse
-import json
 import os
 import resource
 import statistics
@@ -27,6 +25,10 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT]
+
+from benchmarks import command
+
 TARGETS = {"help": 3.0, "import": 1.5, "cold": 20.0, "warm": 4.0}  # seconds; of the latter, compile
 _HIDE = "import sys; sys.modules['tensorflow'] = None; "
 _LIBRARY = "from cmarr_jax import evaluation, predictor, systems, train_step, training"
@@ -58,42 +60,32 @@ runpy.run_path({os.path.join(ROOT, "train.py")!r}, run_name="__main__")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser = command.make_parser(__doc__, rounds=3)
     args = parser.parse_args()
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    command.use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         times = measure(folder, args.rounds)
     rows = {
         case: {key: statistics.median(t[key] for t in each) for key in each[0]}
         for case, each in times.items()
     }
-    with open("/proc/loadavg", encoding="ascii") as f:
-        load = float(f.read().split()[0])
-    cores = len(os.sched_getaffinity(0))
-    report = {"machine": machine(), "cores": cores, "load": load, "rounds": args.rounds}
-    report["rows"] = rows
-    print(f"{report['machine']}, {cores} cores, load average {load:.1f}, {args.rounds} rounds\n")
+    report = command.machine() | {"rounds": args.rounds, "rows": rows}
+    print(
+        f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}, "
+        f"{args.rounds} rounds\n"
+    )
     print(f"{'median seconds':16}{'wall':>10}{'CPU':>10}{'compile':>10}{'target':>10}")
     for case, row in rows.items():
         compiled = f"{row['compile']:10.2f}" if "compile" in row else f"{'':10}"
         target = f"{TARGETS[case]:10.1f}" if case in TARGETS else ""
         print(f"{case:16}{row['wall']:10.2f}{row['cpu']:10.2f}{compiled}{target}")
     print("\ntargets are of wall seconds; of cold and warm, of compile")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+    command.write(report, args.json)
     return 0
 
 
 def measure(folder: str, rounds: int) -> dict[str, list[dict[str, float]]]:
     """Case -> what each round took."""
-    sys.path.insert(0, ROOT)
     from cmarr_jax.data import demo
 
     pack = os.path.join(folder, "pack")
@@ -113,31 +105,25 @@ def measure(folder: str, rounds: int) -> dict[str, list[dict[str, float]]]:
     times = {case: [] for case in cases}
     for turn in range(rounds):
         cache = os.path.join(folder, f"cache_{turn}")  # cold fills it, warm finds it
-        for case, command in cases.items():
+        for case, line in cases.items():
             print(f"{turn + 1}/{rounds} {case} ...", file=sys.stderr)
-            if command is sweep:
-                command = [*sweep, f"--workdir={os.path.join(folder, f'{case}_{turn}')}"]
-            times[case].append(run(command, cache))
+            if line is sweep:
+                line = [*sweep, f"--workdir={os.path.join(folder, f'{case}_{turn}')}"]
+            times[case].append(run(line, cache))
     return times
 
 
-def run(command: list[str], cache: str) -> dict[str, float]:
+def run(line: list[str], cache: str) -> dict[str, float]:
     """Wall and CPU seconds of a process, and of what it compiled."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    out = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    out = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if out.returncode:
-        sys.exit(f"{' '.join(command[-4:])} failed:\n{out.stderr}")
+        sys.exit(f"{' '.join(line[-4:])} failed:\n{out.stderr}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     told = [line.split() for line in out.stdout.splitlines() if line.startswith("compile ")]
     return {"wall": wall, "cpu": cpu} | ({"compile": float(told[0][1])} if told else {})
-
-
-def machine() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as f:
-        names = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
-    return names[0] if names else "unknown"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 from collections.abc import Callable
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from benchmarks import command
 from benchmarks.training_inputs import (
     DIMS,
     NUM_CLASSES,
@@ -40,7 +40,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         algorithm = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
         jax.config.update("jax_default_matmul_precision", algorithm[args.precision])
     described = {
-        "machine": _machine(),
+        "machine": command.processor(),
         "device": device.device_kind,
         "gpu": device.platform == "gpu",
         "jax": jax.__version__,
@@ -160,9 +160,3 @@ def _products(jaxpr) -> float:
             if hasattr(inner, "eqns"):
                 count += equation.params.get("length", 1) * _products(inner)
     return count
-
-
-def _machine() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as f:
-        names = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -30,6 +30,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
+from benchmarks import command
 from benchmarks.engines import Engine, serve
 from benchmarks.training_inputs import CHECKS, NUM_UTTERANCES, PRODUCT, make_evaluated, make_order
 
@@ -37,9 +38,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.make_parser(__doc__, rounds=5)
     parser.add_argument("--torch-python", help="interpreter with torch")
     parser.add_argument("--check", action="store_true", help="compare numbers, not speed")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
@@ -47,14 +46,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--length", type=int, default=32, help="positions T")
     parser.add_argument("--utterances", type=int, default=256, help="a round, at least")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=0, help="use so many; 0 = all")
-    parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--engine", choices=["jax", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    command.use_cores(args.cores)
     if args.engine:
         sys.modules["tensorflow"] = None  # JAX's libraries would import it, where it is installed
         return serve(importlib.import_module(f"benchmarks.training_{args.engine}").answers(args))
@@ -67,9 +62,7 @@ def main() -> int:
             return _check(args)
         report = _race(args)
     _print(report)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=2)
+    command.write(report, args.json)
     return 0
 
 
@@ -78,10 +71,10 @@ def main() -> int:
 
 def _start(args: argparse.Namespace) -> dict[str, Engine]:
     def engine(python, name, device, **environment):
-        command = [python, os.path.abspath(__file__), "--engine", name, "--folder", args.folder]
+        line = [python, os.path.abspath(__file__), "--engine", name, "--folder", args.folder]
         for flag in ("precision", "length", "utterances"):
-            command += [f"--{flag}", str(getattr(args, flag))]
-        return Engine([*command, "--device", device], environment)
+            line += [f"--{flag}", str(getattr(args, flag))]
+        return Engine([*line, "--device", device], environment)
 
     # By default JAX takes most of a GPU's memory at once.
     ours = engine(sys.executable, "jax", args.device, XLA_PYTHON_CLIENT_PREALLOCATE="false")

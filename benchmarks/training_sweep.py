@@ -1,15 +1,14 @@
 """What train.py compiles and runs, the epoch and the scorer, on arrays that a benchmark makes."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from cmarr_jax import evaluation, sweep, train_step, training
 from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.feed import Feed
 from cmarr_jax.systems import SYSTEMS
 
 
@@ -40,31 +39,22 @@ class CompiledSweep:
             settings=training.Settings.of(config, system.stages) * num_runs,
         )  # fmt: skip
         self.params = training.init_params(self.stage, self.vector, runs, arrays, None, None)
-        self._arrays, self._runs = self.layout.share(arrays), self.layout.deal(runs)
+        self._feed, self._runs = Feed(corpus, self.layout), self.layout.deal(runs)
 
     def epoch(self, order: np.ndarray) -> tuple[Callable, tuple]:
         """The pmapped epoch that trains each run on the rows of `order` `[S, B]`, and its
         arguments, of which it takes over the first, the state."""
         config, layout = self._config, self.layout
-        c = config.train
         conditions = protocol.make_conditions(self._corpus.modalities)
         patterns = protocol.make_patterns(conditions, config.masking.patterns)
         even = np.full(len(patterns), 1 / len(patterns), np.float32)
         masking = train_step.Masking(patterns, even, config.masking.per_sample)
-        optimizer = train_step.make_optimizer(self.vector, clip_norm=c.clip_norm, beta1=c.beta1)
-        rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-        epoch = layout.compile(
-            train_step.make_train_epoch(
-                self.stage, self.vector, optimizer, rate, masking, c.averaging
-            ),
-            donate=(0,),
+        state, epoch = training.compile_epoch(
+            self.stage, self.vector, self.params, masking, config.train, layout
         )
-        num_runs = len(self.params)
-        opt_state = jax.vmap(optimizer.init)(self.params)
-        steps = np.zeros(num_runs, np.int32)
-        state = layout.deal(train_step.TrainState(self.params, self.params, opt_state, steps))
-        rows = layout.deal_rows(np.broadcast_to(order, (num_runs, *order.shape)).copy())
-        return epoch, (state, self._runs, rows, self._arrays)
+        order = np.broadcast_to(order, (len(self.params), *order.shape)).copy()
+        ((rows, arrays),) = self._feed.steps(order)
+        return epoch, (layout.deal(state), self._runs, layout.deal_rows(rows), arrays)
 
     def train(self, order: np.ndarray) -> Callable[[], None]:
         """A function that trains each run on the rows of `order` `[S, B]`, and waits."""
@@ -82,7 +72,7 @@ class CompiledSweep:
     ) -> Callable[[], None]:
         """A function that scores each run on `rows` `[N, B]` under the conditions."""
         scorer = evaluation.Scorer(
-            self.stage, self.vector, self.layout, self._runs, self._arrays, self._corpus,
+            self.stage, self.vector, self.layout, self._runs, self._feed, self._corpus,
             rows.shape[1],
         )  # fmt: skip
         params = self.layout.deal(np.asarray(self.params))

@@ -10,14 +10,13 @@ chosen in `Teachers`.
 """
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -321,13 +320,9 @@ class Teachers:
     is given the same folder, be its student another.
     """
 
-    def __init__(self, folder: str, corpus: Any):
-        """`folder` must exist."""
-        self._folder, self._corpus = folder, corpus
-
-    @functools.cached_property
-    def _digest(self) -> bytes:
-        return self._corpus.digest()
+    def __init__(self, folder: str, corpus: Any, digest: Callable[[], bytes]):
+        """`folder` must exist; `digest` is the corpus'."""
+        self._folder, self._corpus, self._digest = folder, corpus, digest
 
     def file(self, config: Any, stage: Any, run_id: Any) -> str:
         """The file of one run's teacher.
@@ -354,7 +349,7 @@ class Teachers:
         }
         if config.protocol.shuffled_labels:  # the control's teachers must teach nothing else
             settings["shuffled_labels"] = True
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())
         for rows in (fold.train, fold.val):
             digest.update(rows.tobytes() + self._corpus.labels[rows].tobytes())
         name = f"{config.system}_{stage.name}_fold{fold.number}_seed{seed}"

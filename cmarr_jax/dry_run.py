@@ -71,7 +71,7 @@ def measure(made: Experiment, teachers: Teachers) -> list[StagePlan]:
             masking=made.masking,
             config=short,
             checkpoints=checkpoints,
-            teachers=Teachers(folder, corpus),
+            teachers=Teachers(folder, corpus, made.digest),
             report=after_epoch,
             settings=made.settings,
         )

@@ -8,6 +8,7 @@ import numpy as np
 from cmarr_jax import metrics, sweep, train_step
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
+from cmarr_jax.feed import Feed
 from cmarr_jax.systems.system import Stage
 
 
@@ -56,11 +57,11 @@ class Scorer:
         vector: train_step.Vector,
         layout: sweep.Layout,
         runs: train_step.Run,
-        arrays: train_step.Arrays,
+        feed: Feed,
         corpus: Corpus,
         batch_size: int,
     ):
-        self._layout, self._runs, self._arrays = layout, runs, arrays
+        self._layout, self._runs, self._feed = layout, runs, feed
         self._corpus, self._batch_size = corpus, batch_size
         self._stage, self.vector = stage, vector
         self._predict = {
@@ -87,21 +88,17 @@ class Scorer:
             [np.broadcast_to(c.available, (num, num_modalities)) for c in conditions]
         )
         probe = train_step.Probe(available, np.float32(gaussian), np.float32(impulse))
-        shared = (self._arrays, self._layout.share(probe))
+        probe = self._layout.share(probe)
         predict = self._predict[bool(gaussian or impulse)]
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
         padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
         parts = []
-        for start in range(0, width, self._batch_size):
-            batch = self._layout.deal_rows(padded[:, start : start + self._batch_size])
-            posteriors, recovery = predict(params, self._runs, batch, shared)
-            parts.append(
-                (
-                    self._layout.collect_rows(posteriors, axis=2),
-                    self._layout.collect_rows(recovery, axis=2),
-                )
-            )
+        for part, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
+            for batch in (b for b in np.moveaxis(part, 1, 0) if b.max() >= 0):
+                dealt = self._layout.deal_rows(batch)
+                made = predict(params, self._runs, dealt, (arrays, probe))
+                parts.append([self._layout.collect_rows(x, axis=2) for x in made])
         posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
         present = self._corpus.present
         return [
@@ -171,9 +168,9 @@ class Scorer:
         if present.shape[1] < 2 or not len(rows):
             return ()
         padded = np.resize(rows, self._batch_size).astype(np.int32)
-        padded = np.broadcast_to(padded, (len(params), self._batch_size))
+        padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
+        ((batch, arrays),) = self._feed.steps(padded)
         represent = self._layout.compile(train_step.make_represent(self._stage, self.vector))
-        made = represent(
-            self._layout.deal(params), self._runs, self._layout.deal_rows(padded), self._arrays
-        )
+        dealt = self._layout.deal_rows(batch[:, 0])
+        made = represent(self._layout.deal(params), self._runs, dealt, arrays)
         return tuple(self._layout.collect_rows(x, axis=2)[run, :, : len(rows)] for x in made)

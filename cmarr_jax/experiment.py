@@ -1,5 +1,6 @@
 """What configs ask for, on their corpus: folds, conditions, masking, runs and the system."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ class Experiment(NamedTuple):
     make_system: Callable[[str | None], System]  # batch axis or None -> the system
     stages: tuple[Stage, ...]
     device: str
+    digest: Callable[[], bytes]  # the corpus', computed once
 
     def variants(self) -> str:
         """The variants of all parts, to be shown."""
@@ -97,6 +99,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         align=config.data.align,
         length=config.data.length,
         statistics=config.data.statistics,
+        stream=config.data.stream,
         progress=progress.reading,
     )
     folds = protocol.make_folds(
@@ -115,6 +118,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         select_on_test=config.protocol.select_on_test,
     )
     audit.check(audited)
+    digest = functools.cache(corpus.digest)
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
@@ -137,7 +141,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     sweeps = [
         _make_part(each, corpus, folds, make_system_of(each)(None).stages) for each in configs
     ]
-    if not _has_teachers(sweeps[0], stages, Teachers(teachers, corpus)):
+    if not _has_teachers(sweeps[0], stages, Teachers(teachers, corpus, digest)):
         sweeps = sweeps[:1]
     _use_cores(sum(len(part.run_ids) for part in sweeps))
     sweeps = sweeps[: _how_many_fit(sweeps, corpus, make_system(None))]
@@ -154,6 +158,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         make_system=make_system,
         stages=stages,
         device=f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+        digest=digest,
     )
 
 

@@ -53,7 +53,7 @@ class Recording:
                 "versions": report.versions(),
             }
             self._history = History(self.folder, part.run_ids, made.stages[-1].name)
-            origin = workdir.origin(content, made.corpus, part.run_ids)
+            origin = workdir.origin(content, made.digest(), part.run_ids)
             self._open = held.enter_context(contextlib.ExitStack())
             self.checkpoints = self._open.enter_context(Checkpoints(self.folder, origin))
             self._scalars = self._open.enter_context(report.Scalars(self.folder, part.run_ids))

@@ -19,11 +19,16 @@ from cmarr_jax.systems.system import Batch, Stage, objective
 
 
 class Arrays(NamedTuple):
-    """The whole corpus on the device, shared by all runs."""
+    """The whole corpus on the device, or n of its utterances, shared by all runs."""
 
-    features: dict[str, jax.Array]  # modality -> [N, T, D_m]
-    mask: jax.Array  # [N, T] bool
-    present: jax.Array  # [N, M] bool
+    features: dict[str, jax.Array]  # modality -> [n, T, D_m]
+    mask: jax.Array  # [n, T] bool
+    present: jax.Array  # [n, M] bool
+    held: jax.Array | None = None  # [n] int32, which of the corpus; None = all, in its order
+
+    def utterances(self, rows: jax.Array) -> jax.Array:
+        """Rows of these arrays as rows of the corpus."""
+        return rows if self.held is None else self.held[rows]
 
 
 class Run(NamedTuple):
@@ -105,7 +110,7 @@ def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
             chosen = normal_scores(chosen, run.quantiles[modality])
         mean, scale = run.mean[modality], run.scale[modality]
         features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
-    labels = run.labels[rows]
+    labels = run.labels[arrays.utterances(rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
@@ -217,10 +222,10 @@ def make_train_epoch(
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Returns:
-      (state, run, order `[S, B]`, arrays) -> (state, name -> mean over the steps). A row of
+      (state, run, order `[S, B]`, arrays) -> (state, name -> sum over the steps). A row of
       `order` that begins with -1 is no step: runs with fewer utterances end earlier. A step
       with a term that is not finite is not taken, and is the last: the parameters and
-      `state.step` stay as they were before it, and the means of such terms are not finite.
+      `state.step` stay as they were before it, and the sums of such terms are not finite.
     """
 
     loss = objective(stage)
@@ -268,8 +273,7 @@ def make_train_epoch(
             )
 
         (state, _), terms = jax.lax.scan(step_or_skip, (state, jnp.array(True)), order)
-        steps = jnp.maximum(jnp.sum(order[:, 0] >= 0), 1)
-        return state, jax.tree.map(lambda t: jnp.sum(t) / steps, terms)
+        return state, jax.tree.map(jnp.sum, terms)
 
     return train_epoch
 
@@ -324,7 +328,7 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
         params = vector.unravel(params)
         batch = take_batch(arrays, run, rows)
         if noisy:
-            batch = add_noise(batch, rows, probe)
+            batch = add_noise(batch, arrays.utterances(rows), probe)
         encoded = stage.encode(params, batch)
 
         def under(available):
@@ -339,7 +343,7 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
             sums = [jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in both]
             return posteriors, jnp.stack(sums, axis=-1)
 
-        return jax.lax.map(under, probe.available[:, rows])
+        return jax.lax.map(under, probe.available[:, arrays.utterances(rows)])
 
     return predict
 

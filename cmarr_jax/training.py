@@ -5,7 +5,7 @@ A system of several stages (a teacher, then its student) goes through the loop o
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +17,15 @@ from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.data import protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
+from cmarr_jax.data.rows_on_disk import blocks
 from cmarr_jax.errors import UserError
+from cmarr_jax.feed import Feed
 from cmarr_jax.preemption import Preempted
 from cmarr_jax.stopped import Stopped, not_finite
 from cmarr_jax.systems.system import Batch, Stage, System
 
 _QUANTILES = 201  # of each feature, where normalisation goes by them
+_QUANTILE_VALUES = 8_000_000  # sorted at once
 
 
 class RunId(NamedTuple):
@@ -62,15 +65,12 @@ class Epoch(NamedTuple):
     stopped: list[Stopped | None]  # in this epoch
 
     def of(self, runs: slice) -> "Epoch":
-        """The same of some of the runs; of the speed their share."""
+        """The same of some of the runs; the speed stays that of all."""
         return self._replace(
             terms={name: values[runs] for name, values in self.terms.items()},
             val_uar=self.val_uar[runs],
             best_uar=self.best_uar[runs],
             best_epoch=self.best_epoch[runs],
-            utterances_per_second=self.utterances_per_second
-            * len(self.trained[runs])
-            / len(self.trained),
             trained=self.trained[runs],
             stopped=self.stopped[runs],
         )
@@ -167,18 +167,32 @@ def _statistics(
     mean, scale, knots = {}, {}, {}
     for m, (name, values) in enumerate(corpus.features.items()):
         rows = fold.train[corpus.present[fold.train, m]]
-        frames = values[rows][corpus.mask[rows]].astype(np.float64)
-        mean[name] = np.zeros(values.shape[-1], np.float32)
-        scale[name] = np.ones(values.shape[-1], np.float32)
+        dim = values.shape[-1]
+        mean[name], scale[name] = np.zeros(dim, np.float32), np.ones(dim, np.float32)
+        count = int(corpus.mask[rows].sum())
         if quantiles:
+            knots[name] = np.zeros((_QUANTILES, dim), np.float32)
+        if quantiles and count:
             steps = np.linspace(0, 1, _QUANTILES)
-            known = frames if len(frames) else np.zeros((1, values.shape[-1]))
-            knots[name] = np.quantile(known, steps, axis=0).astype(np.float32)
-        elif normalise and len(frames):
-            deviation = frames.std(axis=0)
-            mean[name] = frames.mean(axis=0).astype(np.float32)
+            width = max(1, _QUANTILE_VALUES // count)
+            for some in (slice(d, d + width) for d in range(0, dim, width)):
+                known = [frames[:, some] for frames in _frames(corpus, name, rows)]
+                known = np.concatenate(known).astype(np.float64)
+                knots[name][:, some] = np.quantile(known, steps, axis=0)
+        elif normalise and count:
+            total = sum(f.sum(0, dtype=np.float64) for f in _frames(corpus, name, rows))
+            centre = total / count
+            squares = sum(np.square(f - centre).sum(0) for f in _frames(corpus, name, rows))
+            deviation = np.sqrt(squares / count)
+            mean[name] = centre.astype(np.float32)
             scale[name] = (1 / np.where(deviation > 1e-6, deviation, 1)).astype(np.float32)
     return {"mean": mean, "scale": scale, "quantiles": knots}
+
+
+def _frames(corpus: Corpus, modality: str, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The valid positions `[F, D]` of the utterances `rows`, some at a time."""
+    for some in (rows[block] for block in blocks(len(rows))):
+        yield corpus.features[modality][some][corpus.mask[some]]
 
 
 def epoch_order(
@@ -236,6 +250,39 @@ def init_params(
     if before is None:
         before = np.zeros((len(runs.key), 0), np.float32)
     return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, before)
+
+
+def compile_epoch(
+    stage: Stage,
+    vector: train_step.Vector,
+    params: jax.Array,
+    masking: train_step.Masking,
+    config: Any,
+    layout: sweep.Layout,
+) -> tuple[train_step.TrainState, Callable]:
+    """What a stage's training starts from, leaves `[R, ...]`, and an epoch of all runs.
+
+    Args:
+      stage, vector: what is trained, and how its parameters lie.
+      params: `[R, P]`, of `init_params`.
+      masking: the missing patterns of training.
+      config: the stage's part of a config, `train` or `pretrain`.
+      layout: of the runs.
+
+    Returns:
+      The state, and `train_step.make_train_epoch`'s function compiled over the runs, which takes
+      the state's buffers over.
+    """
+    c = config
+    optimizer = train_step.make_optimizer(vector, clip_norm=c.clip_norm, beta1=c.beta1)
+    rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
+    state = train_step.TrainState(
+        params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
+    )
+    epoch = train_step.make_train_epoch(
+        stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
+    )
+    return state, layout.compile(epoch, donate=(0,))
 
 
 def _example(arrays: train_step.Arrays) -> Batch:
@@ -354,8 +401,6 @@ def _train_stage(
     earlier = len(vectors) - 1 - number
     prefix = f"{stage.name}_" if earlier else ""
 
-    rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-
     runs = make_runs(
         corpus,
         run_ids,
@@ -370,10 +415,7 @@ def _train_stage(
     )
     tree_before = vectors[number - 1].unravel if number else None
     params = init_params(stage, vector, runs, arrays, before, tree_before)
-    optimizer = train_step.make_optimizer(vector, clip_norm=c.clip_norm, beta1=c.beta1)
-    state = train_step.TrainState(
-        params, params, jax.vmap(optimizer.init)(params), np.zeros(num_runs, np.int32)
-    )
+    state, train_epoch = compile_epoch(stage, vector, params, masking, c, layout)
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
     first, stopped = 0, list(stopped)
     if resumed := checkpoints.resume(prefix, (state, best)):
@@ -381,16 +423,10 @@ def _train_stage(
         stopped = [Stopped(**s) if s else None for s in resumed.stopped]
         checkpoints.save(prefix + "best", first, best, resumed.stopped)  # it may be of before
 
-    arrays = layout.share(arrays)
+    feed = Feed(corpus, layout)
     labels, runs = runs.labels, layout.deal(runs)
-    scorer = evaluation.Scorer(stage, vector, layout, runs, arrays, corpus, c.eval_batch_size)
+    scorer = evaluation.Scorer(stage, vector, layout, runs, feed, corpus, c.eval_batch_size)
     state, best_params = layout.deal(state), layout.deal(best.params)
-    train_epoch = layout.compile(
-        train_step.make_train_epoch(
-            stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
-        ),
-        donate=(0,),
-    )
     keep_better = jax.jit(
         lambda old, new, improved: jnp.where(improved[..., None], new, old), donate_argnums=(0,)
     )
@@ -404,8 +440,14 @@ def _train_stage(
         order = epoch_order(run_ids, epoch, c.batch_size, earlier)
         order[~trained] = -1
         start = time.monotonic()
-        state, terms = train_epoch(state, runs, layout.deal_rows(order), arrays)
-        terms = layout.collect(terms)
+        sums, going = [], trained
+        for rows, arrays in feed.steps(order):
+            rows = np.where(going[:, None, None], rows, -1)
+            state, part = train_epoch(state, runs, layout.deal_rows(rows), arrays)
+            sums.append(layout.collect(part))
+            going = going & np.isfinite(list(sums[-1].values())).all(axis=0)
+        counts = np.maximum((order[:, :, 0] >= 0).sum(axis=1), 1).astype(np.float32)
+        terms = {name: sum(part[name] for part in sums) / counts for name in sums[0]}
         seconds = time.monotonic() - start
 
         val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)

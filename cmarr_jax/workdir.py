@@ -15,7 +15,8 @@ from cmarr_jax.files import remove_drafts
 from cmarr_jax.lock import locked
 from cmarr_jax.results import report
 
-_FREE = ("checkpoint_seconds", "teachers")  # fields that may change while a sweep is under way
+# Fields that may change while a sweep is under way.
+_FREE = ("checkpoint_seconds", "teachers", "data.stream")
 
 
 def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
@@ -51,12 +52,12 @@ def is_ended(workdir: str, config: ConfigDict) -> bool:
     return ended
 
 
-def origin(content: dict, corpus: Any, run_ids: Sequence[Any]) -> dict[str, str]:
+def origin(content: dict, corpus: bytes, run_ids: Sequence[Any]) -> dict[str, str]:
     """What a checkpoint must agree in to be gone on from, as digests.
 
     Args:
       content: of `claim`.
-      corpus: `data.pipeline.Corpus`.
+      corpus: of `data.pipeline.Corpus.digest`.
       run_ids: `training.RunId` of each run.
     """
     fields = [item for item in cli.leaves(content) if item[0] not in _FREE]
@@ -65,7 +66,7 @@ def origin(content: dict, corpus: Any, run_ids: Sequence[Any]) -> dict[str, str]
     for fold, seed in run_ids:
         rows = [r.tolist() for r in (fold.train, fold.val, fold.test)]
         folds.update(repr((fold.number, seed, rows)).encode())
-    digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus.digest()}
+    digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus}
     digests["folds"] = folds.digest()
     return {name: digest[:8].hex() for name, digest in digests.items()}
 

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     c.data.pack = ""  # folder of the feature pack
     c.data.data_dir = ""  # prepared TFDS datasets, may be gs://...; "" = PACK/tfds
     c.data.loader = "tfds"  # or "numpy": no TensorFlow needed
+    c.data.stream = ""  # folder on a local disk: features are read from there, not kept in memory
     c.data.align = "pool"  # "interp", or "none" for packs that are aligned already (#17)
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
     c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1

@@ -145,7 +145,7 @@ def test_what_killed_writes_left_is_removed(folder):
 
 
 def test_a_teacher_whose_bytes_changed_is_refused(tmp_path):
-    teachers, file = Teachers(str(tmp_path), None), tmp_path / "teacher.npy"
+    teachers, file = Teachers(str(tmp_path), None, None), tmp_path / "teacher.npy"
     teachers.save(str(file), np.arange(8, dtype=np.float32))
     np.testing.assert_array_equal(teachers.load(str(file), 8), np.arange(8))
     np.testing.assert_array_equal(np.load(file), np.arange(8))

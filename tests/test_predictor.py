@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from cmarr_jax import evaluation, export, sweep, train_step
+from cmarr_jax import evaluation, export, sweep
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
+from cmarr_jax.feed import Feed
 from cmarr_jax.predictor import Predictor
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
@@ -30,9 +31,8 @@ def model(tmp_path_factory, corpus):
         str(folder), corpus, tiny.config("full_modality"), folds=3
     )
     layout = sweep.make_layout(3, (16,))
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     scorer = evaluation.Scorer(
-        system.stages[-1], vector, layout, layout.deal(runs), layout.share(arrays), corpus, 16
+        system.stages[-1], vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16
     )
     conditions = protocol.make_conditions(corpus.modalities)
     rows = [np.arange(len(corpus.labels))] * 3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cmarr_jax import metrics, sweep, train_step, training
+from cmarr_jax import feed, metrics, sweep, train_step, training
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
@@ -31,8 +31,9 @@ def assert_close(ours, theirs, tolerance):
 @pytest.fixture(scope="module")
 def whole_sweep(corpus):
     """Three folds together; 5 epochs of 4 steps = 20 steps."""
-    memory = tiny.Memory()
-    result = tiny.train(corpus, memory, **{"train.epochs": 5})
+    memory, epochs = tiny.Memory(), []
+    result = tiny.train(corpus, memory, report=epochs.append, **{"train.epochs": 5})
+    memory.losses = np.stack([epoch.terms["loss"] for epoch in epochs], axis=1)  # [R, epochs]
     return memory, result
 
 
@@ -124,6 +125,33 @@ def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):
     tiny.train(corpus, vmapped, **{"train.epochs": 5, "layout": "vmap"})
     for run in range(3):
         assert_close(last_params(vmapped, run), last_params(memory, run), 1e-5)
+
+
+@pytest.mark.parametrize("folds, at_once", [((1, 2, 3), 2), ((2,), 3)])
+def test_features_on_disk_train_as_those_in_memory(
+    corpus, whole_sweep, tiny_pack, tmp_path, monkeypatch, folds, at_once
+):
+    size = sum(x.nbytes for x in corpus.features.values()) // len(corpus.labels)
+    monkeypatch.setattr(feed, "_PART", at_once * len(folds) * 8 * size)  # of four steps an epoch
+    on_disk = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4, stream=str(tmp_path))
+    read, epochs, steps = [], [], feed.Feed.steps
+    monkeypatch.setattr(
+        feed.Feed, "steps", lambda self, order: (read.append(p) or p for p in steps(self, order))
+    )
+    (memory, (_, best, scored)), streamed = whole_sweep, tiny.Memory()
+    run_ids, ours, ours_scored = tiny.train(
+        on_disk, streamed, folds=folds, report=epochs.append, **{"train.epochs": 5}
+    )
+    assert [rows.shape for rows, _ in read[:2]] == [(len(folds), at_once, 8)] * 2
+    assert len(read[0][1].mask) < len(corpus.labels)
+    losses = np.stack([epoch.terms["loss"] for epoch in epochs], axis=1)
+    for r, (fold, _) in enumerate(run_ids):
+        k = fold.number - 1
+        np.testing.assert_allclose(losses[r], memory.losses[k], rtol=1e-5)
+        assert_close(last_params(streamed, r), last_params(memory, k), 1e-5)
+        assert ours.epoch[r] == best.epoch[k]
+        np.testing.assert_allclose(ours_scored[r].posteriors, scored[k].posteriors, atol=1e-4)
+        np.testing.assert_allclose(ours_scored[r].recovery, scored[k].recovery, rtol=1e-3)
 
 
 def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.rows_on_disk import RowsOnDisk, blocks, zeros_beside
 
 _NEAR = 0.01  # root mean square difference over dimensions, in standard deviations
 
@@ -31,21 +32,18 @@ def find(corpus: Corpus) -> Prints:
     not heard twice. Filler tells nothing: zeros, or one vector that many utterances share.
     """
     hashes, means, filler, standardised = {}, {}, {}, []
-    count = corpus.mask.sum(axis=1, dtype=np.float32)[:, None]
     for k, (m, values) in enumerate(corpus.features.items()):
         present = corpus.present[:, k]
-        means[m] = values.sum(axis=1, dtype=np.float32) / np.maximum(count, 1)
-        digests = np.array(
-            [_digest(x) if has else 0 for x, has in zip(values, present, strict=True)]
-        )
+        means[m], digests, filled = _scan(values, corpus.mask)
+        digests[~present] = 0
         shared_by = Counter(digests.tolist())
         many = max(3, 0.005 * present.sum())
-        empty = ~means[m].any(axis=1) | [shared_by[d] > many for d in digests.tolist()]
+        empty = ~filled | [shared_by[d] > many for d in digests.tolist()]
         empty &= present if m != "text" else False
         if empty.any():
             filler[m] = int(empty.sum())
-        hashes[m] = np.where(empty | ~present, 0, digests)
-        if present.sum() > 2 and _is_standardised(means[m][present]):
+        hashes[m] = np.where(empty, 0, digests)
+        if present.sum() > 2 and _is_standardised(*_moments(means[m], np.flatnonzero(present))):
             standardised.append(m)
     same = {
         pair
@@ -61,9 +59,28 @@ def find(corpus: Corpus) -> Prints:
     return Prints(text, sorted(same), near, filler, standardised)
 
 
-def _digest(row: np.ndarray) -> int:
-    digest = hashlib.blake2b(np.ascontiguousarray(row), digest_size=7).digest()
-    return int.from_bytes(digest, "big") + 1
+def _scan(
+    values: np.ndarray | RowsOnDisk, mask: np.ndarray
+) -> tuple[np.ndarray | RowsOnDisk, np.ndarray, np.ndarray]:
+    """Of one modality's features: each utterance's mean over time, `[N, D]`, a digest, and
+    whether it holds anything but zeros, `[N]` each."""
+    means = zeros_beside(values, (len(values), values.shape[-1]), np.float32)
+    digests, filled = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+    for block in blocks(len(values)):
+        rows, count = values[block], mask[block].sum(axis=1, dtype=np.float32)[:, None]
+        means[block] = rows.sum(axis=1, dtype=np.float32) / np.maximum(count, 1)
+        filled[block] = rows.any(axis=(1, 2))
+        for i, row in enumerate(rows, block.start):
+            digest = hashlib.blake2b(np.ascontiguousarray(row), digest_size=7).digest()
+            digests[i] = int.from_bytes(digest, "big") + 1
+    return means, digests, filled
+
+
+def _moments(means: np.ndarray | RowsOnDisk, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of some rows of `[N, D]`, `[D]` each."""
+    centre = sum(means[rows[b]].sum(0, dtype=np.float64) for b in blocks(len(rows))) / len(rows)
+    squares = sum(((means[rows[b]] - centre) ** 2).sum(0) for b in blocks(len(rows)))
+    return centre, np.sqrt(squares / len(rows))
 
 
 def _equal_pairs(digests: np.ndarray) -> list[tuple[int, int]]:
@@ -75,7 +92,7 @@ def _equal_pairs(digests: np.ndarray) -> list[tuple[int, int]]:
     return [pair for members in of.values() for pair in itertools.combinations(members, 2)]
 
 
-def _near_pairs(means: np.ndarray, digests: np.ndarray) -> list[tuple[int, int]]:
+def _near_pairs(means: np.ndarray | RowsOnDisk, digests: np.ndarray) -> list[tuple[int, int]]:
     """Pairs whose means differ by at most _NEAR deviations a dimension; exact duplicates' too.
 
     Projections on unit vectors never move two points apart, so what lies farther apart than the
@@ -88,27 +105,28 @@ def _near_pairs(means: np.ndarray, digests: np.ndarray) -> list[tuple[int, int]]
     rows = rows[np.sort(first)]
     if len(rows) < 2:
         return pairs
-    points = means[rows].astype(np.float32)
-    deviation = points.std(axis=0)
-    points = (points - points.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    centre, deviation = _moments(means, rows)
+    scale = 1 / np.where(deviation > 0, deviation, 1)
     radius = _NEAR * np.sqrt((deviation > 0).sum())
-    lines = np.random.default_rng(0).normal(size=(points.shape[1], 8)).astype(np.float32)
-    places = points @ (lines / np.linalg.norm(lines, axis=0))
+    lines = np.random.default_rng(0).normal(size=(len(centre), 8))
+    lines = scale[:, None] * lines / np.linalg.norm(lines, axis=0)
+    places = np.concatenate([(means[rows[b]] - centre) @ lines for b in blocks(len(rows))])
     order = np.argsort(places[:, 0], kind="stable")
-    points, places, rows = points[order], places[order], rows[order]
+    places, rows = places[order], rows[order]
     for shift in range(1, len(rows)):
         close = places[shift:, 0] - places[:-shift, 0] <= radius
         if not close.any():
             break
         i = np.flatnonzero(close)
         i = i[(np.abs(places[i + shift] - places[i]) <= radius).all(axis=1)]
-        i = i[np.linalg.norm(points[i + shift] - points[i], axis=1) <= radius]
-        pairs += [tuple(sorted((int(rows[a]), int(rows[a + shift])))) for a in i]
+        for a in (i[b] for b in blocks(len(i))):
+            apart = (means[rows[a + shift]] - means[rows[a]]) * scale
+            near = a[np.linalg.norm(apart, axis=1) <= radius]
+            pairs += [tuple(sorted((int(rows[x]), int(rows[x + shift])))) for x in near]
     return pairs
 
 
-def _is_standardised(means: np.ndarray) -> bool:
-    centre, deviation = means.mean(axis=0), means.std(axis=0)
+def _is_standardised(centre: np.ndarray, deviation: np.ndarray) -> bool:
     moves = deviation > 0
     if not moves.any():
         return False

@@ -1,5 +1,6 @@
 """From a pack to padded arrays: every modality pooled to one length, with one mask in time."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data import pooling
+from cmarr_jax.data.rows_on_disk import RowsOnDisk, blocks
 from cmarr_jax.errors import UserError
 
 _READ_BATCH = 64
@@ -20,7 +22,8 @@ class Corpus(NamedTuple):
     class_names: tuple[str, ...]
     columns: dict[str, np.ndarray]  # column name -> [N] str
     labels: np.ndarray  # [N] int32; -1 = unlabelled
-    features: dict[str, np.ndarray]  # modality -> [N, T, D], zero where absent or padded
+    # modality -> [N, T, D], zero where absent or padded
+    features: dict[str, np.ndarray | RowsOnDisk]
     mask: np.ndarray  # [N, T] bool; False = padding
     present: np.ndarray  # [N, M] bool; False = this utterance lacks this modality
     provenance: dict[str, Any]
@@ -29,12 +32,18 @@ class Corpus(NamedTuple):
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.features)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the features are read when they are needed."""
+        return any(isinstance(values, RowsOnDisk) for values in self.features.values())
+
     def digest(self) -> bytes:
         """Of what a model can see: features, labels, what is there."""
         digest = hashlib.blake2b()
         for array in (*self.features.values(), self.mask, self.present, self.labels):
             digest.update(repr((array.dtype.str, array.shape)).encode())
-            digest.update(np.ascontiguousarray(array))
+            for block in blocks(len(array)):
+                digest.update(np.ascontiguousarray(array[block]))
         return digest.digest()
 
 
@@ -46,9 +55,10 @@ def load(
     align: str = "pool",
     length: int = 32,
     statistics: str = "mean",
+    stream: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Corpus:
-    """Reads a corpus into memory.
+    """Reads a corpus into memory, or its features into a file.
 
     Args:
       pack: folder of a feature pack; may be empty if `data_dir` holds it prepared.
@@ -61,6 +71,8 @@ def load(
       length: T.
       statistics: what a position holds of its frames; "mean_max" (the mean and, after it, the
         maximum of each feature: 2 D) wants one position.
+      stream: a folder on a local disk, where the features shall lie in a nameless file until the
+        process ends; "" = in memory.
       progress: called with (utterances read, N).
 
     Raises:
@@ -77,26 +89,29 @@ def load(
             "--config.data.statistics=mean_max: wanted one position an utterance; add "
             "--config.data.length=1 --config.data.align=pool"
         )
+    make = functools.partial(RowsOnDisk, stream) if stream else np.zeros
     if loader == "numpy":
-        return _load_numpy(pack_lib.read(pack), align, length, statistics, progress)
+        return _load_numpy(pack_lib.read(pack), align, length, statistics, make, progress)
     if loader == "tfds":
-        return _load_tfds(pack, data_dir, align, length, statistics, progress)
+        return _load_tfds(pack, data_dir, align, length, statistics, make, progress)
     raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
 
 
-def _load_numpy(pack: pack_lib.Pack, align: str, length: int, statistics: str, progress) -> Corpus:
+def _load_numpy(
+    pack: pack_lib.Pack, align: str, length: int, statistics: str, make, progress
+) -> Corpus:
     num, times = len(pack.labels), pooling.times(statistics)
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
     mask, present = time_mask(lengths, align, length, pack.columns["id"])
     features = {
-        m: np.zeros((num, length, times * rows.shape[1]), rows.dtype)
+        m: make((num, length, times * rows.shape[1]), rows.dtype)
         for m, rows in pack.features.items()
     }
     for i in range(num):
         for m in pack.modalities:
             sequence = pack.sequence(m, i)
             if align == "none":
-                features[m][i, : len(sequence)] = sequence
+                features[m][i] = np.pad(sequence, [(0, length - len(sequence)), (0, 0)])
             else:
                 features[m][i] = pooling.fix_length(sequence, length, align, statistics)
         progress(i + 1, num)
@@ -114,7 +129,7 @@ def _load_numpy(pack: pack_lib.Pack, align: str, length: int, statistics: str, p
 
 
 def _load_tfds(
-    pack_dir: str, data_dir: str, align: str, length: int, statistics: str, progress
+    pack_dir: str, data_dir: str, align: str, length: int, statistics: str, make, progress
 ) -> Corpus:
     import tensorflow as tf  # seconds to import, so only when used
 
@@ -122,13 +137,14 @@ def _load_tfds(
 
     builder = tfds_builder.prepare(pack_dir, data_dir)
     try:
-        return _read_tfds(builder, align, length, statistics, progress)
+        return _read_tfds(builder, align, length, statistics, make, progress)
     except tf.errors.DataLossError as e:  # a checksum
         tfds_builder.remove_damaged(builder, e.message.splitlines()[0], pack_dir)
-    return _read_tfds(tfds_builder.prepare(pack_dir, data_dir), align, length, statistics, progress)
+    builder = tfds_builder.prepare(pack_dir, data_dir)
+    return _read_tfds(builder, align, length, statistics, make, progress)
 
 
-def _read_tfds(builder, align: str, length: int, statistics: str, progress) -> Corpus:
+def _read_tfds(builder, align: str, length: int, statistics: str, make, progress) -> Corpus:
     num = builder.info.splits["corpus"].num_examples
     spec = dict(builder.info.features.items())
     modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}
@@ -136,7 +152,7 @@ def _read_tfds(builder, align: str, length: int, statistics: str, progress) -> C
     order = builder.info.metadata["modalities"]
     times = pooling.times(statistics)
     features = {
-        m: np.zeros((num, length, times * tensor.shape[-1]), tensor.np_dtype)
+        m: make((num, length, times * tensor.shape[-1]), tensor.np_dtype)
         for m, tensor in ((m, spec[modalities[m]]) for m in order)
     }
     lengths = np.zeros((num, len(order)), np.int64)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -95,6 +96,19 @@ class Sweeps:
         while text not in self._started[pid][1].read_text():
             assert time.monotonic() < until, self._started[pid][1].read_text()
             time.sleep(0.01)
+
+    def kill_at(self, text, workdir, *more, **fields):
+        """Starts a command and kills it once it has written `text`; its process id and its end."""
+        pid = self.start(workdir, *more, **fields)
+        self.said(pid, text)
+        os.kill(pid, signal.SIGKILL)
+        return pid, self.wait(pid)
+
+    def kill_after(self, seconds, pid):
+        """Kills a running command once it has used so many CPU seconds; or has ended before."""
+        while (used := self.cpu_seconds(pid)) is not None and used < seconds:
+            time.sleep(0.002)
+        os.kill(pid, signal.SIGKILL)
 
     def cpu_seconds(self, pid):
         """CPU time of the running command: a clock that other work on the machine cannot hurry."""

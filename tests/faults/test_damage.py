@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 
 import pytest
 
@@ -46,10 +45,7 @@ def test_a_damaged_best_is_written_anew(sweeps, whole, tmp_path):
 def test_checkpoints_of_another_sweep_are_refused(sweeps, whole, tmp_path):
     out = tmp_path / "out"
     other = "--config.train.weight_decay=0.5"  # arrays of the same shapes
-    pid = sweeps.start(out, other)
-    sweeps.said(pid, "epoch 2/6")
-    os.kill(pid, signal.SIGKILL)
-    sweeps.wait(pid)
+    sweeps.kill_at("epoch 2/6", out, other)
     shutil.rmtree(out / "checkpoints")
     runs.copy(whole / "checkpoints", out / "checkpoints")
     ended = sweeps.run(out, other)

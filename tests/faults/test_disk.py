@@ -152,10 +152,7 @@ def test_a_folder_in_use_is_refused_and_a_dead_runs_folder_is_taken_over(sweeps,
     runs.assert_same(out, whole)
     runs.assert_clean(out, whole)
 
-    pid = sweeps.start(tmp_path / "killed")
-    sweeps.said(pid, "epoch 2/6")
-    os.kill(pid, signal.SIGKILL)
-    sweeps.wait(pid)
+    pid, _ = sweeps.kill_at("epoch 2/6", tmp_path / "killed")
     assert json.loads((tmp_path / "killed/lock").read_text())["pid"] == pid
     assert sweeps.run(tmp_path / "killed").code == 0
     runs.assert_same(tmp_path / "killed", whole)
@@ -175,10 +172,7 @@ time.time_ns = lambda: real_ns() - 86400 * 10**9
 
 def test_a_clock_that_jumps_back_changes_nothing(sweeps, whole, tmp_path):
     out = tmp_path / "out"
-    pid = sweeps.start(out)
-    sweeps.said(pid, "epoch 3/6")
-    os.kill(pid, signal.SIGKILL)
-    sweeps.wait(pid)
+    sweeps.kill_at("epoch 3/6", out)
     ended = sweeps.run(out, before=BACK)
     assert ended.code == 0, ended.err
     runs.assert_same(out, whole)

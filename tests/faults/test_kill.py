@@ -54,10 +54,7 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(sweeps, whole, t
     draw = random.Random(seed)
 
     def kill(pid):
-        moment = draw.uniform(0.0, 5.0)  # CPU-seconds; undisturbed it takes about 4
-        while (used := sweeps.cpu_seconds(pid)) is not None and used < moment:
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGKILL)
+        sweeps.kill_after(draw.uniform(0.0, 5.0), pid)  # undisturbed it takes about 4
 
     for folder in disturbed(sweeps, tmp_path, 7, kill):
         runs.assert_same(folder, whole)
@@ -71,10 +68,7 @@ def test_killed_sweeps_that_are_trained_together_end_in_the_bits_of_each_alone(
     draw = random.Random(3)
 
     def kill(pid):
-        moment = draw.uniform(2.0, 6.0)
-        while (used := sweeps.cpu_seconds(pid)) is not None and used < moment:
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGKILL)
+        sweeps.kill_after(draw.uniform(2.0, 6.0), pid)
 
     two = "(('a','full_modality'),('b','full_modality,train.learning_rate=0.002'))"
     for folder in disturbed(sweeps, tmp_path, 4, kill, f"--config.members={two}"):
@@ -132,10 +126,8 @@ def test_a_killed_teacher_and_a_killed_student_end_in_the_same_bits(sweeps, tmp_
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert sweeps.run(whole, *few, system="mmin").code == 0
     for line in ("teacher epoch 1/2", "teacher epoch 2/2", "\nepoch 1/2"):
-        pid = sweeps.start(out, *few, system="mmin")
-        sweeps.said(pid, line)
-        os.kill(pid, signal.SIGKILL)
-        assert sweeps.wait(pid).code == -signal.SIGKILL
+        _, ended = sweeps.kill_at(line, out, *few, system="mmin")
+        assert ended.code == -signal.SIGKILL
     assert sweeps.run(out, *few, system="mmin").code == 0
     runs.assert_same(out, whole)
     for file in (whole / "teachers").iterdir():
@@ -144,10 +136,7 @@ def test_a_killed_teacher_and_a_killed_student_end_in_the_same_bits(sweeps, tmp_
 
 def test_curves_of_a_killed_sweep_have_every_epoch_and_no_other_value(sweeps, whole, tmp_path):
     out = tmp_path / "out"
-    pid = sweeps.start(out)
-    sweeps.said(pid, "epoch 3/6")
-    os.kill(pid, signal.SIGKILL)
-    sweeps.wait(pid)
+    sweeps.kill_at("epoch 3/6", out)
     assert sweeps.run(out).code == 0
     for run in ("fold1_seed0", "fold2_seed0"):
         ours, theirs = scalars(out / "metrics" / run), scalars(whole / "metrics" / run)
@@ -183,10 +172,7 @@ def test_a_killed_evaluation_leaves_results_and_figure_whole(sweeps, whole, tmp_
             script="evaluate.py",
             before=AT_CALL.format(number=k + 1) if k < 2 else "",
         )
-        moment = draw.uniform(0.0, 1.5) if k >= 2 else 60
-        while (used := sweeps.cpu_seconds(pid)) is not None and used < moment:
-            time.sleep(0.002)
-        os.kill(pid, signal.SIGKILL)
+        sweeps.kill_after(draw.uniform(0.0, 1.5) if k >= 2 else 60, pid)
         sweeps.wait(pid)
         assert figure.read_bytes() == drawn
     again = sweeps.run(folder, *flags, script="evaluate.py")

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -186,10 +184,7 @@ def test_the_command_says_so_in_its_exit_code_its_results_and_its_status(sweeps,
     out = tmp_path / "out"
     key = jax.random.key_data(jax.random.fold_in(jax.random.key(0), 2)).tolist()
     spoil = SPOIL_FOLD_2.replace("KEY", str(key))
-    pid = sweeps.start(out, before=spoil)
-    sweeps.said(pid, "epoch 4/6")
-    os.kill(pid, signal.SIGKILL)
-    early = sweeps.wait(pid)
+    _, early = sweeps.kill_at("epoch 4/6", out, before=spoil)
     says = "fold 2, seed 0: stopped at step 8 (epoch 3), where cls became nan"
     assert f"{says}; the other runs go on" in early.err
     ended = sweeps.run(out, before=spoil)
