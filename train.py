@@ -8,10 +8,12 @@ config file picks a system and variants: --config configs/iemocap.py:mmin or :no
 arguments table2, table3 and fig4 stand for many, each in a folder of its own below DIR; those
 that differ in a loss weight or a rate alone are trained as one program. Started again with the
 same flags, a sweep resumes where it stopped, or prints its results if it is done. With --dry-run
-it only says what it would do, how large that is and how long it would take.
+it only says what it would do, how large that is and how long it would take. On a TPU slice of
+several hosts all run the same command with --distributed; only the first one touches DIR.
 
 Exit codes: 0; 2 = something to mend, in one line; 3 = a run was stopped because a loss was no
-longer finite, and the others have their results; 130, 143 = interrupted, resumable.
+longer finite, and the others have their results; 4 = another process of --distributed is gone,
+resumable; 130, 143 = interrupted, resumable.
 """
 
 import contextlib
@@ -35,6 +37,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if 
 _DRY_RUN = flags.DEFINE_boolean(
     "dry-run", False, "Say what would be done and how long; do nothing."
 )
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", False, "Train together with other processes of the same command."
+)
 
 
 def main() -> int:
@@ -54,9 +59,27 @@ def main() -> int:
             raise UserError(f"{argument!r}: a table is no member of another; name its members")
     for each in members.values() or (config,):
         check(each)  # all of them now, not when their turn comes
+    if _DRY_RUN.value and _DISTRIBUTED.value:
+        raise UserError("--distributed: wanted without --dry-run, which measures one process")
     if _DRY_RUN.value:
         dry_run(members or {workdir: config}, teachers)
         return 0
+    if not _DISTRIBUTED.value:
+        return lead(workdir, config, members, teachers)
+    logging.set_verbosity(logging.FATAL)  # JAX tells how it connects
+    from cmarr_jax import processes
+
+    with processes.joined():
+        if processes.is_first():
+            code = lead(workdir, config, members, teachers)
+            processes.tell([])
+            return code
+        follow(members or {workdir: config}, teachers)
+        return 0
+
+
+def lead(workdir: str, config: ConfigDict, members: Mapping[str, ConfigDict], teachers: str) -> int:
+    """Does what the command asks for; returns the exit code."""
     leave = preemption.listen()
     _, content = workdirs.claim(workdir, config)
     if all(workdirs.is_ended(*each) for each in ((workdir, config), *members.items())):
@@ -71,6 +94,15 @@ def main() -> int:
     if not stopped or report.has_results(workdir):
         print(report.table(report.read_summary(workdir)))
     return 3 if stopped else 0
+
+
+def follow(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
+    """Trains with the first process whichever of `sweeps`, folder -> config, it says."""
+    from cmarr_jax import processes
+
+    leave = preemption.listen()
+    while folders := processes.tell():
+        train({folder: sweeps[folder] for folder in folders}, teachers, leave)
 
 
 def check(config: ConfigDict) -> None:
@@ -136,31 +168,39 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
     # What is imported below greets at its import, and tells of errors before it raises them.
     logging.set_verbosity(logging.FATAL)
     # Imported here so that --help and a mistake in a flag answer at once.
-    from cmarr_jax import experiment, training
-    from cmarr_jax.checkpoints import Teachers, Together
-    from cmarr_jax.progress import Progress
+    import jax
+
+    from cmarr_jax import experiment, processes, training
+    from cmarr_jax.checkpoints import Together
+    from cmarr_jax.from_first import FirstCheckpoints
+    from cmarr_jax.progress import Progress, Silent
     from cmarr_jax.recording import Recording
 
     cli.enable_compilation_cache()
-    progress = Progress()
+    first = processes.is_first()
+    if first:
+        processes.tell(list(sweeps))
+    progress = Progress() if first else Silent()
     made = experiment.prepare(list(sweeps.values()), progress, teachers)
     folders = list(sweeps)[: len(made.parts)]
-    if len(made.stages) > 1:
+    if len(made.stages) > 1 and first:
         workdirs.make_folder("--config.teachers", teachers)
     with progress, contextlib.ExitStack() as held:
         recordings = [
             held.enter_context(Recording(folder, part, made))
             for folder, part in zip(folders, made.parts, strict=True)
+            if first
         ]
 
         # ------------------------------------------------------------------------- train
 
         def after_epoch(epoch: training.Epoch) -> None:
             progress.epoch(epoch)
-            for recording, runs in zip(recordings, made.runs, strict=True):
+            for recording, runs in zip(recordings, made.runs, strict=first):
                 recording.epoch(epoch.of(runs))
 
         progress.sweep(made)
+        checkpoints = Together([r.checkpoints for r in recordings], made.runs) if first else None
         best, scorer, stopped = training.train(
             make_system=made.make_system,
             corpus=made.corpus,
@@ -168,8 +208,8 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
             conditions=made.conditions,
             masking=made.masking,
             config=made.parts[0].config,
-            checkpoints=Together([r.checkpoints for r in recordings], made.runs),
-            teachers=Teachers(teachers, made.corpus, made.digest),
+            checkpoints=FirstCheckpoints(checkpoints),
+            teachers=made.teachers,
             report=after_epoch,
             leave=leave,
             settings=made.settings,
@@ -179,15 +219,19 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
 
         test = [fold.test for fold, _ in made.run_ids]
         scored = scorer.score_best(best.params, test, made.conditions, made.curves)
-        for recording, runs in zip(recordings, made.runs, strict=True):
-            recording.end(best, scorer, scored, stopped, runs)
+        constants = scorer.runs
+        shown = [scorer.represent(best.params, test, stopped, runs) for runs in made.runs]
+        for recording, runs, pair in zip(recordings, made.runs, shown, strict=first):
+            mine = jax.tree.map(lambda leaf, runs=runs: leaf[runs], (best, constants))
+            recording.end(*mine, scored[runs], stopped[runs], pair, scorer.vector.unravel)
 
-    from cmarr_jax.results import figure_files
-    from cmarr_jax.results import folder as results_folder
+    if first:
+        from cmarr_jax.results import figure_files
+        from cmarr_jax.results import folder as results_folder
 
-    for folder in filter(report.has_results, folders):
-        figure_files.to_tensorboard(folder, results_folder.load(folder))
-    progress.done(folders, sum(report.read_status(folder)["seconds"] for folder in folders))
+        for folder in filter(report.has_results, folders):
+            figure_files.to_tensorboard(folder, results_folder.load(folder))
+        progress.done(folders, sum(report.read_status(folder)["seconds"] for folder in folders))
     return folders
 
 
@@ -195,7 +239,6 @@ def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
     """Prints what would be done with `sweeps`, folder -> config."""
     logging.set_verbosity(logging.FATAL)
     from cmarr_jax import dry_run, experiment
-    from cmarr_jax.checkpoints import Teachers
     from cmarr_jax.progress import Progress
 
     cli.enable_compilation_cache()
@@ -203,7 +246,7 @@ def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
         group, progress = alike(sweeps), Progress()
         made = experiment.prepare(list(group.values()), progress, teachers)
         progress.measure()
-        plans = dry_run.measure(made, Teachers(teachers, made.corpus, made.digest))
+        plans = dry_run.measure(made)
         folders = list(group)[: len(made.parts)]
         print(dry_run.describe(plans, made, folders))
         sweeps = {folder: config for folder, config in sweeps.items() if folder not in folders}

@@ -29,6 +29,8 @@ from cmarr_jax.files import cannot_write, write_whole
 _FORMAT = 2  # of what lies in a checkpoint
 _KEPT = {"last": 2, "best": 1}
 _DIGEST_SIZE = 16  # bytes
+# Of several processes the first alone keeps checkpoints; it waits for no other.
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
 class Resumed(NamedTuple):
@@ -82,7 +84,7 @@ class Checkpoints:
         about["leaves"] = [[list(leaf.shape), leaf.dtype.str] for leaf in leaves]
         about["digest"] = _digest(about, leaves)
         if kind not in self._writers:
-            self._writers[kind] = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+            self._writers[kind] = ocp.AsyncCheckpointer(_handler(), multiprocessing_options=_ALONE)
         path = os.path.join(self._folder, kind, str(epoch))
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(dict(zip(_names(leaves), leaves, strict=True))),
@@ -207,6 +209,11 @@ class Checkpoints:
                 )
 
 
+def _handler() -> ocp.CompositeCheckpointHandler:
+    options = ocp.CompositeOptions(multiprocessing_options=_ALONE)
+    return ocp.CompositeCheckpointHandler(composite_options=options)
+
+
 def _names(leaves: Sequence) -> list[str]:
     return [f"leaf{k:03d}" for k in range(len(leaves))]
 
@@ -232,7 +239,7 @@ def _read(path: str) -> tuple[list[np.ndarray], dict]:
         )
     only_about = ocp.args.Composite(about=ocp.args.JsonRestore())
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        with ocp.Checkpointer(_handler(), multiprocessing_options=_ALONE) as reader:
             about = reader.restore(path, args=only_about).about
             like = [np.empty(shape, dtype) for shape, dtype in about["leaves"]]
             named = dict(zip(_names(like), like, strict=True))

@@ -40,8 +40,8 @@ class StagePlan(NamedTuple):
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 
-def measure(made: Experiment, teachers: Teachers) -> list[StagePlan]:
-    """Measures every stage of `made`; `teachers` is only looked into."""
+def measure(made: Experiment) -> list[StagePlan]:
+    """Measures every stage of `made`, whose teachers are only looked into."""
     corpus, run_ids, config = made.corpus, made.run_ids, made.parts[0].config
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     vectors = training.make_vectors(made.make_system(None), arrays)
@@ -82,6 +82,7 @@ def measure(made: Experiment, teachers: Teachers) -> list[StagePlan]:
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
         last = k == len(vectors) - 1
+        files = [] if last else [made.teachers.file(config, stage, r) for r in run_ids]
         plans.append(
             StagePlan(
                 stage.name,
@@ -92,7 +93,7 @@ def measure(made: Experiment, teachers: Teachers) -> list[StagePlan]:
                 second - training_time,
                 max(first - second, 0.0),
                 max(steps),
-                0 if last else sum(teachers.has(teachers.file(config, stage, r)) for r in run_ids),
+                sum(map(made.teachers.has, files)),
             )
         )
     return plans

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from cmarr_jax import metrics, sweep, train_step
@@ -151,26 +152,40 @@ class Scorer:
         ]
 
     def represent(
-        self, params: np.ndarray, rows: np.ndarray, run: int = 0
+        self,
+        params: np.ndarray,
+        rows: Sequence[np.ndarray],
+        stopped: Sequence[Any],
+        runs: slice,
     ) -> tuple[np.ndarray, ...]:
-        """What one run recovers and what is true, where each modality is missing alone.
+        """What one of `runs`, the first that was not stopped, recovers and what is true, where
+        each modality is missing alone.
 
         Args:
           params: `[R, P]` on the host.
-          run: its number.
-          rows: utterances; at most a batch of those with every modality is taken.
+          rows: utterances of each run; at most a batch of those with every modality is taken.
+          stopped: of each run, None where it was not.
+          runs: those to choose from.
 
         Returns:
           Two arrays `[M, n, D]`; nothing if the system recovers nothing, or there is nothing to.
         """
-        present = self._corpus.present
-        rows = rows[present[rows].all(axis=1)]
-        if present.shape[1] < 2 or not len(rows):
+        whole = [r for r in range(len(rows))[runs] if not stopped[r]]
+        if not whole or self._corpus.present.shape[1] < 2:
             return ()
-        padded = np.resize(rows, self._batch_size).astype(np.int32)
+        run = whole[0]
+        chosen = rows[run][self._corpus.present[rows[run]].all(axis=1)]
+        if not len(chosen):
+            return ()
+        padded = np.resize(chosen, self._batch_size).astype(np.int32)
         padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
         ((batch, arrays),) = self._feed.steps(padded)
-        represent = self._layout.compile(train_step.make_represent(self._stage, self.vector))
+        represent = train_step.make_represent(self._stage, self.vector)
+        first = jax.tree.map(lambda leaf: leaf[0], (params, self.runs, batch[:, 0]))
+        if not jax.tree.leaves(jax.eval_shape(represent, *first, arrays)):
+            return ()
         dealt = self._layout.deal_rows(batch[:, 0])
+        represent = self._layout.compile(represent)
         made = represent(self._layout.deal(params), self._runs, dealt, arrays)
-        return tuple(self._layout.collect_rows(x, axis=2)[run, :, : len(rows)] for x in made)
+        found = [self._layout.collect_rows(x, axis=2) for x in made]
+        return tuple(x[run, :, : len(chosen)] for x in found)

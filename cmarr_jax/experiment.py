@@ -11,10 +11,11 @@ import jax.extend
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import sweep, train_step, training
+from cmarr_jax import processes, sweep, train_step, training
 from cmarr_jax.checkpoints import Teachers
 from cmarr_jax.data import audit, pipeline, protocol
 from cmarr_jax.errors import UserError
+from cmarr_jax.from_first import FirstTeachers
 from cmarr_jax.progress import Progress
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Stage, System
@@ -46,6 +47,7 @@ class Experiment(NamedTuple):
     stages: tuple[Stage, ...]
     device: str
     digest: Callable[[], bytes]  # the corpus', computed once
+    teachers: FirstTeachers
 
     def variants(self) -> str:
         """The variants of all parts, to be shown."""
@@ -92,16 +94,23 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
             "shuffles what the epoch is chosen on and must leave the test part alone"
         )
     progress.start(config.data.pack or config.data.data_dir)
-    corpus = pipeline.load(
-        pack=config.data.pack,
-        data_dir=config.data.data_dir,
-        loader=config.data.loader,
-        align=config.data.align,
-        length=config.data.length,
-        statistics=config.data.statistics,
-        stream=config.data.stream,
-        progress=progress.reading,
-    )
+    with processes.one_before_the_others():  # who may share a disk, on which it is prepared
+        corpus = pipeline.load(
+            pack=config.data.pack,
+            data_dir=config.data.data_dir,
+            loader=config.data.loader,
+            align=config.data.align,
+            length=config.data.length,
+            statistics=config.data.statistics,
+            stream=config.data.stream,
+            progress=progress.reading,
+        )
+    digest = functools.cache(corpus.digest)
+    if not processes.same_everywhere(digest):
+        raise UserError(
+            f"--config.data.pack={config.data.pack}: not the pack that the first process reads; "
+            "give all of them the same one"
+        )
     folds = protocol.make_folds(
         corpus.columns,
         corpus.labels,
@@ -118,7 +127,6 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         select_on_test=config.protocol.select_on_test,
     )
     audit.check(audited)
-    digest = functools.cache(corpus.digest)
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
@@ -141,10 +149,11 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     sweeps = [
         _make_part(each, corpus, folds, make_system_of(each)(None).stages) for each in configs
     ]
-    if not _has_teachers(sweeps[0], stages, Teachers(teachers, corpus, digest)):
+    kept = FirstTeachers(Teachers(teachers, corpus, digest))
+    if not _has_teachers(sweeps[0], stages, kept):
         sweeps = sweeps[:1]
     _use_cores(sum(len(part.run_ids) for part in sweeps))
-    sweeps = sweeps[: _how_many_fit(sweeps, corpus, make_system(None))]
+    sweeps = sweeps[: processes.tell(_how_many_fit(sweeps, corpus, make_system(None)))]
     num_runs = sum(len(part.run_ids) for part in sweeps)
     for part in parts.values():  # for what it refuses
         sweep.make_layout(num_runs, (part.batch_size, part.eval_batch_size), config.layout)
@@ -157,8 +166,9 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         masking=_make_masking(config.masking, conditions),
         make_system=make_system,
         stages=stages,
-        device=f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}",
+        device=f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         digest=digest,
+        teachers=kept,
     )
 
 
@@ -183,7 +193,10 @@ def _make_part(
 
 
 def _use_cores(num_runs: int) -> None:
-    """Makes devices of the CPU's cores: a core a run is faster than all cores on one run."""
+    """Makes devices of the CPU's cores: a core a run is faster than all cores on one run. Of
+    several processes each is one device."""
+    if processes.are_joined():
+        return
     wanted = min(os.cpu_count(), num_runs)
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
@@ -193,7 +206,7 @@ def _use_cores(num_runs: int) -> None:
             jax.config.update("jax_num_cpu_devices", wanted)
 
 
-def _has_teachers(part: Part, stages: Sequence[Stage], teachers: Teachers) -> bool:
+def _has_teachers(part: Part, stages: Sequence[Stage], teachers: FirstTeachers) -> bool:
     files = [teachers.file(part.config, s, r) for s in stages[:-1] for r in part.run_ids]
     return all(teachers.has(file) for file in files)
 

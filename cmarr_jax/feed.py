@@ -9,7 +9,7 @@ from cmarr_jax import sweep
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.train_step import Arrays
 
-_PART = 128 << 20  # bytes of features that are brought at once, twice: one is read meanwhile
+_PART = 32 << 20  # bytes of features that are brought at once, while the next are read
 
 
 class Feed:

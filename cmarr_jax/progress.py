@@ -19,6 +19,19 @@ import tqdm
 from cmarr_jax import display
 
 
+class Silent:
+    """Stands in for `Progress` in a process that leaves the telling to another."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 class Progress:
     """Writes to standard error, so that standard output holds the table alone."""
 

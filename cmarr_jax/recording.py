@@ -3,20 +3,22 @@
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from cmarr_jax import export, workdir
 from cmarr_jax.checkpoints import Checkpoints
-from cmarr_jax.evaluation import Scored, Scorer
+from cmarr_jax.evaluation import Scored
 from cmarr_jax.experiment import Experiment, Part
 from cmarr_jax.files import remove_drafts
 from cmarr_jax.lock import locked
 from cmarr_jax.results import report
 from cmarr_jax.results.history import History
 from cmarr_jax.stopped import Stopped
+from cmarr_jax.train_step import Run
 from cmarr_jax.training import Best, Epoch
 
 
@@ -72,19 +74,24 @@ class Recording:
     def end(
         self,
         best: Best,
-        scorer: Scorer,
+        constants: Run,
         scored: Sequence[Scored],
         stopped: Sequence[Stopped | None],
-        runs: slice,
+        shown: tuple[np.ndarray, ...],
+        unravel: Callable[[jax.Array], Any],
     ) -> None:
-        """Writes the results and the model of this sweep, which are the `runs` of what was
-        trained; all arguments are of those that were trained beside it too."""
+        """Writes the results and the model of this sweep.
+
+        Args:
+          best, constants, scored, stopped: of each of its runs.
+          shown: of `Scorer.represent`.
+          unravel: of the last stage's `train_step.Vector`.
+        """
         self._open.close()  # what is left of the checkpoints is on the disk before the results
         part, made = self._part, self._made
-        at = range(*runs.indices(len(stopped)))
-        whole = [r for r in at if not stopped[r]]
+        whole = [r for r, stop in enumerate(stopped) if not stop]
         if whole:
-            tested = [part.run_ids[r - at.start] for r in whole]
+            tested = [part.run_ids[r] for r in whole]
             report.write_results(
                 self.folder,
                 identity=part.identity,
@@ -94,21 +101,20 @@ class Recording:
                 run_ids=tested,
                 scored=[scored[r] for r in whole],
             )
-            fold = tested[0].fold
-            if pair := scorer.represent(best.params, fold.test, whole[0]):
-                report.write_representations(self.folder, made.corpus.modalities, pair)
-            of_whole = jax.tree.map(lambda leaf: leaf[whole], (best, scorer.runs))
+            if shown:
+                report.write_representations(self.folder, made.corpus.modalities, shown)
+            best, constants = jax.tree.map(lambda leaf: leaf[whole], (best, constants))
             export.write(
                 os.path.join(self.folder, "model"),
                 identity=part.identity,
                 corpus=made.corpus,
                 config=part.config,
                 run_ids=tested,
-                best=of_whole[0],
-                runs=of_whole[1],
-                unravel=scorer.vector.unravel,
+                best=best,
+                runs=constants,
+                unravel=unravel,
             )
-        ends = [stopped[r]._asdict() for r in at if stopped[r]]
+        ends = [stop._asdict() for stop in stopped if stop]
         self._write_status(
             complete=not ends,
             epochs_done=part.config.train.epochs,

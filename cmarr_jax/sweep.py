@@ -3,6 +3,7 @@
 With at least as many runs as devices the runs are dealt out and no device ever talks to
 another. With fewer, every device holds all runs and the batch is cut over the devices. Either
 way the host sees `[R, ...]`, so a checkpoint can be resumed on another number of devices.
+Processes each place their devices' part, and all see the same `[R, ...]`.
 """
 
 import os
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cmarr_jax import processes
 from cmarr_jax.errors import UserError
 
 AXIS = "devices"
@@ -41,8 +43,8 @@ class Layout(NamedTuple):
         def place(leaf):
             leaf = np.asarray(leaf)
             if self.cuts_batch:
-                return np.broadcast_to(leaf, (len(self.devices), *leaf.shape))
-            return leaf[self._run_of]
+                return np.broadcast_to(leaf, (len(self._here), *leaf.shape))
+            return leaf[self._run_of[self._here]]
 
         return jax.tree.map(
             lambda leaf: jax.device_put(place(leaf), self._sharding(PartitionSpec(AXIS))), tree
@@ -58,10 +60,10 @@ class Layout(NamedTuple):
         else:
             dealt = rows[self._run_of]
             dealt.reshape(-1, *rows.shape[1:])[self.num_runs :] = -1
-        return jax.device_put(dealt, self._sharding(PartitionSpec(AXIS)))
+        return jax.device_put(dealt[self._here], self._sharding(PartitionSpec(AXIS)))
 
     def share(self, tree: Any) -> Any:
-        """Puts the same arrays on every device."""
+        """Puts the same arrays on every device of this process."""
         return jax.device_put(tree, self._sharding(PartitionSpec()))
 
     def collect(self, tree: Any) -> Any:
@@ -71,7 +73,8 @@ class Layout(NamedTuple):
             leaf = np.asarray(leaf)
             if self.cuts_batch:
                 return leaf[0]
-            return leaf.reshape(-1, *leaf.shape[2:])[: self.num_runs]
+            leaf = processes.gather(leaf)
+            return leaf.reshape(-1, *leaf.shape[3:])[: self.num_runs]
 
         return jax.tree.map(fetch, tree)
 
@@ -79,7 +82,8 @@ class Layout(NamedTuple):
         """Like `collect` for a result whose dimension `axis` of `[R, ...]` may be cut."""
         if not self.cuts_batch:
             return self.collect(array)
-        return np.concatenate(list(np.asarray(array)), axis=axis)
+        parts = processes.gather(np.asarray(array))
+        return np.concatenate(list(parts.reshape(-1, *array.shape[1:])), axis=axis)
 
     def compile(self, one_run: Callable, donate: Sequence[int] = ()) -> Callable:
         """Maps `one_run(*per_run, arrays)` over the runs and the devices.
@@ -108,6 +112,12 @@ class Layout(NamedTuple):
         )
 
     @property
+    def _here(self) -> list[int]:
+        """The places of this process' devices among all."""
+        own = jax.process_index()
+        return [k for k, device in enumerate(self.devices) if device.process_index == own]
+
+    @property
     def _run_of(self) -> np.ndarray:
         """The run at each place, `[devices, runs]`; copies of the first fill up the last device."""
         per_device = -(-self.num_runs // len(self.devices))
@@ -115,7 +125,7 @@ class Layout(NamedTuple):
         return places.reshape(len(self.devices), per_device)
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
-        return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), spec)
+        return NamedSharding(Mesh(np.array([self.devices[k] for k in self._here]), (AXIS,)), spec)
 
 
 def memory() -> int:
@@ -136,7 +146,7 @@ def make_layout(num_runs: int, batch_sizes: Sequence[int], layout: str = "auto")
     Raises:
       UserError: an unknown layout, or a batch that cannot be cut over the devices.
     """
-    devices = tuple(jax.local_devices())
+    devices = tuple(jax.devices())
     if layout == "auto":
         layout = "map" if devices[0].platform == "cpu" else "vmap"
     if layout not in ("vmap", "map"):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax import evaluation, prng, sweep, train_step
+from cmarr_jax import evaluation, prng, processes, sweep, train_step
 from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.data import protocol
 from cmarr_jax.data.pipeline import Corpus
@@ -469,8 +469,8 @@ def _train_stage(
         chosen = best.val_uar, best.epoch
         report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, fresh))
 
-        leaving = leave() and epoch < c.epochs
         due = time.monotonic() - last_saved >= config.checkpoint_seconds
+        leaving, due = processes.any_says(leave() and epoch < c.epochs, due)
         if due or leaving or epoch == c.epochs or all(stopped):
             best = best._replace(params=layout.collect(best_params))
             notes = [s and s._asdict() for s in stopped]

@@ -45,9 +45,9 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
         parts=[Part(config, identity, run_ids, ())],
         corpus=corpus, audited={}, conditions=[], curves=[], masking=None,
         make_system=make_system, stages=make_system(None).stages, device="1 x cpu",
-        digest=corpus.digest,
+        digest=corpus.digest, teachers=teachers,
     )  # fmt: skip
-    plans = dry_run.measure(made, teachers)
+    plans = dry_run.measure(made)
     teacher, student = plans
     assert [p.name for p in plans] == ["teacher", "student"]
     assert teacher.step == pytest.approx(1) and student.step == pytest.approx(2)

@@ -138,7 +138,7 @@ def begun(runs=2, variants=("default",)):
         Part(None, dict(system="cmarr", variant=v, corpus="demo"), run_ids, ()) for v in variants
     ]
     stages = (SimpleNamespace(name="cmarr"),)
-    progress.sweep(Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu", None))
+    progress.sweep(Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu", None, None))
     return progress
 
 
@@ -301,7 +301,7 @@ from cmarr_jax.progress import Progress
 progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 part = Part(None, identity, [(Some(number=1), 0)], ())
-progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu", None))
+progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu", None, None))
 one = np.ones(1)
 try:
     with progress:

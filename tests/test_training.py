@@ -41,7 +41,7 @@ def whole_sweep(corpus):
 def test_a_fold_alone_equals_the_fold_in_the_sweep(corpus, whole_sweep, layout, monkeypatch):
     memory, (_, _, scored) = whole_sweep
     one_device = tuple(jax.devices()[:1])
-    monkeypatch.setattr(jax, "local_devices", lambda: list(one_device))
+    monkeypatch.setattr(jax, "devices", lambda: list(one_device))
     alone = tiny.Memory()
     _, _, scored_alone = tiny.train(
         corpus, alone, folds=(2,), **{"train.epochs": 5, "layout": layout}
