@@ -36,6 +36,13 @@ def run(main: Callable[[], int | None]) -> None:
             if not e.filename:
                 raise
             fail(f"{e.filename}: {e.strerror}")
+        except (MemoryError, RuntimeError) as e:  # jaxlib's is of the latter
+            if not isinstance(e, MemoryError) and "RESOURCE_EXHAUSTED" not in str(e):
+                raise
+            fail(
+                "out of memory; take fewer runs at a time (--config.fold=1, --config.num_seeds=1), "
+                "or a smaller --config.train.batch_size; what is saved stays"
+            )
         except Preempted as e:
             print(f"SIGTERM: saved after {e}; the same command resumes there", file=sys.stderr)
             sys.stderr.flush()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cmarr_jax import train_step, training
+from cmarr_jax import memory, train_step, training
 from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.display import duration, size
 from cmarr_jax.experiment import Experiment
@@ -133,7 +133,8 @@ def describe(plans: Sequence[StagePlan], made: Experiment, folders: Sequence[str
         f"a step is one of every run, measured over {plans[-1].measured} beside what else "
         "the machine did; the test is not counted",
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
-        f"{size(state)} for all runs; {_peak()}",
+        f"{size(state)} for all runs; expected at most {size(made.memory)} of "
+        f"{size(memory.total())}; {_peak()}",
         f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)

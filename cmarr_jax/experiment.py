@@ -11,9 +11,10 @@ import jax.extend
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import processes, sweep, train_step, training
+from cmarr_jax import memory, processes, sweep, train_step, training
 from cmarr_jax.checkpoints import Teachers
 from cmarr_jax.data import audit, pipeline, protocol
+from cmarr_jax.display import size
 from cmarr_jax.errors import UserError
 from cmarr_jax.from_first import FirstTeachers
 from cmarr_jax.progress import Progress
@@ -48,6 +49,7 @@ class Experiment(NamedTuple):
     device: str
     digest: Callable[[], bytes]  # the corpus', computed once
     teachers: FirstTeachers
+    memory: int  # bytes that training is expected to take, see cmarr_jax.memory
 
     def variants(self) -> str:
         """The variants of all parts, to be shown."""
@@ -103,6 +105,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
             length=config.data.length,
             statistics=config.data.statistics,
             stream=config.data.stream,
+            limit=memory.host() // 2,
             progress=progress.reading,
         )
     digest = functools.cache(corpus.digest)
@@ -153,7 +156,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     if not _has_teachers(sweeps[0], stages, kept):
         sweeps = sweeps[:1]
     _use_cores(sum(len(part.run_ids) for part in sweeps))
-    sweeps = sweeps[: processes.tell(_how_many_fit(sweeps, corpus, make_system(None)))]
+    sweeps, wanted = _fit_memory(sweeps, corpus, make_system(None))
     num_runs = sum(len(part.run_ids) for part in sweeps)
     for part in parts.values():  # for what it refuses
         sweep.make_layout(num_runs, (part.batch_size, part.eval_batch_size), config.layout)
@@ -169,6 +172,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         device=f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         digest=digest,
         teachers=kept,
+        memory=wanted,
     )
 
 
@@ -211,13 +215,32 @@ def _has_teachers(part: Part, stages: Sequence[Stage], teachers: FirstTeachers) 
     return all(teachers.has(file) for file in files)
 
 
-def _how_many_fit(parts: Sequence[Part], corpus: pipeline.Corpus, system: System) -> int:
-    if len(parts) == 1:
-        return 1
+def _fit_memory(
+    parts: Sequence[Part], corpus: pipeline.Corpus, system: System
+) -> tuple[list[Part], int]:
+    """The first of `parts` that are trained at once, and the bytes that they take."""
     arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
-    size = len(training.make_vectors(system, arrays)[-1].trained)
-    sizes = np.cumsum([training.state_bytes(size, len(part.run_ids)) for part in parts])
-    return max(1, int(np.sum(sizes <= _MEMORY_SHARE * sweep.memory())))
+    largest = max(len(vector.trained) for vector in training.make_vectors(system, arrays))
+    features = 0 if corpus.on_disk else sum(x.nbytes for x in corpus.features.values())
+    # Of several processes this one holds its devices' runs, or all where the batch is cut.
+    runs = np.cumsum([len(part.run_ids) for part in parts])
+    held = np.maximum(1, -(-runs * jax.local_device_count() // jax.device_count()))
+    states = [training.state_bytes(largest, int(number)) for number in held]
+    here = memory.total()
+    fitting = max(1, sum(state <= _MEMORY_SHARE * here for state in states))
+    fitting = processes.tell(fitting)
+    if (wanted := memory.expected(states[fitting - 1], features)) <= here:
+        return list(parts[:fitting]), wanted
+    of_all = f"takes about {size(wanted)} of memory, here are {size(here)}"
+    if 2 * features > here / 2:
+        raise UserError(
+            f"--config.data.pack: training on it {of_all}; keep its features on a local disk with "
+            "--config.data.stream=FOLDER"
+        )
+    raise UserError(
+        f"--config.num_seeds: training {runs[fitting - 1]} runs at once {of_all}; take fewer, "
+        "--config.fold=1 and so on with --config.num_seeds=1, each in a --workdir of its own"
+    )
 
 
 def _make_masking(masking: ConfigDict, conditions: list) -> train_step.Masking:

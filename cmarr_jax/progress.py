@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import jax
 import tqdm
 
-from cmarr_jax import display
+from cmarr_jax import display, memory
 
 
 class Silent:
@@ -78,6 +78,8 @@ class Progress:
             + f"{folds} folds x {len(run_ids) // folds} seeds on {made.device}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
+        there = display.size(memory.total())
+        _say(f"memory: expected at most {display.size(made.memory)} of {there}")
         _say("compiling ...")
 
     def measure(self) -> None:

@@ -6,7 +6,6 @@ way the host sees `[R, ...]`, so a checkpoint can be resumed on another number o
 Processes each place their devices' part, and all see the same `[R, ...]`.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,12 +125,6 @@ class Layout(NamedTuple):
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(Mesh(np.array([self.devices[k] for k in self._here]), (AXIS,)), spec)
-
-
-def memory() -> int:
-    """Bytes of all local devices together; on CPU of the machine."""
-    held = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
-    return sum(held) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def make_layout(num_runs: int, batch_sizes: Sequence[int], layout: str = "auto") -> Layout:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cmarr_jax import display, memory
 from cmarr_jax import progress as progress_lib
 from cmarr_jax.experiment import Experiment, Part
 from cmarr_jax.progress import Progress
@@ -138,7 +139,9 @@ def begun(runs=2, variants=("default",)):
         Part(None, dict(system="cmarr", variant=v, corpus="demo"), run_ids, ()) for v in variants
     ]
     stages = (SimpleNamespace(name="cmarr"),)
-    progress.sweep(Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu", None, None))
+    progress.sweep(
+        Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu", None, None, 10**9)
+    )
     return progress
 
 
@@ -151,6 +154,7 @@ def shown(terminal, runs=2):
 
 
 SWEEP = "cmarr (default) on demo: 60 utterances, text, video; 2 folds x 1 seeds on 1 x cpu"
+MEMORY = f"memory: expected at most 1.00 GB of {display.size(memory.total())}"
 TITLES = "fold seed val UAR  best epoch     loss  by epoch"
 
 
@@ -165,6 +169,7 @@ def test_without_a_terminal_an_epoch_is_a_line(monkeypatch, clock, capsys):
             clock[0] += 10
     assert capsys.readouterr().err.splitlines() == [
         SWEEP,
+        MEMORY,
         "compiling ...",
         "epoch 3/5: loss 0.667, best val UAR % 37.5, utt/s 200, memory 1.50 GB",
         "fold 2, seed 0: stopped at step 17 (epoch 4), where rec became nan; the other runs go on",
@@ -178,7 +183,7 @@ def test_in_a_terminal_the_block_is_drawn_in_place(terminal, clock):
     with shown(terminal) as progress:
         clock[0] += 60
         progress.epoch(epoch(1, [0.5, 0.25]))
-        assert len(terminal.read()) == 2 + 5 + 1
+        assert len(terminal.read()) == 3 + 5 + 1
         clock[0] += 10
         os.write(terminal.master, b"typed")
         terminal.read(until=lambda rows: rows[-1] == "typed")
@@ -188,6 +193,7 @@ def test_in_a_terminal_the_block_is_drawn_in_place(terminal, clock):
         progress.epoch(epoch(3, [0.6, 0.3], [0.6, 0.25], 3, on=[True, False]))
     assert terminal.read() == [
         SWEEP,
+        MEMORY,
         "compiling ...",
         "epoch 3/5  " + "━" * 24 + "─" * 16 + "  loss 0.667, utt/s 200, in 80 s, ETA 20 s",
         TITLES,
@@ -215,7 +221,7 @@ def test_more_lanes_than_fit_do_not_scroll(terminal, clock):
             clock[0] += 1
             progress.epoch(epoch(number, [0.5] * 50))
     rows = terminal.read()
-    assert len(rows) == 4 + 23  # what was said before wraps and scrolls out once
+    assert len(rows) == 5 + 23  # what was said before wraps and scrolls out once
     assert rows[-24].startswith("epoch 3/5 ") and rows[-3] == "and 31 more runs"
 
 
@@ -301,7 +307,7 @@ from cmarr_jax.progress import Progress
 progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 part = Part(None, identity, [(Some(number=1), 0)], ())
-progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu", None, None))
+progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu", None, None, 10**9))
 one = np.ones(1)
 try:
     with progress:

@@ -56,6 +56,7 @@ def load(
     length: int = 32,
     statistics: str = "mean",
     stream: str = "",
+    limit: float = float("inf"),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Corpus:
     """Reads a corpus into memory, or its features into a file.
@@ -73,6 +74,7 @@ def load(
         maximum of each feature: 2 D) wants one position.
       stream: a folder on a local disk, where the features shall lie in a nameless file until the
         process ends; "" = in memory.
+      limit: bytes that features may take in memory.
       progress: called with (utterances read, N).
 
     Raises:
@@ -89,7 +91,7 @@ def load(
             "--config.data.statistics=mean_max: wanted one position an utterance; add "
             "--config.data.length=1 --config.data.align=pool"
         )
-    make = functools.partial(RowsOnDisk, stream) if stream else np.zeros
+    make = functools.partial(_make_features, length, pooling.times(statistics), stream, limit)
     if loader == "numpy":
         return _load_numpy(pack_lib.read(pack), align, length, statistics, make, progress)
     if loader == "tfds":
@@ -97,16 +99,35 @@ def load(
     raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
 
 
+def _make_features(
+    length: int,
+    times: int,
+    stream: str,
+    limit: float,
+    num: int,
+    kinds: dict[str, tuple[int, np.dtype]],
+) -> dict[str, np.ndarray | RowsOnDisk]:
+    """Zeros for `num` utterances; `kinds`: modality -> dims and dtype of its rows."""
+    shapes = {m: (num, length, times * dim) for m, (dim, _) in kinds.items()}
+    if stream:
+        return {m: RowsOnDisk(stream, shape, kinds[m][1]) for m, shape in shapes.items()}
+    needs = sum(np.prod(shape) * np.dtype(kinds[m][1]).itemsize for m, shape in shapes.items())
+    if needs > limit:
+        raise UserError(
+            f"--config.data.pack: its features take {needs / 1e9:.1f} GB in memory, at most "
+            f"{limit / 1e9:.1f} fit here; keep them on a local disk with "
+            "--config.data.stream=FOLDER, or lower --config.data.length"
+        )
+    return {m: np.zeros(shape, kinds[m][1]) for m, shape in shapes.items()}
+
+
 def _load_numpy(
     pack: pack_lib.Pack, align: str, length: int, statistics: str, make, progress
 ) -> Corpus:
-    num, times = len(pack.labels), pooling.times(statistics)
+    num = len(pack.labels)
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
     mask, present = time_mask(lengths, align, length, pack.columns["id"])
-    features = {
-        m: make((num, length, times * rows.shape[1]), rows.dtype)
-        for m, rows in pack.features.items()
-    }
+    features = make(num, {m: (x.shape[1], x.dtype) for m, x in pack.features.items()})
     for i in range(num):
         for m in pack.modalities:
             sequence = pack.sequence(m, i)
@@ -150,11 +171,8 @@ def _read_tfds(builder, align: str, length: int, statistics: str, make, progress
     modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}
     columns = {n.removeprefix("column_"): n for n in spec if n.startswith("column_")}
     order = builder.info.metadata["modalities"]
-    times = pooling.times(statistics)
-    features = {
-        m: make((num, length, times * tensor.shape[-1]), tensor.np_dtype)
-        for m, tensor in ((m, spec[modalities[m]]) for m in order)
-    }
+    tensors = {m: spec[modalities[m]] for m in order}
+    features = make(num, {m: (x.shape[-1], x.np_dtype) for m, x in tensors.items()})
     lengths = np.zeros((num, len(order)), np.int64)
     text = {name: [""] * num for name in columns}
     done = 0
