@@ -52,7 +52,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        _leave(f"error: {e}", 2)
+        _fail(str(e), 2)
     except Preempted:
         raise  # all go
     except KeyboardInterrupt:
@@ -60,11 +60,15 @@ def joined() -> Iterator[None]:
     except Exception as e:
         if not any(word in str(e) for word in _GONE):
             _leave(traceback.format_exc(), 1)
-        _leave(
-            "error: another process of this sweep is gone; the same command in all of them "
-            "resumes from the last checkpoint",
+        _fail(
+            "another process of this sweep is gone; the same command in all of them resumes from "
+            "the last checkpoint",
             EXIT_CODE,
         )
+
+
+def _fail(message: str, code: int) -> None:
+    _leave(f"error: {message}", code)
 
 
 def _leave(message: str, code: int) -> None:
