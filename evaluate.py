@@ -4,6 +4,7 @@
     python evaluate.py --workdir=DIR --report                 # DIR/report.html
     python evaluate.py --workdir=DIR --figure=confusion       # DIR/confusion.pdf and .png
     python evaluate.py --workdir=DIR --figure=conditions.pdf
+    python evaluate.py --workdir=DIR --figure=all --nocaption # captions as .txt, for a paper's own
 
 Figures of a sweep are conditions, confusion, curves, calibration, reconstruction and 5 (the
 paper's: t-SNE of what was recovered); `all` draws those that the folder has the data for, in
@@ -35,6 +36,9 @@ _FIGURE = flags.DEFINE_string(
     "figure", None, "conditions, confusion, curves, calibration, reconstruction, 4, 5 or all: as "
     "PDF and PNG in the folder; or FILE.pdf or FILE.png: conditions as that file.",
 )  # fmt: skip
+_CAPTION = flags.DEFINE_bool(
+    "caption", True, "Below each figure; --nocaption writes it to a .txt file beside it instead."
+)
 
 
 def main() -> None:
@@ -52,15 +56,15 @@ def main() -> None:
     for run in report.stopped_runs(workdir):
         print(f"without {run}", file=sys.stderr)
     if _FIGURE.value:
-        print("drawn: " + ", ".join(draw(workdir, _FIGURE.value)))
+        print("drawn: " + ", ".join(draw(workdir, _FIGURE.value, _CAPTION.value)))
     if _REPORT.value:
         from cmarr_jax.results import page
 
         print("written: " + page.write(workdir, systems.TITLES))
 
 
-def draw(workdir: str, name: str) -> list[str]:
-    """Draws what --figure names; returns the files."""
+def draw(workdir: str, name: str, below: bool) -> list[str]:
+    """Draws what --figure names, captions `below` or in files of their own; returns the files."""
     from cmarr_jax.results import figure_files, figures, folder  # matplotlib takes a second
 
     def files_of(name: str) -> list[str]:
@@ -71,7 +75,7 @@ def draw(workdir: str, name: str) -> list[str]:
     if name == "4":
         drawn = figures.loss_weights(report.read_summary(workdir))
         caption = figure_files.weights_caption(report.read_results(workdir))
-        figure_files.write(drawn, files_of(name), caption)
+        figure_files.write(drawn, files_of(name), caption, below)
         return files_of(name)
     is_file = name.endswith((".pdf", ".png"))
     if not is_file and name not in (*known, "all"):
@@ -86,7 +90,8 @@ def draw(workdir: str, name: str) -> list[str]:
         chosen = figure_files.of(sweep) if name == "all" else [name]
         wanted = {one: files_of(one) for one in chosen}
     for one, files in wanted.items():
-        figure_files.write(figure_files.make(sweep, one), files, figure_files.caption(sweep, one))
+        caption = figure_files.caption(sweep, one)
+        figure_files.write(figure_files.make(sweep, one), files, caption, below)
     if "5" in wanted:
         for modality, share in figures.overlaps(sweep.representations).items():
             print(f"{modality}: {share:.2f} of the neighbours cross over (0.5 = no difference)")

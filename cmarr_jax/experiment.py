@@ -191,7 +191,7 @@ def _make_part(
         "corpus": corpus.name,
         "system": config.system,
         "variant": config.variant,
-        "protocol": _describe(config.protocol, folds),
+        "protocol": _describe(config.protocol, folds, config.fold),
     }
     return Part(config, identity, run_ids, training.Settings.of(config, stages))
 
@@ -254,8 +254,9 @@ def _make_masking(masking: ConfigDict, conditions: list) -> train_step.Masking:
     return train_step.Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
 
 
-def _describe(protocol: ConfigDict, folds: list) -> str:
-    """The protocol as it stands in every results file and above every table."""
+def _describe(protocol: ConfigDict, folds: list, fold: int) -> str:
+    """The protocol as it stands in every results file and above every table; `fold` = 0: all."""
     text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
+    text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text
     text += " SELECTED ON TEST" if protocol.select_on_test else ""
     return text + (" SHUFFLED LABELS" if protocol.shuffled_labels else "")

@@ -50,7 +50,9 @@ def test_runs_that_do_not_fit_are_refused_with_what_fits(tiny_pack, tmp_path, mo
     wanted = prepare(tiny_pack, tmp_path, fold=1).memory
     monkeypatch.setattr(memory, "total", lambda: wanted)
     assert prepare(tiny_pack, tmp_path, fold=1).memory == wanted
-    with pytest.raises(UserError, match=r"training 3 runs at once takes .* take fewer, --config.fo"):
+    with pytest.raises(
+        UserError, match=r"training 3 runs at once takes .* take fewer, --config.fo"
+    ):
         prepare(tiny_pack, tmp_path)
 
 

@@ -150,8 +150,9 @@ def how_to_get(file: str) -> str:
     return "train.py writes it: train anew, or copy the whole folder"
 
 
-def write(figure: plt.Figure, files: Sequence[str], caption: str) -> None:
-    """Writes and closes a figure, its caption below it and in the file's own title.
+def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = True) -> None:
+    """Writes and closes a figure, its caption in the file's own title and `below` it, or in a text
+    file beside it.
 
     Raises:
       UserError: another ending than .pdf or .png, or a place that cannot be written.
@@ -159,8 +160,9 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str) -> None:
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, int(20 * width))
     with matplotlib.rc_context(figures.STYLE):
-        figure.set_size_inches(width, height + 0.12 * len(lines) + 0.05)
-        figure.supxlabel("\n".join(lines), fontsize=6, x=0.01, ha="left")
+        if below:
+            figure.set_size_inches(width, height + 0.12 * len(lines) + 0.05)
+            figure.supxlabel("\n".join(lines), fontsize=6, x=0.01, ha="left")
         for file in files:
             if not file.endswith((".pdf", ".png")):
                 plt.close(figure)
@@ -173,6 +175,8 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str) -> None:
             drawn = io.BytesIO()
             figure.savefig(drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption})
             write_whole(file, drawn.getvalue())
+            if not below:
+                write_whole(os.path.splitext(file)[0] + ".txt", f"{caption}\n".encode())
     plt.close(figure)
 
 

@@ -49,6 +49,19 @@ def test_files_fit_a_column_and_embed_their_fonts(r, tmp_path):
             figure_files.write(drawn, [str(tmp_path / wrong)], "")
 
 
+def test_a_caption_stands_below_or_in_a_file_beside(r, tmp_path):
+    heights = {}
+    for below in (True, False):
+        file = tmp_path / f"{below}.pdf"
+        drawn = figure_files.make(r, "conditions")
+        figure_files.write(drawn, [str(file)], "n = 48 " * 30, below)
+        (box,) = re.findall(rb"/MediaBox \[([^\]]+)\]", file.read_bytes())
+        heights[below] = float(box.split()[3])
+    assert heights[True] > heights[False] + 10
+    assert (tmp_path / "False.txt").read_text() == "n = 48 " * 30 + "\n"
+    assert not (tmp_path / "True.txt").exists()
+
+
 def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):
     drawn = figures.panels(lambda axes, c: figures.confusion(r, axes, c), ["t"], 1, (2, 2))
     text = figure_files.svg(drawn, "one", 'a "title" <b>')
