@@ -29,7 +29,10 @@ from cmarr_jax.results import report
 from configs import common, systems
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
-_TABLE = flags.DEFINE_enum("table", None, ["2", "3"], "The paper's table of several systems.")
+_TABLE = flags.DEFINE_enum(
+    "table", None, ["2", "3", "own"], "The paper's table of several systems, or one of the "
+    "--config.members that the folder was trained with; the last is compared with each.",
+)  # fmt: skip
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
 _REPORT = flags.DEFINE_bool("report", False, "Writes the page report.html into the folder.")
 _FIGURE = flags.DEFINE_string(
@@ -48,7 +51,8 @@ def main() -> None:
     if _TABLE.value:
         from cmarr_jax.results import tables  # scipy takes half a second to import
 
-        members = common.TABLES[f"table{_TABLE.value}"]
+        own = _TABLE.value == "own"
+        members = members_of(workdir) if own else common.TABLES[f"table{_TABLE.value}"]
         table = tables.compare(report.read_results(workdir), members)
         print(tables.render(table, _FORMAT.value, systems.TITLES))
     else:
@@ -61,6 +65,17 @@ def main() -> None:
         from cmarr_jax.results import page
 
         print("written: " + page.write(workdir, systems.TITLES))
+
+
+def members_of(workdir: str) -> list[str]:
+    """What the folder's config.json names as its sweeps."""
+    file = os.path.join(workdir, "config.json")
+    members = report.read_json(file).get("members") if os.path.exists(file) else ()
+    if not members:
+        raise UserError(
+            f"--table=own: {file} names no members; wanted the folder of several sweeps"
+        )
+    return [name for name, _ in members]
 
 
 def draw(workdir: str, name: str, below: bool) -> list[str]:

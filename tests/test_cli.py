@@ -265,6 +265,8 @@ def test_figure_5_is_drawn_from_the_results_alone(sweep):
     assert refused.returncode == 2 and "no sweep of loss weights" in refused.stderr
     refused = run("evaluate.py", f"--workdir={out}", "--table=2")
     assert refused.returncode == 2 and "but not cra" in refused.stderr
+    refused = run("evaluate.py", f"--workdir={out}", "--table=own")
+    assert refused.returncode == 2 and "config.json names no members" in refused.stderr
 
 
 TABLE = [
@@ -300,6 +302,8 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
         assert json.loads((out / name / "status.json").read_text())["complete"]
     again = run("train.py", *flags)
     assert again.stdout == first.stdout and again.stderr.count("trained already") == 1
+    own = run("evaluate.py", f"--workdir={out}", "--table=own")
+    assert own.returncode == 0 and "over 1 runs" in own.stdout, own.stderr
     one = [f.replace(":table3", "") for f in flags if "members" not in f]
     refused = run("train.py", *one)
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr

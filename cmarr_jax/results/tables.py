@@ -48,7 +48,8 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     named: dict[str, list] = {}
     shared = set.intersection(*(set(row["variant"].split(",")) for row in results))
     for row in results:
-        own = [v for v in row["variant"].split(",") if v not in shared | {"default"}]
+        named_so = {*shared, "default", f"system={row['system']}"}
+        own = [v for v in row["variant"].split(",") if v not in named_so]
         named.setdefault(",".join(own) or row["system"], []).append(row)
     missing = [m for m in members if m not in named]
     if missing:

@@ -78,6 +78,15 @@ def test_every_format_shows_the_numbers_and_marks_the_best(rng, style):
         assert r"full \{s,t\}" in text
 
 
+def test_an_own_system_goes_by_its_name(rng):
+    results = make_results(rng, {"cmarr": 0, "late_fusion": 9})
+    for row in results:
+        if row["system"] == "late_fusion":
+            row["variant"] = "pooled,system=late_fusion"
+    table = tables.compare(results, ["cmarr", "late_fusion"])
+    assert table.mean[2, 1, 0] > table.mean[2, 0, 0] + 5 and table.p_value[0, 0] < 0.05
+
+
 def test_what_is_missing_is_named(rng):
     results = make_results(rng, {"mmin": 0, "cmarr": 9})
     with pytest.raises(UserError, match="but not cra"):
