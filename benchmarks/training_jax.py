@@ -77,7 +77,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         batch = _example(data)
 
         def count(function, *inputs):
-            return _products(jax.make_jaxpr(function)(*inputs).jaxpr) / len(batch.labels)
+            return products(jax.make_jaxpr(function)(*inputs).jaxpr) / len(batch.labels)
 
         tree = jax.eval_shape(vector.unravel, params[0])
         if kind == "train":
@@ -146,7 +146,7 @@ def _named(tree: dict) -> dict:
     return {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _products(jaxpr) -> float:
+def products(jaxpr) -> float:
     """GFLOP of the matrix products of a jaxpr, those in its loops as often as they run."""
     count = 0.0
     for equation in jaxpr.eqns:
@@ -158,5 +158,5 @@ def _products(jaxpr) -> float:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                count += equation.params.get("length", 1) * _products(inner)
+                count += equation.params.get("length", 1) * products(inner)
     return count

@@ -50,4 +50,4 @@ def test_products_are_counted_as_often_as_they_run():
 
     program = jax.make_jaxpr(function)(np.ones((4, 5)), np.ones((5, 5)), np.ones((5, 2)))
     wanted = 2e-9 * (3 * 4 * 5 * 5 + 4 * 5 * 2)
-    np.testing.assert_allclose(training_jax._products(program.jaxpr), wanted)
+    np.testing.assert_allclose(training_jax.products(program.jaxpr), wanted)
