@@ -41,15 +41,17 @@ def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
 
 
 def is_ended(workdir: str, config: ConfigDict) -> bool:
-    """Whether the sweep of `config` lies in `workdir` to its end.
+    """Whether the sweep of `config`, or each of its members, lies in `workdir` to its end.
 
     Raises:
       UserError: the work directory was begun with another config.
     """
-    saved, _ = claim(workdir, config)
-    if ended := os.path.exists(saved) and report.is_ended(workdir):
-        tidy(workdir)
-    return ended
+    saved, content = claim(workdir, config)
+    if not (os.path.exists(saved) and report.is_ended(workdir)):
+        return False
+    tidy(workdir)
+    before = report.read_json(saved).get("members") or []
+    return before == content["members"]  # else the table has grown
 
 
 def origin(content: dict, corpus: bytes, run_ids: Sequence[Any]) -> dict[str, str]:

@@ -55,8 +55,11 @@ def test_a_table_may_grow_and_is_no_sweep(tmp_path):
     config.members = (("a", "a"),)
     file, content = workdir.claim(str(tmp_path), config)
     report.write_json(file, content)
+    report.write_json(str(tmp_path / "status.json"), {"complete": True, "seconds": 1})
+    assert workdir.is_ended(str(tmp_path), config)
     config.members = (("a", "a"), ("b", "b"))
     workdir.claim(str(tmp_path), config)
+    assert not workdir.is_ended(str(tmp_path), config)
     config.members = ()
     with pytest.raises(UserError, match="belongs to a sweep with members="):
         workdir.claim(str(tmp_path), config)
