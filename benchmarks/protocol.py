@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
 
     from benchmarks.training_inputs import make_features
     from benchmarks.training_sweep import corpus_of
-    from cmarr_jax import metrics, train_step, training
+    from cmarr_jax import experiment, metrics, training
     from cmarr_jax.data import demo, pipeline, protocol
     from cmarr_jax.systems import cmarr
     from configs import common
@@ -134,8 +134,6 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
     folds = protocol.make_folds(corpus.columns, corpus.labels)
     run_ids = [training.RunId(fold, seed) for seed in range(_SEEDS) for fold in folds][:runs]
     conditions = protocol.make_conditions(corpus.modalities)
-    patterns = protocol.make_patterns(conditions, config.masking.patterns)
-    even = np.full(len(patterns), 1 / len(patterns), np.float32)
     model = FrozenConfigDict(config.model)
     epochs, seen = [], [time.monotonic()]
 
@@ -150,7 +148,7 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
         corpus=corpus,
         run_ids=run_ids,
         conditions=conditions,
-        masking=train_step.Masking(patterns, even, config.masking.per_sample),
+        masking=experiment.make_masking(config.masking, conditions),
         config=config,
         checkpoints=_NoCheckpoints(),
         teachers=None,

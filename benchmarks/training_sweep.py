@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import evaluation, sweep, train_step, training
+from cmarr_jax import evaluation, experiment, sweep, train_step, training
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.feed import Feed
 from cmarr_jax.systems import SYSTEMS
@@ -46,9 +46,7 @@ class CompiledSweep:
         arguments, of which it takes over the first, the state."""
         config, layout = self._config, self.layout
         conditions = protocol.make_conditions(self._corpus.modalities)
-        patterns = protocol.make_patterns(conditions, config.masking.patterns)
-        even = np.full(len(patterns), 1 / len(patterns), np.float32)
-        masking = train_step.Masking(patterns, even, config.masking.per_sample)
+        masking = experiment.make_masking(config.masking, conditions)
         state, epoch = training.compile_epoch(
             self.stage, self.vector, self.params, masking, config.train, layout
         )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from cmarr_jax import metrics, sweep, train_step
@@ -180,12 +179,8 @@ class Scorer:
         padded = np.resize(chosen, self._batch_size).astype(np.int32)
         padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
         ((batch, arrays),) = self._feed.steps(padded)
-        represent = train_step.make_represent(self._stage, self.vector)
-        first = jax.tree.map(lambda leaf: leaf[0], (params, self.runs, batch[:, 0]))
-        if not jax.tree.leaves(jax.eval_shape(represent, *first, arrays)):
-            return ()
+        represent = self._layout.compile(train_step.make_represent(self._stage, self.vector))
         dealt = self._layout.deal_rows(batch[:, 0])
-        represent = self._layout.compile(represent)
         made = represent(self._layout.deal(params), self._runs, dealt, arrays)
         found = [self._layout.collect_rows(x, axis=2) for x in made]
-        return tuple(x[run, :, : len(chosen)] for x in found)
+        return tuple(x[run, :, : len(chosen)] for x in found if x.shape[-1])

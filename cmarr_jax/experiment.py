@@ -166,7 +166,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         audited=audited,
         conditions=conditions,
         curves=curves,
-        masking=_make_masking(config.masking, conditions),
+        masking=make_masking(config.masking, conditions),
         make_system=make_system,
         stages=stages,
         device=f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
@@ -243,7 +243,14 @@ def _fit_memory(
     )
 
 
-def _make_masking(masking: ConfigDict, conditions: list) -> train_step.Masking:
+def make_masking(
+    masking: ConfigDict, conditions: Sequence[protocol.Condition]
+) -> train_step.Masking:
+    """The missing patterns that `masking`, a config's part, names.
+
+    Raises:
+      UserError: its probabilities are not one a pattern, or do not sum to 1.
+    """
     patterns = protocol.make_patterns(conditions, masking.patterns)
     probabilities = masking.probabilities or (1 / len(patterns),) * len(patterns)
     if len(probabilities) != len(patterns) or abs(sum(probabilities) - 1) > 1e-6:

@@ -73,7 +73,7 @@ class Layout(NamedTuple):
             if self.cuts_batch:
                 return leaf[0]
             leaf = processes.gather(leaf)
-            return leaf.reshape(-1, *leaf.shape[3:])[: self.num_runs]
+            return leaf.reshape(self._run_of.size, *leaf.shape[3:])[: self.num_runs]
 
         return jax.tree.map(fetch, tree)
 
@@ -82,7 +82,7 @@ class Layout(NamedTuple):
         if not self.cuts_batch:
             return self.collect(array)
         parts = processes.gather(np.asarray(array))
-        return np.concatenate(list(parts.reshape(-1, *array.shape[1:])), axis=axis)
+        return np.concatenate(list(parts.reshape(len(self.devices), *array.shape[1:])), axis=axis)
 
     def compile(self, one_run: Callable, donate: Sequence[int] = ()) -> Callable:
         """Maps `one_run(*per_run, arrays)` over the runs and the devices.

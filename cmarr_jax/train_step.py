@@ -357,7 +357,7 @@ def make_represent(stage: Stage, vector: Vector) -> Callable:
 
     Returns:
       (params, run, rows `[B]`, arrays) -> recovered and true representations, means over the
-      valid positions, `[M, B, D]` each; nothing, (), where the stage recovers nothing.
+      valid positions, `[M, B, D]` each; D is 0 where the stage recovers nothing.
     """
 
     def represent(params: jax.Array, run: Run, rows: jax.Array, arrays: Arrays):
@@ -370,7 +370,7 @@ def make_represent(stage: Stage, vector: Vector) -> Callable:
             available = batch.present & (jnp.arange(batch.present.shape[1]) != modality)[None]
             prediction = stage.predict(params, encoded, batch.mask, available)
             if prediction.recovered is None:
-                return ()
+                return (jnp.zeros((len(rows), 0)),) * 2
             both = (prediction.recovered[modality], prediction.target[modality])
             return tuple(jnp.sum(x * valid, 1) / jnp.sum(valid, 1) for x in both)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import cli, export, train_step, training
+from cmarr_jax import cli, experiment, export, train_step, training
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import SYSTEMS
 from configs import common
@@ -155,7 +155,6 @@ def train(
     """
     c, *others = (config(argument, **fields, **own) for own in together)
     conditions = protocol.make_conditions(corpus.modalities)
-    patterns = protocol.make_patterns(conditions, c.masking.patterns)
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
     run_ids = [training.RunId(f, s) for s in seeds for f in every if f.number in folds]
 
@@ -174,9 +173,7 @@ def train(
         corpus=corpus,
         run_ids=run_ids,
         conditions=conditions,
-        masking=train_step.Masking(
-            patterns, np.full(len(patterns), 1 / len(patterns), np.float32), True
-        ),
+        masking=experiment.make_masking(c.masking, conditions),
         config=c,
         checkpoints=checkpoints,
         teachers=teachers or NoTeachers(),
