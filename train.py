@@ -203,6 +203,7 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
         checkpoints = Together([r.checkpoints for r in recordings], made.runs) if first else None
         best, scorer, stopped = training.train(
             make_system=made.make_system,
+            vectors=made.vectors,
             corpus=made.corpus,
             run_ids=made.run_ids,
             conditions=made.conditions,

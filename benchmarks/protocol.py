@@ -141,10 +141,12 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
         epochs.append(epoch)
         seen.append(time.monotonic())
 
+    def make_system(axis):
+        return cmarr.make(model, corpus.modalities, len(corpus.class_names), axis)
+
     best, scorer, stopped = training.train(
-        make_system=lambda axis: cmarr.make(
-            model, corpus.modalities, len(corpus.class_names), axis
-        ),
+        make_system=make_system,
+        vectors=training.make_vectors(make_system(None), corpus),
         corpus=corpus,
         run_ids=run_ids,
         conditions=conditions,

@@ -30,32 +30,39 @@ def run(main: Callable[[], int | None]) -> None:
             fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
         try:
             sys.exit(main() or 0)
-        except UserError as e:
-            fail(str(e))
-        except OSError as e:
-            if not e.filename:
+        except (Exception, KeyboardInterrupt) as e:
+            said, code = ending(e)
+            if not said:
                 raise
-            fail(f"{e.filename}: {e.strerror}")
-        except (MemoryError, RuntimeError) as e:  # jaxlib's is of the latter
-            if not isinstance(e, MemoryError) and "RESOURCE_EXHAUSTED" not in str(e):
-                raise
-            fail(
-                "out of memory; take fewer runs at a time (--config.fold=1, --config.num_seeds=1), "
-                "or a smaller --config.train.batch_size; what is saved stays"
-            )
-        except Preempted as e:
-            print(f"SIGTERM: saved after {e}; the same command resumes there", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(EXIT_CODE)  # everything is closed; to take the libraries down takes seconds
-        except KeyboardInterrupt:
-            print(
-                "\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr
-            )
-            sys.exit(130)
+            print(said, file=sys.stderr, flush=True)
+            if isinstance(e, Preempted):
+                os._exit(code)  # everything is closed; to take the libraries down takes seconds
+            sys.exit(code)
 
     # Of a failure in a thread that writes files its caller hears too, and says it in one line.
     threading.excepthook = sys.unraisablehook = lambda failure: None
     app.run(guarded, flags_parser=_parse)
+
+
+def ending(error: BaseException) -> tuple[str, int]:
+    """The line that is said of what ended a command, and the exit code; "" and 1 where neither
+    the user nor the machine but the code is at fault."""
+    match error:
+        case UserError():
+            return f"error: {error}", 2
+        case OSError(filename=str(name)):
+            return f"error: {name}: {error.strerror}", 2
+        case Preempted():
+            return f"SIGTERM: saved after {error}; the same command resumes there", EXIT_CODE
+        case KeyboardInterrupt():
+            return "\ninterrupted; the same command resumes from the last checkpoint", 130
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's
+        return (
+            "error: out of memory; take fewer runs at a time (--config.fold=1, "
+            "--config.num_seeds=1), or a smaller --config.train.batch_size; what is saved stays",
+            2,
+        )
+    return "", 1
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

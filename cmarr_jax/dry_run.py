@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cmarr_jax import memory, train_step, training
+from cmarr_jax import memory, training
 from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.display import duration, size
 from cmarr_jax.experiment import Experiment
@@ -43,11 +43,9 @@ class StagePlan(NamedTuple):
 def measure(made: Experiment) -> list[StagePlan]:
     """Measures every stage of `made`, whose teachers are only looked into."""
     corpus, run_ids, config = made.corpus, made.run_ids, made.parts[0].config
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
-    vectors = training.make_vectors(made.make_system(None), arrays)
     short = config.copy_and_resolve_references()
     short.checkpoint_seconds = 1e9  # writing is no part of what is measured
-    parts = ["pretrain"] * (len(vectors) - 1) + ["train"]
+    parts = ["pretrain"] * (len(made.vectors) - 1) + ["train"]
     for part in set(parts):
         short[part].epochs = 2
     widest = max(config[part].batch_size for part in set(parts))
@@ -65,6 +63,7 @@ def measure(made: Experiment) -> list[StagePlan]:
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
         training.train(
             make_system=made.make_system,
+            vectors=made.vectors,
             corpus=corpus,
             run_ids=few,
             conditions=made.conditions,
@@ -76,12 +75,12 @@ def measure(made: Experiment) -> list[StagePlan]:
             settings=made.settings,
         )
     plans = []
-    for k, (stage, vector, part) in enumerate(zip(made.stages, vectors, parts, strict=True)):
+    for k, (stage, vector, part) in enumerate(zip(made.stages, made.vectors, parts, strict=True)):
         size = config[part].batch_size
         steps = [len(fold.train) // size for fold, _ in few]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
-        last = k == len(vectors) - 1
+        last = k == len(made.vectors) - 1
         files = [] if last else [made.teachers.file(config, stage, r) for r in run_ids]
         plans.append(
             StagePlan(

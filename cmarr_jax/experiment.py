@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
     masking: train_step.Masking
     make_system: Callable[[str | None], System]  # batch axis or None -> the system
     stages: tuple[Stage, ...]
+    vectors: list[train_step.Vector]  # of each stage
     device: str
     digest: Callable[[], bytes]  # the corpus', computed once
     teachers: FirstTeachers
@@ -141,7 +142,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         return lambda batch_axis: SYSTEMS[config.system](model, *shape, batch_axis)
 
     make_system = make_system_of(config)
-    stages = make_system(None).stages  # a mistake in the model's fields shows here
+    system = make_system(None)  # a mistake in the model's fields shows here
+    stages = system.stages
     parts = {name: config[name] for name in ("train", "pretrain")[: len(stages)]}
     for name in ("train", "pretrain"):
         if config[name].schedule not in train_step.SCHEDULES:
@@ -156,7 +158,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     if not _has_teachers(sweeps[0], stages, kept):
         sweeps = sweeps[:1]
     _use_cores(sum(len(part.run_ids) for part in sweeps))
-    sweeps, wanted = _fit_memory(sweeps, corpus, make_system(None))
+    vectors = training.make_vectors(system, corpus)
+    sweeps, wanted = _fit_memory(sweeps, corpus, max(len(v.trained) for v in vectors))
     num_runs = sum(len(part.run_ids) for part in sweeps)
     for part in parts.values():  # for what it refuses
         sweep.make_layout(num_runs, (part.batch_size, part.eval_batch_size), config.layout)
@@ -169,6 +172,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         masking=make_masking(config.masking, conditions),
         make_system=make_system,
         stages=stages,
+        vectors=vectors,
         device=f"{jax.device_count()} x {jax.local_devices()[0].device_kind}",
         digest=digest,
         teachers=kept,
@@ -216,16 +220,15 @@ def _has_teachers(part: Part, stages: Sequence[Stage], teachers: FirstTeachers) 
 
 
 def _fit_memory(
-    parts: Sequence[Part], corpus: pipeline.Corpus, system: System
+    parts: Sequence[Part], corpus: pipeline.Corpus, parameters: int
 ) -> tuple[list[Part], int]:
-    """The first of `parts` that are trained at once, and the bytes that they take."""
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
-    largest = max(len(vector.trained) for vector in training.make_vectors(system, arrays))
+    """The first of `parts` that are trained at once, and the bytes that they take; `parameters`
+    is a run's, of its largest stage."""
     features = 0 if corpus.on_disk else sum(x.nbytes for x in corpus.features.values())
     # Of several processes this one holds its devices' runs, or all where the batch is cut.
     runs = np.cumsum([len(part.run_ids) for part in parts])
     held = np.maximum(1, -(-runs * jax.local_device_count() // jax.device_count()))
-    states = [training.state_bytes(largest, int(number)) for number in held]
+    states = [training.state_bytes(parameters, int(number)) for number in held]
     here = memory.total()
     fitting = max(1, sum(state <= _MEMORY_SHARE * here for state in states))
     fitting = processes.tell(fitting)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cmarr_jax import cli
 from cmarr_jax.errors import UserError
 from cmarr_jax.preemption import Preempted
 
@@ -51,29 +52,18 @@ def joined() -> Iterator[None]:
         ) from None
     try:
         yield
-    except UserError as e:
-        _fail(str(e), 2)
     except Preempted:
         raise  # all go
-    except KeyboardInterrupt:
-        _leave("\ninterrupted; the same command resumes from the last checkpoint", 130)
-    except Exception as e:
-        if not any(word in str(e) for word in _GONE):
-            _leave(traceback.format_exc(), 1)
-        _fail(
-            "another process of this sweep is gone; the same command in all of them resumes from "
-            "the last checkpoint",
-            EXIT_CODE,
-        )
-
-
-def _fail(message: str, code: int) -> None:
-    _leave(f"error: {message}", code)
-
-
-def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr, flush=True)
-    os._exit(code)  # a process that ends as usual waits for the others first
+    except (Exception, KeyboardInterrupt) as e:
+        said, code = cli.ending(e)
+        if not said and any(word in str(e) for word in _GONE):
+            said, code = (
+                "error: another process of this sweep is gone; the same command in all of them "
+                "resumes from the last checkpoint",
+                EXIT_CODE,
+            )
+        print(said or traceback.format_exc(), file=sys.stderr, flush=True)
+        os._exit(code)  # a process that ends as usual waits for the others first
 
 
 def are_joined() -> bool:

@@ -213,11 +213,11 @@ def epoch_order(
     return order
 
 
-def make_vectors(system: System, arrays: train_step.Arrays) -> list[train_step.Vector]:
+def make_vectors(system: System, corpus: Corpus) -> list[train_step.Vector]:
     """The layout of each stage's parameters."""
     vectors, shapes = [], None
     for stage in system.stages:
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), _example(arrays), shapes)
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), _example(corpus), shapes)
         vectors.append(train_step.Vector.of(shapes, stage.frozen))
     return vectors
 
@@ -232,7 +232,7 @@ def init_params(
     stage: Stage,
     vector: train_step.Vector,
     runs: train_step.Run,
-    arrays: train_step.Arrays,
+    corpus: Corpus,
     before: np.ndarray | None,
     tree_before: Callable[[jax.Array], Any] | None,
 ) -> jax.Array:
@@ -245,7 +245,7 @@ def init_params(
     def init(run):
         key, params = run
         tree = tree_before(params) if tree_before else None
-        return vector.ravel(stage.init(prng.key(key), _example(arrays), tree))
+        return vector.ravel(stage.init(prng.key(key), _example(corpus), tree))
 
     if before is None:
         before = np.zeros((len(runs.key), 0), np.float32)
@@ -285,15 +285,16 @@ def compile_epoch(
     return state, layout.compile(epoch, donate=(0,))
 
 
-def _example(arrays: train_step.Arrays) -> Batch:
-    features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in arrays.features.items()}
+def _example(corpus: Corpus) -> Batch:
+    features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in corpus.features.items()}
     labels = jnp.zeros(2, jnp.int32)
-    return Batch(features, arrays.mask[:2], arrays.present[:2], labels, jnp.zeros(2))
+    return Batch(features, corpus.mask[:2], corpus.present[:2], labels, jnp.zeros(2))
 
 
 def train(
     *,
     make_system: Callable[[str | None], System],
+    vectors: Sequence[train_step.Vector],
     corpus: Corpus,
     run_ids: Sequence[RunId],
     conditions: Sequence[Condition],
@@ -312,6 +313,7 @@ def train(
 
     Args:
       make_system: batch axis or None -> the system.
+      vectors: of `make_vectors`.
       corpus: all utterances.
       run_ids: the R runs.
       conditions: that validation chooses the last stage's epoch under; the last one is complete
@@ -332,12 +334,10 @@ def train(
     Raises:
       Preempted: `leave` said so.
     """
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
     *earlier, _ = stages = make_system(None).stages
-    vectors = make_vectors(make_system(None), arrays)
     settings = settings or [Settings.of(config, stages)] * len(run_ids)
     shared = dict(
-        make_system=make_system, vectors=vectors, corpus=corpus, arrays=arrays, masking=masking,
+        make_system=make_system, vectors=vectors, corpus=corpus, masking=masking,
         config=config, checkpoints=checkpoints, report=report, leave=leave, settings=settings,
     )  # fmt: skip
     before, stopped = None, [None] * len(run_ids)
@@ -381,7 +381,6 @@ def _train_stage(
     make_system: Callable[[str | None], System],
     vectors: Sequence[train_step.Vector],
     corpus: Corpus,
-    arrays: train_step.Arrays,
     masking: train_step.Masking,
     config: Any,
     checkpoints: Checkpoints,
@@ -414,7 +413,7 @@ def _train_stage(
         settings=[of_run[number] for of_run in settings],
     )
     tree_before = vectors[number - 1].unravel if number else None
-    params = init_params(stage, vector, runs, arrays, before, tree_before)
+    params = init_params(stage, vector, runs, corpus, before, tree_before)
     state, train_epoch = compile_epoch(stage, vector, params, masking, c, layout)
     best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
     first, stopped = 0, list(stopped)

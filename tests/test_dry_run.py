@@ -44,8 +44,8 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     made = Experiment(
         parts=[Part(config, identity, run_ids, ())],
         corpus=corpus, audited={}, conditions=[], curves=[], masking=None,
-        make_system=make_system, stages=make_system(None).stages, device="1 x cpu",
-        digest=corpus.digest, teachers=teachers, memory=10**9,
+        make_system=make_system, stages=make_system(None).stages,
+        vectors=training.make_vectors(make_system(None), corpus), device="1 x cpu", digest=corpus.digest, teachers=teachers, memory=10**9,
     )  # fmt: skip
     plans = dry_run.measure(made)
     teacher, student = plans

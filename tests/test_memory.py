@@ -20,18 +20,12 @@ def test_what_there_is_is_the_machines_or_less():
 
 def test_what_is_expected_grows_with_runs_and_features(tiny_pack, tmp_path):
     one, all_runs = (prepare(tiny_pack, tmp_path, fold=fold) for fold in (1, 0))
-    size = len(training.make_vectors(one.make_system(None), _shapes(one))[-1].trained)
+    size = len(one.vectors[-1].trained)
     state = training.state_bytes(size, 1)
     features = sum(x.nbytes for x in one.corpus.features.values())
     assert all_runs.memory - one.memory == pytest.approx(4.5 * 2 * state, rel=1e-6)
     on_disk = prepare(tiny_pack, tmp_path, fold=1, **{"data.stream": str(tmp_path)})
     assert one.memory - on_disk.memory == pytest.approx(2 * features, abs=2)
-
-
-def _shapes(made):
-    from cmarr_jax.train_step import Arrays
-
-    return Arrays(made.corpus.features, made.corpus.mask, made.corpus.present)
 
 
 @pytest.mark.parametrize("loader", ["numpy", "tfds"])

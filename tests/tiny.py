@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import cli, experiment, export, train_step, training
+from cmarr_jax import cli, experiment, export, training
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import SYSTEMS
 from configs import common
@@ -75,8 +75,7 @@ def export_model(folder, corpus, config, folds):
     system = SYSTEMS[config.system](
         FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names)
     )
-    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
-    vector = training.make_vectors(system, arrays)[-1]
+    vector = training.make_vectors(system, corpus)[-1]
     rng = np.random.default_rng(0)
     params = rng.normal(scale=0.3, size=(folds, len(vector.trained))).astype(np.float32)
     runs = training.make_runs(
@@ -170,6 +169,7 @@ def train(
     run_ids = run_ids * len(together)
     best, scorer, ends = training.train(
         make_system=make_system,
+        vectors=training.make_vectors(make_system(None), corpus),
         corpus=corpus,
         run_ids=run_ids,
         conditions=conditions,
