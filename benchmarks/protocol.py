@@ -114,6 +114,7 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
     from benchmarks.training_sweep import corpus_of
     from cmarr_jax import experiment, metrics, training
     from cmarr_jax.data import demo, pipeline, protocol
+    from cmarr_jax.runs import RunId
     from cmarr_jax.systems import cmarr
     from configs import common
     from configs import demo as demo_config
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
         columns = {"id": np.arange(num).astype(str), "session": sessions, "speaker": sessions}
         corpus = corpus_of(make_features(num, args.length))._replace(columns=columns)
     folds = protocol.make_folds(corpus.columns, corpus.labels)
-    run_ids = [training.RunId(fold, seed) for seed in range(_SEEDS) for fold in folds][:runs]
+    run_ids = [RunId(fold, seed) for seed in range(_SEEDS) for fold in folds][:runs]
     conditions = protocol.make_conditions(corpus.modalities)
     model = FrozenConfigDict(config.model)
     epochs, seen = [], [time.monotonic()]

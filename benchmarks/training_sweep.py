@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from cmarr_jax import evaluation, experiment, sweep, training
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.feed import Feed
+from cmarr_jax.runs import RunId, Settings, make_runs
 from cmarr_jax.systems import SYSTEMS
 
 
@@ -30,12 +31,12 @@ class CompiledSweep:
         self._config, self._corpus = config, corpus
         everything = np.arange(len(corpus.labels), dtype=np.int32)
         fold = protocol.Fold(1, "none", everything, everything, everything)
-        run_ids = [training.RunId(fold, seed) for seed in range(num_runs)]
+        run_ids = [RunId(fold, seed) for seed in range(num_runs)]
         (self.vector,) = training.make_vectors(system, corpus)
-        runs = training.make_runs(
+        runs = make_runs(
             corpus, run_ids, batch_size=c.batch_size, epochs=c.epochs,
             normalise=config.data.normalise, balance_classes=c.balance_classes,
-            settings=training.Settings.of(config, system.stages) * num_runs,
+            settings=Settings.of(config, system.stages) * num_runs,
         )  # fmt: skip
         self.params = training.init_params(self.stage, self.vector, runs, corpus, None, None)
         self._feed, self._runs = Feed(corpus, self.layout), self.layout.deal(runs)

@@ -57,11 +57,11 @@ def ending(error: BaseException) -> tuple[str, int]:
         case KeyboardInterrupt():
             return "\ninterrupted; the same command resumes from the last checkpoint", 130
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's
-        return (
-            "error: out of memory; take fewer runs at a time (--config.fold=1, "
-            "--config.num_seeds=1), or a smaller --config.train.batch_size; what is saved stays",
-            2,
+        said = (
+            "out of memory; take fewer runs at a time (--config.fold=1, --config.num_seeds=1), or "
+            "a smaller --config.train.batch_size; what is saved stays"
         )
+        return f"error: {said}", 2
     return "", 1
 
 

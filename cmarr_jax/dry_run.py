@@ -18,6 +18,7 @@ from cmarr_jax import memory, training
 from cmarr_jax.checkpoints import Checkpoints, Teachers
 from cmarr_jax.display import duration, size
 from cmarr_jax.experiment import Experiment
+from cmarr_jax.runs import RunId
 
 STEPS = 20
 
@@ -49,10 +50,7 @@ def measure(made: Experiment) -> list[StagePlan]:
     for part in set(parts):
         short[part].epochs = 2
     widest = max(config[part].batch_size for part in set(parts))
-    few = [
-        training.RunId(fold._replace(train=fold.train[: STEPS * widest]), seed)
-        for fold, seed in run_ids
-    ]
+    few = [RunId(fold._replace(train=fold.train[: STEPS * widest]), seed) for fold, seed in run_ids]
     seen = [time.monotonic()]
     epochs = []
 

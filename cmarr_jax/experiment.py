@@ -18,6 +18,7 @@ from cmarr_jax.display import size
 from cmarr_jax.errors import UserError
 from cmarr_jax.from_first import FirstTeachers
 from cmarr_jax.progress import Progress
+from cmarr_jax.runs import RunId, Settings, make_run_ids
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Stage, System
 
@@ -31,8 +32,8 @@ class Part(NamedTuple):
 
     config: ConfigDict
     identity: dict[str, str]  # corpus, system, variant, protocol: in every results file
-    run_ids: list[training.RunId]
-    settings: tuple[training.Settings, ...]  # of each stage
+    run_ids: list[RunId]
+    settings: tuple[Settings, ...]  # of each stage
 
 
 class Experiment(NamedTuple):
@@ -58,12 +59,12 @@ class Experiment(NamedTuple):
         return "; ".join(names if len(names) < 4 else [names[0], "...", names[-1]])
 
     @property
-    def run_ids(self) -> list[training.RunId]:
+    def run_ids(self) -> list[RunId]:
         """The R runs of all parts."""
         return [run_id for part in self.parts for run_id in part.run_ids]
 
     @property
-    def settings(self) -> list[tuple[training.Settings, ...]]:
+    def settings(self) -> list[tuple[Settings, ...]]:
         """Of each run."""
         return [part.settings for part in self.parts for _ in part.run_ids]
 
@@ -184,7 +185,7 @@ def _make_part(
     config: ConfigDict, corpus: pipeline.Corpus, folds: list, stages: Sequence[Stage]
 ) -> Part:
     parts = {name: config[name] for name in ("train", "pretrain")[: len(stages)]}
-    run_ids = training.make_run_ids(
+    run_ids = make_run_ids(
         folds,
         seed=config.seed,
         num_seeds=config.num_seeds,
@@ -197,7 +198,7 @@ def _make_part(
         "variant": config.variant,
         "protocol": _describe(config.protocol, folds, config.fold),
     }
-    return Part(config, identity, run_ids, training.Settings.of(config, stages))
+    return Part(config, identity, run_ids, Settings.of(config, stages))
 
 
 def _use_cores(num_runs: int) -> None:

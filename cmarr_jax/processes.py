@@ -57,11 +57,11 @@ def joined() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as e:
         said, code = cli.ending(e)
         if not said and any(word in str(e) for word in _GONE):
-            said, code = (
-                "error: another process of this sweep is gone; the same command in all of them "
-                "resumes from the last checkpoint",
-                EXIT_CODE,
+            reason = (
+                "another process of this sweep is gone; the same command in all of them resumes "
+                "from the last checkpoint"
             )
+            said, code = f"error: {reason}", EXIT_CODE
         print(said or traceback.format_exc(), file=sys.stderr, flush=True)
         os._exit(code)  # a process that ends as usual waits for the others first
 

@@ -60,7 +60,7 @@ def origin(content: dict, corpus: bytes, run_ids: Sequence[Any]) -> dict[str, st
     Args:
       content: of `claim`.
       corpus: of `data.pipeline.Corpus.digest`.
-      run_ids: `training.RunId` of each run.
+      run_ids: `runs.RunId` of each run.
     """
     fields = [item for item in cli.leaves(content) if item[0] not in _FREE]
     config = json.dumps(fields, sort_keys=True).encode()

@@ -8,6 +8,7 @@ import pytest
 from cmarr_jax import dry_run, training
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.experiment import Experiment, Part
+from cmarr_jax.runs import RunId
 from cmarr_jax.systems import SYSTEMS
 from tests import tiny
 
@@ -17,7 +18,7 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     config = tiny.config("mmin", **{"pretrain.batch_size": 4, "train.batch_size": 8})
     config.train.epochs, config.pretrain.epochs = 50, 10
     folds = protocol.make_folds(corpus.columns, corpus.labels, scheme="session")
-    run_ids = [training.RunId(fold, 0) for fold in folds]
+    run_ids = [RunId(fold, 0) for fold in folds]
     steps = [len(fold.train) // 4 for fold in folds], [len(fold.train) // 8 for fold in folds]
     now = [100.0]
     monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
@@ -45,7 +46,8 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
         parts=[Part(config, identity, run_ids, ())],
         corpus=corpus, audited={}, conditions=[], curves=[], masking=None,
         make_system=make_system, stages=make_system(None).stages,
-        vectors=training.make_vectors(make_system(None), corpus), device="1 x cpu", digest=corpus.digest, teachers=teachers, memory=10**9,
+        vectors=training.make_vectors(make_system(None), corpus), device="1 x cpu",
+        digest=corpus.digest, teachers=teachers, memory=10**9,
     )  # fmt: skip
     plans = dry_run.measure(made)
     teacher, student = plans

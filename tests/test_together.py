@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from cmarr_jax import checkpoints, training, workdir
+from cmarr_jax import checkpoints, workdir
 from cmarr_jax.checkpoints import Checkpoints, Together
 from cmarr_jax.errors import UserError
 from cmarr_jax.results import report
+from cmarr_jax.runs import Settings
 from cmarr_jax.systems import SYSTEMS
 from configs import common, systems
 from tests import tiny
@@ -34,7 +35,7 @@ def test_what_programs_may_differ_in_is_what_a_run_has_of_its_own(preset):
     def settings(config):
         make = SYSTEMS[config.system]
         stages = make(FrozenConfigDict(config.model), ("text", "speech"), 3).stages
-        return training.Settings.of(config, stages)
+        return Settings.of(config, stages)
 
     *_, before = settings(config)
     *_, own = settings(other)

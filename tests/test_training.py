@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from cmarr_jax import feed, metrics, sweep, train_step, training
+from cmarr_jax import feed, metrics, sweep, train_step
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
+from cmarr_jax.runs import RunId, epoch_order, make_run_ids, make_runs
 from tests import tiny
 
 
@@ -86,10 +87,10 @@ def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part(co
 
 def test_normalisation_and_class_weights_know_the_training_part_alone(corpus):
     folds = protocol.make_folds(corpus.columns, corpus.labels)
-    run_ids = [training.RunId(fold, 0) for fold in folds]
+    run_ids = [RunId(fold, 0) for fold in folds]
     others = [np.setdiff1d(np.arange(len(corpus.labels)), fold.train) for fold in folds]
     settings = dict(batch_size=8, epochs=1, normalise=True, balance_classes=True)
-    runs = training.make_runs(corpus, run_ids, **settings)
+    runs = make_runs(corpus, run_ids, **settings)
     for k, (run_id, rows) in enumerate(zip(run_ids, others, strict=True)):
         poisoned = {m: values.copy() for m, values in corpus.features.items()}
         for values in poisoned.values():
@@ -97,7 +98,7 @@ def test_normalisation_and_class_weights_know_the_training_part_alone(corpus):
         labels = corpus.labels.copy()
         labels[rows] = 0
         changed = corpus._replace(features=poisoned, labels=labels)
-        again = training.make_runs(changed, [run_id], **settings)
+        again = make_runs(changed, [run_id], **settings)
         for name in ("mean", "scale", "class_weights"):
             ours, theirs = getattr(runs, name), getattr(again, name)
             for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -209,20 +210,18 @@ def test_it_learns(corpus):
 
 def test_epoch_orders_depend_on_fold_seed_and_epoch_alone(corpus, whole_sweep):
     _, (run_ids, _, _) = whole_sweep
-    together = training.epoch_order(run_ids, 4, 8)
+    together = epoch_order(run_ids, 4, 8)
     for k, run in enumerate(run_ids):
-        alone = training.epoch_order([run], 4, 8)[0]
+        alone = epoch_order([run], 4, 8)[0]
         np.testing.assert_array_equal(together[k, : len(alone)], alone)
         used = together[k][together[k] >= 0]
         assert set(used) <= set(run.fold.train) and len(set(used)) == len(used)
-    assert (training.epoch_order(run_ids, 5, 8) != together).any()
+    assert (epoch_order(run_ids, 5, 8) != together).any()
 
 
 def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
     _, (run_ids, _, _) = whole_sweep
-    runs = training.make_runs(
-        corpus, run_ids, batch_size=8, epochs=1, normalise=True, balance_classes=True
-    )
+    runs = make_runs(corpus, run_ids, batch_size=8, epochs=1, normalise=True, balance_classes=True)
     fold = run_ids[1].fold
     rows = [i for i in fold.train if corpus.present[i, 2]]
     frames = corpus.features["video"][rows].reshape(-1, 6)
@@ -239,7 +238,7 @@ def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus
     noisy = {m: x + rng.normal(size=x.shape) for m, x in corpus.features.items()}
     skewed = corpus._replace(features={m: np.exp(x) for m, x in noisy.items()})
     kwargs = dict(batch_size=8, epochs=1, normalise=True, quantiles=True, balance_classes=True)
-    runs = training.make_runs(skewed, run_ids, **kwargs)
+    runs = make_runs(skewed, run_ids, **kwargs)
     run = jax.tree.map(lambda leaf: leaf[1], runs)
     arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present)
     fold = run_ids[1].fold
@@ -269,4 +268,4 @@ def test_impossible_runs_are_named(whole_sweep, wrong, match):
     _, (run_ids, _, _) = whole_sweep
     right = {"seed": 0, "num_seeds": 1, "fold": 0, "batch_sizes": {"train": 8}}
     with pytest.raises(UserError, match=match):
-        training.make_run_ids([r.fold for r in run_ids], **(right | wrong))
+        make_run_ids([r.fold for r in run_ids], **(right | wrong))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from cmarr_jax import cli, experiment, export, training
 from cmarr_jax.data import protocol
+from cmarr_jax.runs import RunId, Settings, make_runs
 from cmarr_jax.systems import SYSTEMS
 from configs import common
 
@@ -69,8 +70,7 @@ def export_model(folder, corpus, config, folds):
     """
     everything = np.arange(len(corpus.labels))
     run_ids = [
-        training.RunId(protocol.Fold(k + 1, "", everything, everything, everything), 0)
-        for k in range(folds)
+        RunId(protocol.Fold(k + 1, "", everything, everything, everything), 0) for k in range(folds)
     ]
     system = SYSTEMS[config.system](
         FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names)
@@ -78,7 +78,7 @@ def export_model(folder, corpus, config, folds):
     vector = training.make_vectors(system, corpus)[-1]
     rng = np.random.default_rng(0)
     params = rng.normal(scale=0.3, size=(folds, len(vector.trained))).astype(np.float32)
-    runs = training.make_runs(
+    runs = make_runs(
         corpus, run_ids, batch_size=2, epochs=1, normalise=config.data.normalise,
         balance_classes=False,
     )  # fmt: skip
@@ -155,16 +155,14 @@ def train(
     c, *others = (config(argument, **fields, **own) for own in together)
     conditions = protocol.make_conditions(corpus.modalities)
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
-    run_ids = [training.RunId(f, s) for s in seeds for f in every if f.number in folds]
+    run_ids = [RunId(f, s) for s in seeds for f in every if f.number in folds]
 
     def make_system(axis, c=c):
         model = FrozenConfigDict(c.model)
         return SYSTEMS[c.system](model, corpus.modalities, len(corpus.class_names), axis)
 
     settings = [
-        training.Settings.of(each, make_system(None, each).stages)
-        for each in (c, *others)
-        for _ in run_ids
+        Settings.of(each, make_system(None, each).stages) for each in (c, *others) for _ in run_ids
     ]
     run_ids = run_ids * len(together)
     best, scorer, ends = training.train(

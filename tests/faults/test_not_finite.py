@@ -12,6 +12,7 @@ from cmarr_jax import losses, prng, training
 from cmarr_jax.checkpoints import Checkpoints
 from cmarr_jax.data import pack, pipeline
 from cmarr_jax.preemption import Preempted
+from cmarr_jax.runs import make_runs
 from cmarr_jax.stopped import Stopped
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Prediction, Stage, System
@@ -56,8 +57,6 @@ def linear(*, fold, step, value):
 
 
 def weigh(patch, fold, weight):
-    make_runs = training.make_runs
-
     def made(corpus, run_ids, **fields):
         runs = make_runs(corpus, run_ids, **fields)
         runs.class_weights[[r.fold.number == fold for r in run_ids]] = weight
@@ -136,7 +135,6 @@ def test_a_resumed_sweep_remembers_who_was_stopped(corpus, monkeypatch, tmp_path
 def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
     """The teacher's learning rate takes one fold's parameters out of all bounds."""
     teachers, stopped, epochs = tiny.NoTeachers(), [], []
-    make_runs = training.make_runs
 
     def spoiled(*args, earlier=0, **fields):
         made = make_runs(*args, earlier=earlier, **fields)
@@ -159,7 +157,7 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
 SPOIL_FOLD_2 = """
 import jax.numpy as jnp
 from cmarr_jax import train_step, training
-whole, order, rows = train_step.take_batch, training.epoch_order, [None]
+whole, order, rows = train_step.take_batch, epoch_order, [None]
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
@@ -170,7 +168,7 @@ def take_batch(arrays, run, these):
         hit = hit & jnp.all(these == rows[0])
         return batch._replace(features={m: jnp.where(hit, jnp.nan, x) for m, x in batch.features.items()})
     return batch
-train_step.take_batch, training.epoch_order = take_batch, epoch_order
+train_step.take_batch, epoch_order = take_batch, epoch_order
 """
 
 
