@@ -157,7 +157,7 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
 SPOIL_FOLD_2 = """
 import jax.numpy as jnp
 from cmarr_jax import train_step, training
-whole, order, rows = train_step.take_batch, epoch_order, [None]
+whole, order, rows = train_step.take_batch, training.epoch_order, [None]
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
@@ -168,7 +168,7 @@ def take_batch(arrays, run, these):
         hit = hit & jnp.all(these == rows[0])
         return batch._replace(features={m: jnp.where(hit, jnp.nan, x) for m, x in batch.features.items()})
     return batch
-train_step.take_batch, epoch_order = take_batch, epoch_order
+train_step.take_batch, training.epoch_order = take_batch, epoch_order
 """
 
 
