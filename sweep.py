@@ -149,6 +149,7 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
         given = {"entry": entry.name, "argument": entry.argument}
         given |= {name: _text(entry.fields[name]) if name in entry.fields else "" for name in names}
         chosen = report.read_json(os.path.join(folder, "model", "model.json"))["runs"]
+        chosen = [r for r in chosen if r["val_uar"] is not None]
         val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in chosen}
         for row in report.read_results(folder):
             rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})

@@ -270,4 +270,5 @@ def _describe(protocol: ConfigDict, folds: list, fold: int) -> str:
     text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text
     text += " SELECTED ON TEST" if protocol.select_on_test else ""
+    text += ", last epoch" if protocol.validation == "none" else ""
     return text + (" SHUFFLED LABELS" if protocol.shuffled_labels else "")

@@ -91,7 +91,12 @@ def write(
         "length": config.data.length,
         "statistics": config.data.statistics,
         "runs": [
-            {"fold": fold.number, "seed": seed, "epoch": int(epoch), "val_uar": float(uar)}
+            {
+                "fold": fold.number,
+                "seed": seed,
+                "epoch": int(epoch),
+                "val_uar": None if np.isnan(uar) else float(uar),
+            }
             for (fold, seed), epoch, uar in zip(run_ids, best.epoch, best.val_uar, strict=True)
         ],
         "encoders": encoders(corpus.provenance, corpus.modalities),

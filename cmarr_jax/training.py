@@ -30,7 +30,7 @@ class Epoch(NamedTuple):
     number: int  # counted from 1
     total: int  # epochs of the stage
     terms: dict[str, np.ndarray]  # mean training losses
-    val_uar: np.ndarray  # pooled over the conditions
+    val_uar: np.ndarray  # pooled over the conditions; NaN without a validation part
     best_uar: np.ndarray
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
@@ -54,7 +54,7 @@ class Best(NamedTuple):
 
     params: np.ndarray  # [R, P], see train_step.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
-    val_uar: np.ndarray  # [R] float32
+    val_uar: np.ndarray  # [R] float32; NaN without a validation part
 
 
 def make_vectors(system: System, corpus: Corpus) -> list[train_step.Vector]:
@@ -172,8 +172,9 @@ def train(
       settings: of each run and stage; () = the config's for all.
 
     Returns:
-      Each run's model with the best validation UAR (the first one of equals), the scorer to
-      test it with, and for each run where it was stopped, if it was.
+      Each run's model with the best validation UAR (the first one of equals; the last model
+      without a validation part), the scorer to test it with, and for each run where it was
+      stopped, if it was.
 
     Raises:
       Preempted: `leave` said so.
@@ -274,6 +275,7 @@ def _train_stage(
         lambda old, new, improved: jnp.where(improved[..., None], new, old), donate_argnums=(0,)
     )
     validation = [fold.val for fold, _ in run_ids]
+    chooses = all(map(len, validation))
     last_saved = time.monotonic()
 
     for epoch in range(first + 1, c.epochs + 1):
@@ -293,15 +295,19 @@ def _train_stage(
         terms = {name: sum(part[name] for part in sums) / counts for name in sums[0]}
         seconds = time.monotonic() - start
 
-        val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)
+        watched, val_uar = terms, np.full(num_runs, np.nan, np.float32)
+        if chooses:
+            val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)
+            watched = terms | {"val/posteriors": val_uar}
         steps = layout.collect(state.step)
-        ends = not_finite(terms | {"val/posteriors": val_uar})
+        ends = not_finite(watched)
         fresh = [
             Stopped(fold.number, seed, prefix, epoch, int(step) + 1, *end) if end and on else None
             for (fold, seed), step, end, on in zip(run_ids, steps, ends, trained, strict=True)
         ]
         stopped = [new or old for new, old in zip(fresh, stopped, strict=True)]
-        improved = (val_uar > best.val_uar) & np.array([not s for s in stopped])
+        improved = (val_uar > best.val_uar) if chooses else epoch == c.epochs
+        improved = improved & np.array([not s for s in stopped])
         best_params = keep_better(best_params, state.average, layout.deal(improved))
         best = best._replace(
             epoch=np.where(improved, epoch, best.epoch).astype(np.int32),

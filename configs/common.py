@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
 
     c.protocol = ConfigDict()
     c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column
-    c.protocol.validation = "random"  # or "rotate": the next session validates (#30)
+    c.protocol.validation = "random"  # (#30); "rotate": next session; "none": last epoch
     c.protocol.val_fraction = 0.1
     c.protocol.val_seed = 0
     c.protocol.select_on_test = False  # optimistic, as some published code; printed in tables

@@ -164,6 +164,31 @@ def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):
     assert_close(last_params(cut, 0), last_params(memory, 2), 1e-5)
 
 
+def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(epoch):
+        if epoch.number == 3:
+            raise Stop
+
+    fields = dict(folds=(1, 2), validation="none")
+    whole, epochs = tiny.Memory(), []
+    _, best, scored = tiny.train(corpus, whole, report=epochs.append, **fields)
+    state, _ = whole.saved["last"]
+    assert best.epoch.tolist() == [3, 3] and np.isnan(best.val_uar).all()
+    np.testing.assert_array_equal(best.params, state.average)
+    assert np.isfinite(scored[0].posteriors).all()
+    assert all(np.isnan(e.val_uar).all() and not any(e.stopped) for e in epochs)
+    with pytest.raises(Stop), Checkpoints(str(tmp_path)) as cut:
+        tiny.train(corpus, cut, report=stop_after_two, **fields)
+    with Checkpoints(str(tmp_path)) as cut:
+        assert cut.latest_epoch("last") == 2
+        _, resumed, _ = tiny.train(corpus, cut, **fields)
+    for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(corpus, tmp_path):
     class Stop(Exception):
         pass

@@ -139,6 +139,7 @@ def train(
     folds=(1, 2, 3),
     seeds=(0,),
     scheme="session",
+    validation="random",
     report=lambda epoch: None,
     teachers=None,
     argument=None,
@@ -154,7 +155,7 @@ def train(
     """
     c, *others = (config(argument, **fields, **own) for own in together)
     conditions = protocol.make_conditions(corpus.modalities)
-    every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
+    every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme, validation=validation)
     run_ids = [RunId(f, s) for s in seeds for f in every if f.number in folds]
 
     def make_system(axis, c=c):

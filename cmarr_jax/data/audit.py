@@ -229,6 +229,7 @@ def _balance(corpus: Corpus, parts: Mapping[str, np.ndarray]) -> tuple[dict[str,
         f"class {corpus.class_names[k]!r} is learned but not in the {part} part; UAR is over fewer "
         "classes there"
         for part in ("val", "test")
+        if len(parts[part])
         for k in np.flatnonzero((learned > 0) & (counts[part] == 0))
     ]
     return baseline, odd

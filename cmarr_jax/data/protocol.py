@@ -9,7 +9,8 @@ The three schemes and their sources:
     python -m cmarr_jax.data.protocol audit PACK    whether anything leaks, fold by fold
 
 Published code for `session` takes the test fold as validation; here validation always comes
-from the training sessions (`validation`), unless `select_on_test` asks for the published way.
+from the training sessions (`validation`), unless `select_on_test` asks for the published way;
+without any, the last epoch counts, and all else must have been settled before.
 """
 
 import itertools
@@ -61,7 +62,8 @@ def make_folds(
       labels: class indices `[N]`; -1 (unlabelled) takes no part.
       scheme: "session", "speaker" or "split".
       validation: for `session`, "random" carves `val_fraction` of the training sessions, classes
-        balanced, groups kept whole; "rotate" takes the next session.
+        balanced, groups kept whole; "rotate" takes the next session; "none" learns from all of
+        them, and no epoch is chosen.
       val_fraction: share of the training utterances that validate.
       seed: of the random validation part; does not depend on the run's seed, so that the
         spread over seeds is that of training alone.
@@ -78,6 +80,10 @@ def make_folds(
         raise UserError(
             f"labels are of {num_classes} class, wanted two or more; "
             "fill in the label column of utterances.csv"
+        )
+    if validation == "none" and (scheme != "session" or select_on_test):
+        raise UserError(
+            "protocol.validation=none: wanted with protocol.scheme=session, without select_on_test"
         )
     groups = columns.get("group")
     carve = dict(labels=labels, groups=groups, fraction=val_fraction)
@@ -105,13 +111,15 @@ def make_folds(
                 val, train = rest[is_next], rest[~is_next]
             elif validation == "random":
                 train, val = _carve(rest, rng=np.random.default_rng([seed, number]), **carve)
+            elif validation == "none":
+                train, val = rest, rest[:0]
             else:
-                raise UserError(f"protocol.validation={validation}: wanted random or rotate")
+                raise UserError(f"protocol.validation={validation}: wanted random, rotate or none")
             folds.append(Fold(number, f"{scheme} {unit}", train, val, test))
     else:
         raise UserError(f"protocol.scheme={scheme}: wanted session, speaker or split")
     for fold in folds:
-        _check_fold(fold, columns, labels, scheme)
+        _check_fold(fold, columns, labels, scheme, validated=validation != "none")
     if select_on_test:
         folds = [fold._replace(val=fold.test) for fold in folds]
     return folds
@@ -280,10 +288,10 @@ _REMEDIES = {
 
 
 def _check_fold(
-    fold: Fold, columns: Mapping[str, np.ndarray], labels: np.ndarray, scheme: str
+    fold: Fold, columns: Mapping[str, np.ndarray], labels: np.ndarray, scheme: str, validated: bool
 ) -> None:
     for part in _SPLIT_PARTS:
-        if not len(getattr(fold, part)):
+        if not len(getattr(fold, part)) and (part != "val" or validated):
             raise UserError(
                 f"fold {fold.number} ({fold.held_out}): its {part} part is empty; "
                 f"{_REMEDIES.get((scheme, part), 'use another protocol.scheme')}"

@@ -45,7 +45,8 @@ class History:
         ]
         for r in np.flatnonzero(epoch.trained):
             fold, seed = self._run_ids[r]
-            values = (stage, epoch.number, fold.number, seed, f"{epoch.val_uar[r]:.6f}")
+            uar = "" if np.isnan(epoch.val_uar[r]) else f"{epoch.val_uar[r]:.6f}"
+            values = (stage, epoch.number, fold.number, seed, uar)
             terms = {name: f"{float(v[r]):.6g}" for name, v in epoch.terms.items()}
             self._rows.append(dict(zip(_KEY, map(str, values), strict=True)) | terms)
         text = io.StringIO()

@@ -63,6 +63,11 @@ def _caveats(r: Results, level: int, prefix: str) -> str:
             "SELECTED ON TEST: each epoch was chosen by its score on the test part. Every score "
             "here is optimistic."
         )
+    elif protocol.get("validation") == "none":
+        notes.append(
+            "No epoch was chosen: the last one counts. Its number and the other hyper-parameters "
+            "must have been settled elsewhere; this folder cannot tell."
+        )
     else:
         notes.append(
             "Each run's epoch was chosen on its validation part, with the predictions of all "
@@ -140,18 +145,18 @@ def _runs(r: Results) -> str:
     chosen = {}  # the first of the highest validation scores, as the loop chooses
     last = [row["stage"] for row in r.history][-1:]
     for row in r.history:
-        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"])
-        if [row["stage"]] == last and uar > chosen.get(run, (0, -1.0))[1]:
+        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"] or "nan")
+        if [row["stage"]] == last and not uar <= chosen.get(run, (0, -1.0))[1]:
             chosen[run] = int(row["epoch"]), uar
     rows, full = [], len(r.conditions) - 1
     for k, run in enumerate(r.runs):
-        epoch, uar = chosen.get(run, (None, None))
+        epoch, uar = chosen.get(run, (None, np.nan))
         average = r.scores[k, :full].mean(axis=0) if full else r.scores[k, 0]
         scores = (*average[:2], *r.scores[k, full, :2])
         rows.append(
             [
                 f"fold {run[0]}, seed {run[1]}", str(r.num[k, full]),
-                "" if epoch is None else str(epoch), "" if uar is None else f"{100 * uar:.1f}",
+                "" if epoch is None else str(epoch), "" if np.isnan(uar) else f"{100 * uar:.1f}",
                 *(f"{100 * s:.1f}" for s in scores),
             ]
         )  # fmt: skip

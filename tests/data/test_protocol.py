@@ -81,12 +81,21 @@ def test_a_speaker_in_two_sessions_is_refused():
         protocol.make_folds(columns, labels)
 
 
+def test_without_validation_all_other_sessions_are_learned_from():
+    columns, labels = corpus()
+    for fold in protocol.make_folds(columns, labels, validation="none"):
+        assert len(fold.val) == 0 and len(fold.train) + len(fold.test) == (labels >= 0).sum()
+        assert not set(columns["session"][fold.train]) & set(columns["session"][fold.test])
+
+
 @pytest.mark.parametrize(
     "change, match",
     [
         ({"scheme": "dialogue"}, "scheme=dialogue"),
         ({"scheme": "split"}, "no split column"),
-        ({"validation": "none"}, "validation=none"),
+        ({"validation": "test"}, "validation=test"),
+        ({"validation": "none", "scheme": "speaker"}, "validation=none: wanted with"),
+        ({"validation": "none", "select_on_test": True}, "without select_on_test"),
     ],
 )
 def test_an_impossible_protocol_is_named(change, match):

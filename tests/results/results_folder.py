@@ -10,7 +10,8 @@ from cmarr_jax.data import protocol
 from cmarr_jax.evaluation import Scored
 from cmarr_jax.results import report
 from cmarr_jax.results.history import History
-from cmarr_jax.training import Epoch, RunId
+from cmarr_jax.runs import RunId
+from cmarr_jax.training import Epoch
 from tests.tiny import MODALITIES
 
 NASTY = '<script>alert(1)</script> & "quotes" $x$ \'id="a"\''
@@ -23,10 +24,10 @@ def run_ids_of(folds: int, seeds: int, num: int) -> list[RunId]:
     return [RunId(fold, seed) for seed in range(seeds) for fold in every]
 
 
-def epoch(number, run_ids, rng, stage="", terms=("loss", "cls")) -> Epoch:
+def epoch(number, run_ids, rng, stage="", terms=("loss", "cls"), validated=True) -> Epoch:
     runs = len(run_ids)
     made = {t: rng.uniform(1, 2, runs) * (1e6 if number == 2 else 1) for t in terms}
-    uar = rng.uniform(0.3, 0.7, runs)
+    uar = rng.uniform(0.3, 0.7, runs) if validated else np.full(runs, np.nan)
     best = np.full(runs, number)
     return Epoch(stage, number, 3, made, uar, uar, best, 1.0, np.ones(runs, bool), [])
 
@@ -42,6 +43,7 @@ def write(
     curves=(),
     nasty=False,
     modalities=MODALITIES,
+    validated=True,
 ):
     """Writes a whole folder of made-up posteriors, better than chance; returns its path."""
     rng = np.random.default_rng(len(system))
@@ -85,7 +87,7 @@ def write(
     history = History(workdir, run_ids, "train")
     history.write(epoch(1, run_ids, rng, "teacher_", ("loss", "imagined")))
     for number in (1, 2, 3):
-        history.write(epoch(number, run_ids, rng))
+        history.write(epoch(number, run_ids, rng, validated=validated))
     pair = rng.normal(size=(2, len(modalities), 24, 8))
     report.write_representations(workdir, modalities, pair)
     status = {
@@ -93,7 +95,8 @@ def write(
         "versions": {"jax": "0"}, "seconds": 61.0,
     }  # fmt: skip
     report.write_json(os.path.join(workdir, "status.json"), status)
-    config = {"system": system, "fold": 0, "protocol": {"select_on_test": False}}
+    protocol_part = {"select_on_test": False, "validation": "random" if validated else "none"}
+    config = {"system": system, "fold": 0, "protocol": protocol_part}
     report.write_json(os.path.join(workdir, "config.json"), config)
     part = {"utterances": 9, "speakers": 2, "classes": dict.fromkeys(classes, 3)}
     fold = {

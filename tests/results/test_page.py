@@ -176,6 +176,18 @@ def test_caveats_follow_from_what_was_run(small):
     assert "bootstrap" in page.text and "the test part was scored once" not in page.text
 
 
+def test_without_validation_the_last_epoch_is_named(tmp_path):
+    made = results_folder.write(tmp_path / "a", validated=False)
+    write_page(made, TITLES)
+    page = Page(made)
+    assert "No epoch was chosen: the last one counts" in page.text
+    assert "the test part was scored once" not in page.text
+    assert re.findall(r"(.*)validation UAR, %", page.text) == ["teacher: "]
+    rows = re.findall(r"<th[^>]*>fold 1, seed 0</th>(.*?)</tr>", page.source, re.S)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", rows[0])
+    assert cells[1:3] == ["3", ""]
+
+
 def test_the_audit_is_shown_as_it_is_written(small, tiny_pack):
     corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
     folds = protocol.make_folds(corpus.columns, corpus.labels)
