@@ -62,7 +62,7 @@ class Vector(NamedTuple):
     """
 
     ravel: Callable[[Any], jax.Array]  # tree -> [P]
-    unravel: Callable[[jax.Array], Any]  # [P] -> tree
+    unravel: Callable[[jax.Array | np.ndarray], Any]  # [P] -> tree of the same kind
     decayed: np.ndarray  # [P] float32, 1 where weight decay acts: on kernels
     trained: np.ndarray  # [P] float32, 0 where the stage's parameters are frozen
 
@@ -84,7 +84,9 @@ class Vector(NamedTuple):
             return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
 
         def unravel(vector):
-            parts = jnp.split(vector, ends[:-1])
+            # On the host without a program, which would be compiled.
+            xp = np if isinstance(vector, np.ndarray) else jnp
+            parts = xp.split(vector, ends[:-1])
             parts = [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)]
             return structure.unflatten(parts)
 

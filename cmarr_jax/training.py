@@ -130,9 +130,9 @@ def compile_epoch(
 
 
 def _example(corpus: Corpus) -> Batch:
-    features = {m: jnp.zeros((2, *values.shape[1:])) for m, values in corpus.features.items()}
-    labels = jnp.zeros(2, jnp.int32)
-    return Batch(features, corpus.mask[:2], corpus.present[:2], labels, jnp.zeros(2))
+    features = {m: np.zeros((2, *x.shape[1:]), np.float32) for m, x in corpus.features.items()}
+    labels, weights = np.zeros(2, np.int32), np.zeros(2, np.float32)
+    return Batch(features, corpus.mask[:2], corpus.present[:2], labels, weights)
 
 
 def train(
