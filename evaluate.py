@@ -1,6 +1,7 @@
 """Prints the table of a finished sweep, draws it, and writes a page about it.
 
     python evaluate.py --workdir=DIR
+    python evaluate.py --workdir=DIR --ensemble               # a fold's seeds as one model
     python evaluate.py --workdir=DIR --report                 # DIR/report.html
     python evaluate.py --workdir=DIR --figure=confusion       # DIR/confusion.pdf and .png
     python evaluate.py --workdir=DIR --figure=conditions.pdf
@@ -34,6 +35,9 @@ _TABLE = flags.DEFINE_enum(
     "--config.members that the folder was trained with; the last is compared with each.",
 )  # fmt: skip
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
+_ENSEMBLE = flags.DEFINE_bool(
+    "ensemble", False, "The table of each fold's seeds as one model, their posteriors averaged."
+)
 _REPORT = flags.DEFINE_bool("report", False, "Writes the page report.html into the folder.")
 _FIGURE = flags.DEFINE_string(
     "figure", None, "conditions, confusion, curves, calibration, reconstruction, 4, 5 or all: as "
@@ -48,6 +52,8 @@ def main() -> None:
     workdir = _WORKDIR.value
     if not workdir:
         raise UserError("--workdir: missing; name the folder of a sweep of train.py")
+    if _TABLE.value and _ENSEMBLE.value:
+        raise UserError("--ensemble: wanted without --table, of the folder of one sweep")
     if _TABLE.value:
         from cmarr_jax.results import tables  # scipy takes half a second to import
 
@@ -55,6 +61,10 @@ def main() -> None:
         members = members_of(workdir) if own else common.TABLES[f"table{_TABLE.value}"]
         table = tables.compare(report.read_results(workdir), members)
         print(tables.render(table, _FORMAT.value, systems.TITLES))
+    elif _ENSEMBLE.value:
+        from cmarr_jax.results import ensemble, folder
+
+        print(report.table(report.summarise(ensemble.rows(folder.load(workdir)))))
     else:
         print(report.table(report.read_summary(workdir)))
     for run in report.stopped_runs(workdir):

@@ -224,6 +224,8 @@ def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
     assert "conditions, confusion, curves" in refused.stderr
+    refused = run("evaluate.py", f"--workdir={out}", "--ensemble")
+    assert refused.returncode == 2 and "these results are of one seed" in refused.stderr
 
 
 def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
