@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax import export, train_step
+from cmarr_jax.data import dialogue, pipeline, pooling
 from cmarr_jax.data import pack as pack_lib
-from cmarr_jax.data import pipeline, pooling
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import SYSTEMS
 
@@ -106,7 +106,14 @@ class Predictor:
                 "not there: if they are the same, name them alike; else write a pack without"
             )
         made = export.encoders(pack.provenance, known)
+        remedy = "wanted features of the kind that it was trained on"
+        if self.facts["corpus"].endswith(dialogue.SUFFIX):
+            remedy = "add the context of dialogues with python -m cmarr_jax.data.dialogue"
         for m in known:
+            if (width := pack.features[m].shape[1]) != (wanted := self.facts["dims"][m]):
+                raise UserError(
+                    f"{pack.path}: its {m} features are {width}-d, the model's {wanted}-d; {remedy}"
+                )
             ours = self.facts["encoders"].get(m)
             if ours and made[m] and ours["recipe"] != made[m]["recipe"]:
                 raise UserError(

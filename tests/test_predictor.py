@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cmarr_jax import evaluation, export, sweep
-from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.data import dialogue, pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.feed import Feed
 from cmarr_jax.predictor import Predictor
@@ -131,6 +131,20 @@ def test_nothing_given_is_nothing_said(predictor):
 def test_features_of_another_kind_are_refused(predictor, given, message):
     with pytest.raises(UserError, match=message):
         list(predictor.of_features(["u"], {m: [x] for m, x in given.items()}))
+
+
+def test_a_pack_of_another_width_is_refused_with_what_makes_it_fit(
+    tiny_pack, predictor, tmp_path, monkeypatch
+):
+    wide = dialogue.make(tiny_pack.path, str(tmp_path / "wide"))
+    with pytest.raises(
+        UserError, match="text features are 24-d, the model's 12-d; wanted features"
+    ):
+        next(predictor.of_read_pack(wide))
+    monkeypatch.setitem(predictor.facts, "corpus", wide.name)
+    monkeypatch.setitem(predictor.facts, "dims", {m: 24 for m in predictor.facts["dims"]})
+    with pytest.raises(UserError, match="12-d, the model's 24-d; add the context of dialogues"):
+        next(predictor.of_read_pack(tiny_pack))
 
 
 def test_a_pack_of_another_encoder_is_refused(tiny_pack, predictor, monkeypatch):
