@@ -140,7 +140,7 @@ def begun(runs=2, variants=("default",)):
     ]
     stages = (SimpleNamespace(name="cmarr"),)
     progress.sweep(
-        Experiment(parts, corpus, {}, [], [], None, None, stages, "1 x cpu", None, None, 10**9)
+        Experiment(parts, corpus, {}, [], [], None, None, stages, [], "1 x cpu", None, None, 10**9)
     )
     return progress
 
@@ -307,7 +307,7 @@ from cmarr_jax.progress import Progress
 progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 part = Part(None, identity, [(Some(number=1), 0)], ())
-progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), "1 x cpu", None, None, 10**9))
+progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), [], "1 x cpu", None, None, 10**9))
 one = np.ones(1)
 try:
     with progress:
