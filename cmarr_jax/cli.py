@@ -50,13 +50,14 @@ def ending(error: BaseException) -> tuple[str, int]:
     match error:
         case UserError():
             return f"error: {error}", 2
-        case OSError(filename=str(name)):
-            return f"error: {name}: {error.strerror}", 2
+        case OSError() if error.filename:
+            return f"error: {error.filename}: {error.strerror}", 2
         case Preempted():
             return f"SIGTERM: saved after {error}; the same command resumes there", EXIT_CODE
         case KeyboardInterrupt():
             return "\ninterrupted; the same command resumes from the last checkpoint", 130
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's
+    of_jaxlib = isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, MemoryError) or of_jaxlib:
         said = (
             "out of memory; take fewer runs at a time (--config.fold=1, --config.num_seeds=1), or "
             "a smaller --config.train.batch_size; what is saved stays"

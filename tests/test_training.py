@@ -29,6 +29,15 @@ def assert_close(ours, theirs, tolerance):
         np.testing.assert_allclose(a, b, atol=tolerance)
 
 
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def stop_after_two(epoch):
+    if epoch.number == 3:
+        raise Stop
+
+
 @pytest.fixture(scope="module")
 def whole_sweep(corpus):
     """Three folds together; 5 epochs of 4 steps = 20 steps."""
@@ -128,10 +137,10 @@ def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):
         assert_close(last_params(vmapped, run), last_params(memory, run), 1e-5)
 
 
+@pytest.mark.parametrize("folds, at_once", [((1, 2, 3), 2), ((2,), 3)])
 def test_features_on_disk_train_as_those_in_memory(
-    corpus, whole_sweep, tiny_pack, tmp_path, monkeypatch
+    corpus, whole_sweep, tiny_pack, tmp_path, monkeypatch, folds, at_once
 ):
-    folds, at_once = (1, 2), 3
     size = sum(x.nbytes for x in corpus.features.values()) // len(corpus.labels)
     monkeypatch.setattr(feed, "_PART", at_once * len(folds) * 8 * size)  # of four steps an epoch
     on_disk = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4, stream=str(tmp_path))
@@ -165,13 +174,6 @@ def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):
 
 
 def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp_path):
-    class Stop(Exception):
-        pass
-
-    def stop_after_two(epoch):
-        if epoch.number == 3:
-            raise Stop
-
     fields = dict(folds=(1, 2), validation="none")
     whole, epochs = tiny.Memory(), []
     _, best, scored = tiny.train(corpus, whole, report=epochs.append, **fields)
@@ -190,13 +192,6 @@ def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(corpus, tmp_path):
-    class Stop(Exception):
-        pass
-
-    def stop_after_two(epoch):
-        if epoch.number == 3:
-            raise Stop
-
     with Checkpoints(str(tmp_path / "a")) as checkpoints:
         _, whole, whole_scored = tiny.train(corpus, checkpoints)
     with pytest.raises(Stop), Checkpoints(str(tmp_path / "b")) as checkpoints:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
+from cmarr_jax.results import report
 
 _KEY = ("stage", "epoch", "fold", "seed", "val_uar")
 
@@ -45,7 +46,7 @@ class History:
         ]
         for r in np.flatnonzero(epoch.trained):
             fold, seed = self._run_ids[r]
-            uar = "" if np.isnan(epoch.val_uar[r]) else f"{epoch.val_uar[r]:.6f}"
+            uar = report.number(epoch.val_uar[r])
             values = (stage, epoch.number, fold.number, seed, uar)
             terms = {name: f"{float(v[r]):.6g}" for name, v in epoch.terms.items()}
             self._rows.append(dict(zip(_KEY, map(str, values), strict=True)) | terms)

@@ -63,13 +63,13 @@ def write_results(
             here = {"fold": fold.number, "seed": seed, "condition": condition.name}
             rec_error = _mean_of_finite(run.rec_errors[k][ok])
             values = (*metrics.scores(confusion[k]), rec_error)
-            scores = {name: _number(v) for name, v in zip(_SCORES, values, strict=True)}
+            scores = {name: number(v) for name, v in zip(_SCORES, values, strict=True)}
             results.append({**identity, **here, "n": int(ok.sum()), **scores})
             for m, errors in zip(
                 corpus.modalities, run.rec_errors_by_modality[k][ok].T, strict=True
             ):
                 if n := int(np.isfinite(errors).sum()):
-                    error = _number(_mean_of_finite(errors))
+                    error = number(_mean_of_finite(errors))
                     reconstruction.append({**here, "modality": m, "n": n, "rec_error": error})
             for j in np.flatnonzero(ok):
                 row = run.rows[j]
@@ -187,8 +187,8 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         for run in runs
                     ]
                 )
-                line[score] = _number(per_run.mean())
-                line[f"{score}_std"] = _number(per_run.std(ddof=1) if len(runs) > 1 else np.nan)
+                line[score] = number(per_run.mean())
+                line[f"{score}_std"] = number(per_run.std(ddof=1) if len(runs) > 1 else np.nan)
             summary.append(line)
     return summary
 
@@ -389,7 +389,8 @@ def _mean_of_finite(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As it stands in every result file; empty where it is undefined."""
     return "" if np.isnan(value) else f"{value:.6f}"
 
 

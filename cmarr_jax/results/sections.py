@@ -146,7 +146,8 @@ def _runs(r: Results) -> str:
     last = [row["stage"] for row in r.history][-1:]
     for row in r.history:
         run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"] or "nan")
-        if [row["stage"]] == last and not uar <= chosen.get(run, (0, -1.0))[1]:
+        better = np.isnan(uar) or uar > chosen.get(run, (0, -1.0))[1]  # NaN: nothing is chosen by
+        if [row["stage"]] == last and better:
             chosen[run] = int(row["epoch"]), uar
     rows, full = [], len(r.conditions) - 1
     for k, run in enumerate(r.runs):

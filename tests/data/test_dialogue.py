@@ -15,6 +15,21 @@ def made(tiny_pack, tmp_path):
     return dialogue.make(tiny_pack.path, str(tmp_path / "out"))
 
 
+def written(source, folder, *, without="", raised=()):
+    """`source` once more: without a column, and with 1 added to the features of some rows."""
+    return pack.write(
+        folder,
+        name="x",
+        class_names=source.class_names,
+        columns={name: values for name, values in source.columns.items() if name != without},
+        sequences={
+            m: [source.sequence(m, i) + np.float32(i in raised) for i in range(len(source.labels))]
+            for m in source.modalities
+        },
+        provenance={},
+    )
+
+
 def context(source, modality, i):
     """By a loop: the mean of the means of the turns that have the modality."""
     means = [
@@ -48,22 +63,8 @@ def test_no_part_of_a_fold_sees_another(tiny_pack, tmp_path, scheme):
     parts = {name: getattr(fold, name) for name in ("train", "val", "test")}
     before = dialogue.make(tiny_pack.path, str(tmp_path / "before"))
     for name, rows in parts.items():
-        changed = {
-            m: [tiny_pack.sequence(m, i) + (i in rows) for i in range(len(tiny_pack.labels))]
-            for m in tiny_pack.modalities
-        }
-        changed = {m: [x.astype(np.float32) for x in arrays] for m, arrays in changed.items()}
-        source, out = str(tmp_path / name), str(tmp_path / f"{name}_out")
-        columns = tiny_pack.columns
-        pack.write(
-            source,
-            name="x",
-            class_names=tiny_pack.class_names,
-            columns=columns,
-            sequences=changed,
-            provenance={},
-        )
-        after = dialogue.make(source, out)
+        changed = written(tiny_pack, str(tmp_path / name), raised=rows)
+        after = dialogue.make(changed.path, str(tmp_path / f"{name}_out"))
         for i in np.concatenate(list(parts.values())):
             same = (after.sequence("text", i) == before.sequence("text", i)).all()
             assert same == (i not in rows)
@@ -93,24 +94,14 @@ def test_the_command(tiny_pack, tmp_path, capsys):
     assert pack.read(out).modalities == tiny_pack.modalities
 
 
-def without_dialogues(source, folder):
-    columns = {name: v for name, v in source.columns.items() if name != "group"}
-    sequences = {m: [source.sequence(m, i) for i in range(60)] for m in source.modalities}
-    return pack.write(
-        folder,
-        name="x",
-        class_names=source.class_names,
-        columns=columns,
-        sequences=sequences,
-        provenance={},
-    ).path
-
-
 @pytest.mark.parametrize(
     "source, wrong",
     [
         (lambda p, folder: folder + "/none", "no such folder"),
-        (lambda p, folder: without_dialogues(p, folder + "/bare"), "names no dialogues"),
+        (
+            lambda p, folder: written(p, folder + "/bare", without="group").path,
+            "names no dialogues",
+        ),
         (lambda p, folder: dialogue.make(p.path, folder + "/twice").path, "already"),
     ],
 )
