@@ -221,7 +221,10 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
         test = [fold.test for fold, _ in made.run_ids]
         scored = scorer.score_best(best.params, test, made.conditions, made.curves)
         constants = scorer.runs
-        shown = [scorer.represent(best.params, test, stopped, runs) for runs in made.runs]
+        shown = [
+            scorer.represent(best.params, test, made.conditions, stopped, runs)
+            for runs in made.runs
+        ]
         for recording, runs, pair in zip(recordings, made.runs, shown, strict=first):
             mine = jax.tree.map(lambda leaf, runs=runs: leaf[runs], (best, constants))
             recording.end(*mine, scored[runs], stopped[runs], pair, scorer.vector.unravel)

@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     vectors = {m: f[:, 0].astype(np.float32) for m, f in corpus.features.items()}
     print(f"separate SVMs on {corpus.name}, {len(folds)} folds\n")
     print(f"{'available':<12}{'WAR %':>14}{'UAR %':>14}")
+    means = {}
     for condition in protocol.make_conditions(corpus.modalities):
         chosen = zip(vectors.values(), condition.available, strict=True)
         x = np.concatenate([v for v, available in chosen if available], axis=1)
@@ -47,9 +48,16 @@ def main(argv: list[str]) -> int:
                 corpus.labels[fold.test], predicted, len(corpus.class_names)
             )
             scores.append(metrics.scores(confusion)[:2])
-        war, uar = 100 * np.mean(scores, axis=0)
-        print(f"{'{' + ','.join(condition.name) + '}':<12}{war:>14.2f}{uar:>14.2f}", flush=True)
+        means[condition.name] = 100 * np.mean(scores, axis=0)
+        _print_row("{" + ",".join(condition.name) + "}", means[condition.name])
+    if missing := [row for name, row in means.items() if name != condition.name]:
+        _print_row("avg", np.mean(missing, axis=0))  # of all but the last, which is complete
     return 0
+
+
+def _print_row(name: str, scores: np.ndarray) -> None:
+    war, uar = scores
+    print(f"{name:<12}{war:>14.2f}{uar:>14.2f}", flush=True)
 
 
 if __name__ == "__main__":

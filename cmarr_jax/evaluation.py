@@ -63,7 +63,7 @@ class Scorer:
     ):
         self._layout, self._runs, self._feed = layout, runs, feed
         self._corpus, self._batch_size = corpus, batch_size
-        self._stage, self.vector = stage, vector
+        self.vector = vector
         self._predict = {
             noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
             for noisy in (False, True)
@@ -81,15 +81,9 @@ class Scorer:
 
         All conditions share one pass, and must share their noise.
         """
-        (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
-        assert not others
-        num, num_modalities = self._corpus.present.shape
-        available = np.stack(
-            [np.broadcast_to(c.available, (num, num_modalities)) for c in conditions]
-        )
-        probe = train_step.Probe(available, np.float32(gaussian), np.float32(impulse))
-        probe = self._layout.share(probe)
-        predict = self._predict[bool(gaussian or impulse)]
+        probe = self._probe(conditions)
+        predict = self._predict[bool(probe.gaussian or probe.impulse)]
+        shared = self._layout.share(probe)
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
         padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
@@ -97,8 +91,8 @@ class Scorer:
         for part, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
             for batch in (b for b in np.moveaxis(part, 1, 0) if b.max() >= 0):
                 dealt = self._layout.deal_rows(batch)
-                made = predict(params, self._runs, dealt, (arrays, probe))
-                parts.append([self._layout.collect_rows(x, axis=2) for x in made])
+                made = predict(params, self._runs, dealt, (arrays, shared))
+                parts.append([self._layout.collect_rows(x, axis=2) for x in made[:2]])
         posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
         present = self._corpus.present
         return [
@@ -106,7 +100,7 @@ class Scorer:
                 r,
                 posteriors[k, :, : len(r)],
                 recovery[k, :, : len(r)],
-                (available[:, r] & present[r][None]).any(axis=-1),
+                (probe.available[:, r] & present[r][None]).any(axis=-1),
             )
             for k, r in enumerate(rows)
         ]
@@ -154,6 +148,7 @@ class Scorer:
         self,
         params: np.ndarray,
         rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
         stopped: Sequence[Any],
         runs: slice,
     ) -> tuple[np.ndarray, ...]:
@@ -163,6 +158,7 @@ class Scorer:
         Args:
           params: `[R, P]` on the host.
           rows: utterances of each run; at most a batch of those with every modality is taken.
+          conditions: those that `score_best` was given, whose program serves here too.
           stopped: of each run, None where it was not.
           runs: those to choose from.
 
@@ -179,8 +175,22 @@ class Scorer:
         padded = np.resize(chosen, self._batch_size).astype(np.int32)
         padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
         ((batch, arrays),) = self._feed.steps(padded)
-        represent = self._layout.compile(train_step.make_represent(self._stage, self.vector))
         dealt = self._layout.deal_rows(batch[:, 0])
-        made = represent(self._layout.deal(params), self._runs, dealt, arrays)
-        found = [self._layout.collect_rows(x, axis=2) for x in made]
-        return tuple(x[run, :, : len(chosen)] for x in found if x.shape[-1])
+        probe = self._layout.share(self._probe(conditions))
+        *_, means = self._predict[False](
+            self._layout.deal(params), self._runs, dealt, (arrays, probe)
+        )
+        means = self._layout.collect_rows(means, axis=2)[run, :, : len(chosen)]
+        if not means.shape[-1]:
+            return ()
+        known = [np.asarray(c.available).tolist() for c in conditions]
+        alone = [known.index(row) for row in (~np.eye(len(known[0]), dtype=bool)).tolist()]
+        return means[alone, :, 0], means[alone, :, 1]
+
+    def _probe(self, conditions: Sequence[Condition]) -> train_step.Probe:
+        """`conditions`, which must share their noise, on the host."""
+        (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
+        assert not others
+        shape = self._corpus.present.shape
+        available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
+        return train_step.Probe(available, np.float32(gaussian), np.float32(impulse))

@@ -140,7 +140,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     def make_system_of(config: ConfigDict) -> Callable[[str | None], System]:
         model = FrozenConfigDict(config.model)
         shape = corpus.modalities, len(corpus.class_names)
-        return lambda batch_axis: SYSTEMS[config.system](model, *shape, batch_axis)
+        # One and the same each time: what JAX traced of its functions is found again.
+        return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
 
     make_system = make_system_of(config)
     system = make_system(None)  # a mistake in the model's fields shows here

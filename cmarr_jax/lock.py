@@ -27,7 +27,10 @@ def locked(folder: str) -> Iterator[None]:
     try:
         f = _claim(folder, file)
     except OSError as e:
-        raise UserError(f"--workdir={folder}: cannot be written ({e.strerror})") from None
+        raise UserError(
+            f"--workdir={folder}: cannot be written ({e.strerror}); make room, or name a folder "
+            "where you may write"
+        ) from None
     try:
         yield
     finally:

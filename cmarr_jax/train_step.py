@@ -320,9 +320,11 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
 
     Returns:
       (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
-      `[K, B, M, 2]`), the latter of each missing modality the squared error of what was
-      recovered and the squared length of what was missing; 0 where nothing was. What does not
-      depend on the condition is computed once.
+      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery is of each missing modality the squared
+      error of what was recovered and the squared length of what was missing; 0 where nothing
+      was. Means are of what was recovered and of what was missing, over all positions that
+      were; D is 0 where the stage recovers nothing. What does not depend on the condition is
+      computed once.
     """
 
     def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
@@ -338,44 +340,21 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
             prediction = stage.predict(params, encoded, batch.mask, available)
             posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
             if prediction.recovered is None:
-                return posteriors, jnp.zeros((*batch.present.shape, 2))
+                return (
+                    posteriors,
+                    jnp.zeros((*batch.present.shape, 2)),
+                    jnp.zeros((len(rows), 2, 0)),
+                )
             missing = (batch.present & ~available).T[:, :, None, None]
             weights = missing & batch.mask[None, :, :, None]
-            both = (prediction.recovered - prediction.target, prediction.target)
-            sums = [jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in both]
-            return posteriors, jnp.stack(sums, axis=-1)
+            recovered, target = prediction.recovered, prediction.target
+            squares = [
+                jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in (recovered - target, target)
+            ]
+            count = jnp.maximum(jnp.sum(weights, (0, 2)), 1)
+            means = [jnp.sum(x * weights, (0, 2)) / count for x in (recovered, target)]
+            return posteriors, jnp.stack(squares, axis=-1), jnp.stack(means, axis=1)
 
         return jax.lax.map(under, probe.available[:, arrays.utterances(rows)])
 
     return predict
-
-
-def make_represent(stage: Stage, vector: Vector) -> Callable:
-    """Builds what shows a recovery: each modality in turn is missing alone.
-
-    Args:
-      stage: what recovers.
-      vector: the layout of its parameters.
-
-    Returns:
-      (params, run, rows `[B]`, arrays) -> recovered and true representations, means over the
-      valid positions, `[M, B, D]` each; D is 0 where the stage recovers nothing.
-    """
-
-    def represent(params: jax.Array, run: Run, rows: jax.Array, arrays: Arrays):
-        params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows)
-        encoded = stage.encode(params, batch)
-        valid = batch.mask[:, :, None]
-
-        def without(modality):
-            available = batch.present & (jnp.arange(batch.present.shape[1]) != modality)[None]
-            prediction = stage.predict(params, encoded, batch.mask, available)
-            if prediction.recovered is None:
-                return (jnp.zeros((len(rows), 0)),) * 2
-            both = (prediction.recovered[modality], prediction.target[modality])
-            return tuple(jnp.sum(x * valid, 1) / jnp.sum(valid, 1) for x in both)
-
-        return jax.lax.map(without, jnp.arange(batch.present.shape[1]))
-
-    return represent

@@ -60,8 +60,9 @@ class Best(NamedTuple):
 def make_vectors(system: System, corpus: Corpus) -> list[train_step.Vector]:
     """The layout of each stage's parameters."""
     vectors, shapes = [], None
+    key = prng.key(np.zeros(2, np.uint32))
     for stage in system.stages:
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), _example(corpus), shapes)
+        shapes = jax.jit(stage.init).eval_shape(key, _example(corpus), shapes)
         vectors.append(train_step.Vector.of(shapes, stage.frozen))
     return vectors
 
@@ -89,7 +90,8 @@ def init_params(
     def init(run):
         key, params = run
         tree = tree_before(params) if tree_before else None
-        return vector.ravel(stage.init(prng.key(key), _example(corpus), tree))
+        # Which `make_vectors` traced already.
+        return vector.ravel(jax.jit(stage.init)(prng.key(key), _example(corpus), tree))
 
     if before is None:
         before = np.zeros((len(runs.key), 0), np.float32)

@@ -6,7 +6,7 @@ from cmarr_jax.evaluation import Scored
 from cmarr_jax.systems.system import Prediction, Stage
 
 
-def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
+def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
     """Against loops over utterances, modalities and valid positions."""
     num, length, dim = 4, 3, 2
     features = {m: rng.normal(size=(num, length, 2)).astype(np.float32) for m in ("text", "speech")}
@@ -28,15 +28,16 @@ def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
     everyone = np.broadcast_to(available[:, None], (3, num, 2))
     probe = train_step.Probe(everyone, np.float32(0), np.float32(0))
     score = train_step.make_predict(stage, vector)
-    _, recovery = score(jnp.zeros(1), run, jnp.arange(num), (arrays, probe))
+    _, recovery, means = score(jnp.zeros(1), run, jnp.arange(num), (arrays, probe))
     scored = Scored(np.arange(num), np.zeros((3, num, 3)), np.asarray(recovery), None)
 
     for k in range(3):
         for i in range(num):
-            sums = np.zeros((2, 2))
+            sums, shown = np.zeros((2, 2)), []
             for m in range(2):
                 if present[i, m] and not available[k, m]:
                     for t in np.flatnonzero(mask[i]):
+                        shown.append((recovered[m, i, t], target[m, i, t]))
                         sums[m, 0] += np.square(recovered[m, i, t] - target[m, i, t]).sum()
                         sums[m, 1] += np.square(target[m, i, t]).sum()
             for m in range(2):
@@ -44,5 +45,7 @@ def test_recovery_errors_are_of_what_was_missing_and_nothing_else(rng):
                 np.testing.assert_allclose(
                     scored.rec_errors_by_modality[k, i, m], wanted, rtol=1e-5
                 )
+            wanted = np.mean(shown, axis=0) if shown else np.zeros((2, dim))
+            np.testing.assert_allclose(means[k, i], wanted, rtol=1e-5)
             wanted = sums[:, 0].sum() / sums[:, 1].sum() if sums[:, 1].any() else np.nan
             np.testing.assert_allclose(scored.rec_errors[k, i], wanted, rtol=1e-5)

@@ -3,13 +3,11 @@
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 
-from cmarr_jax import feed, metrics, sweep, train_step
+from cmarr_jax import feed, metrics, sweep
 from cmarr_jax.checkpoints import Checkpoints
-from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
-from cmarr_jax.runs import RunId, epoch_order, make_run_ids, make_runs
 from tests import tiny
 
 
@@ -81,37 +79,6 @@ def test_shuffled_labels_score_chance_on_the_test_folds(corpus, system):
     assert mean_uar(system) > 1 / 3 + 4 * 0.096  # the same sweep with its own labels
     shuffled = mean_uar(f"shuffled_labels,{system}")
     assert abs(shuffled - 1 / 3) < 3 * 0.096, shuffled
-
-
-def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part(corpus):
-    first, second = protocol.make_folds(corpus.columns, corpus.labels)[:2]
-    learned = np.concatenate([first.train, first.val])
-    shuffled = protocol.shuffle_labels(corpus.labels, first, seed=0)
-    np.testing.assert_array_equal(shuffled[first.test], corpus.labels[first.test])
-    assert (shuffled[learned] != corpus.labels[learned]).mean() > 0.4
-    assert sorted(shuffled[learned]) == sorted(corpus.labels[learned])
-    for fold, seed in ((first, 1), (second, 0)):
-        assert (protocol.shuffle_labels(corpus.labels, fold, seed) != shuffled).any()
-
-
-def test_normalisation_and_class_weights_know_the_training_part_alone(corpus):
-    folds = protocol.make_folds(corpus.columns, corpus.labels)
-    run_ids = [RunId(fold, 0) for fold in folds]
-    others = [np.setdiff1d(np.arange(len(corpus.labels)), fold.train) for fold in folds]
-    settings = dict(batch_size=8, epochs=1, normalise=True, balance_classes=True)
-    runs = make_runs(corpus, run_ids, **settings)
-    for k, (run_id, rows) in enumerate(zip(run_ids, others, strict=True)):
-        poisoned = {m: values.copy() for m, values in corpus.features.items()}
-        for values in poisoned.values():
-            values[rows] = 1e4
-        labels = corpus.labels.copy()
-        labels[rows] = 0
-        changed = corpus._replace(features=poisoned, labels=labels)
-        again = make_runs(changed, [run_id], **settings)
-        for name in ("mean", "scale", "class_weights"):
-            ours, theirs = getattr(runs, name), getattr(again, name)
-            for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-                np.testing.assert_array_equal(a[k], b[0])
 
 
 def test_sweeps_of_other_rates_and_weights_in_one_program_are_what_they_are_alone(
@@ -226,66 +193,3 @@ def test_it_learns(corpus):
     full = np.mean([s.posteriors[-1].argmax(-1) == corpus.labels[s.rows] for s in scored])
     assert full > 0.6  # chance is a third
     assert (best.epoch >= 1).all()
-
-
-def test_epoch_orders_depend_on_fold_seed_and_epoch_alone(corpus, whole_sweep):
-    _, (run_ids, _, _) = whole_sweep
-    together = epoch_order(run_ids, 4, 8)
-    for k, run in enumerate(run_ids):
-        alone = epoch_order([run], 4, 8)[0]
-        np.testing.assert_array_equal(together[k, : len(alone)], alone)
-        used = together[k][together[k] >= 0]
-        assert set(used) <= set(run.fold.train) and len(set(used)) == len(used)
-    assert (epoch_order(run_ids, 5, 8) != together).any()
-
-
-def test_runs_are_normalised_by_their_training_part_alone(corpus, whole_sweep):
-    _, (run_ids, _, _) = whole_sweep
-    runs = make_runs(corpus, run_ids, batch_size=8, epochs=1, normalise=True, balance_classes=True)
-    fold = run_ids[1].fold
-    rows = [i for i in fold.train if corpus.present[i, 2]]
-    frames = corpus.features["video"][rows].reshape(-1, 6)
-    np.testing.assert_allclose(runs.mean["video"][1], frames.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(runs.scale["video"][1], 1 / frames.std(0), rtol=1e-5)
-    counts = np.bincount(corpus.labels[fold.train])
-    np.testing.assert_allclose(runs.class_weights[1], len(fold.train) / (3 * counts), rtol=1e-6)
-    assert not runs.quantiles
-
-
-def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus, whole_sweep):
-    _, (run_ids, _, _) = whole_sweep
-    rng = np.random.default_rng(0)  # frames repeat: the noise makes their ranks differ
-    noisy = {m: x + rng.normal(size=x.shape) for m, x in corpus.features.items()}
-    skewed = corpus._replace(features={m: np.exp(x) for m, x in noisy.items()})
-    kwargs = dict(batch_size=8, epochs=1, normalise=True, quantiles=True, balance_classes=True)
-    runs = make_runs(skewed, run_ids, **kwargs)
-    run = jax.tree.map(lambda leaf: leaf[1], runs)
-    arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present)
-    fold = run_ids[1].fold
-    rows = np.array([i for i in fold.train if corpus.present[i, 2]])
-    x = np.asarray(train_step.take_batch(arrays, run, rows).features["video"])
-    frames = skewed.features["video"][rows].reshape(-1, 6)
-    share = (scipy.stats.rankdata(frames, method="average", axis=0) - 1) / (len(frames) - 1)
-    want = np.clip(scipy.stats.norm.ppf(share), -3, 3)
-    middle = np.abs(want) < 1.5  # linear in between, which is coarse where there are few
-    np.testing.assert_allclose(x.reshape(-1, 6)[middle], want[middle], atol=0.05)
-    np.testing.assert_allclose(x.reshape(-1, 6), want, atol=0.3)
-    others = np.array([fold.test[0]])
-    beyond = skewed._replace(features={m: x + 1e6 for m, x in skewed.features.items()})
-    arrays = arrays._replace(features=beyond.features)
-    assert (np.asarray(train_step.take_batch(arrays, run, others).features["text"]) == 3).all()
-
-
-@pytest.mark.parametrize(
-    "wrong, match",
-    [
-        ({"fold": 9}, "fold=9"),
-        ({"num_seeds": 0}, "num_seeds=0"),
-        ({"batch_sizes": {"pretrain": 99}}, "pretrain.batch_size=99"),
-    ],
-)
-def test_impossible_runs_are_named(whole_sweep, wrong, match):
-    _, (run_ids, _, _) = whole_sweep
-    right = {"seed": 0, "num_seeds": 1, "fold": 0, "batch_sizes": {"train": 8}}
-    with pytest.raises(UserError, match=match):
-        make_run_ids([r.fold for r in run_ids], **(right | wrong))

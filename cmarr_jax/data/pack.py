@@ -163,7 +163,10 @@ def write(
             raise UserError(str(e).replace(draft, path)) from None
         os.replace(draft, path)
     except OSError as e:
-        raise UserError(f"{path}: cannot be written ({e.strerror or e})") from None
+        reason = e.strerror or e
+        raise UserError(
+            f"{path}: cannot be written ({reason}); make room, or name a folder where you may write"
+        ) from None
     except UnicodeEncodeError as e:
         raise UserError(f"{path}: a column holds what UTF-8 cannot write ({e.reason})") from None
     finally:

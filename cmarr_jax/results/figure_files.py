@@ -171,7 +171,10 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = 
                 os.makedirs(os.path.dirname(os.path.abspath(file)), exist_ok=True)
             except OSError as e:
                 plt.close(figure)
-                raise UserError(f"--figure={file}: cannot be written ({e.strerror})") from None
+                raise UserError(
+                    f"--figure={file}: cannot be written ({e.strerror}); name a file in a folder "
+                    "where you may write"
+                ) from None
             drawn = io.BytesIO()
             figure.savefig(drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption})
             write_whole(file, drawn.getvalue())

@@ -162,3 +162,15 @@ def test_missing_rates_nest_spare_the_last_modality_and_hit_their_rate():
 def test_an_impossible_rate_or_level_is_named(rates, levels):
     with pytest.raises(UserError, match="robustness"):
         protocol.make_curves(np.ones((3, 2), bool), rates, levels)
+
+
+def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part():
+    columns, labels = corpus()
+    first, second = protocol.make_folds(columns, labels)[:2]
+    learned = np.concatenate([first.train, first.val])
+    shuffled = protocol.shuffle_labels(labels, first, seed=0)
+    np.testing.assert_array_equal(shuffled[first.test], labels[first.test])
+    assert (shuffled[learned] != labels[learned]).mean() > 0.4
+    assert sorted(shuffled[learned]) == sorted(labels[learned])
+    for fold, seed in ((first, 1), (second, 0)):
+        assert (protocol.shuffle_labels(labels, fold, seed) != shuffled).any()
