@@ -36,20 +36,20 @@ def attend(
 
 
 class FeedForward(nn.Module):
-    """D -> ratio * D -> D with GELU and dropout after both layers.
+    """D -> hidden -> D with GELU and dropout after both layers.
 
     Attributes:
-      ratio: width of the hidden layer over the input's.
+      hidden: width of the hidden layer.
       dropout: makes a dropout layer.
     """
 
-    ratio: int
+    hidden: int
     dropout: Callable[[], nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        hidden = gelu(nn.Dense(self.ratio * width)(x))
+        hidden = gelu(nn.Dense(self.hidden)(x))
         return self.dropout()(nn.Dense(width)(self.dropout()(hidden)))
 
 
@@ -59,10 +59,12 @@ class AttentionBlock(nn.Module):
     Attributes:
       num_heads: must divide the width.
       dropout: makes a dropout layer.
+      hidden: width of the feed-forward part's hidden layer; 0 = four times the block's.
     """
 
     num_heads: int
     dropout: Callable[[], nn.Module]
+    hidden: int = 0
 
     @nn.compact
     def __call__(
@@ -85,4 +87,5 @@ class AttentionBlock(nn.Module):
             self.dropout(),
         )
         x = x + self.dropout()(nn.Dense(width, name="out")(mixed.reshape(x.shape)))
-        return x + FeedForward(4, self.dropout)(nn.LayerNorm()(x))
+        forward = FeedForward(self.hidden or 4 * width, self.dropout)
+        return x + forward(nn.LayerNorm()(x))

@@ -50,7 +50,7 @@ class UMC(nn.Module):
             return nn.LayerNorm(epsilon=_EPSILON)(y)
 
         def mlp(y):
-            return FeedForward(self.mlp_ratio, self.dropout)(norm(y))
+            return FeedForward(self.mlp_ratio * width, self.dropout)(norm(y))
 
         hidden = norm(gelu(nn.Dense(width, kernel_init=_INIT)(x)))
         if self.variant == "mlp":

@@ -27,6 +27,7 @@ from cmarr_jax.systems.system import Batch, System
 from cmarr_jax.systems.teacher_student import make_student, whole_cross_entropy
 
 _LATENT = 64
+_FEED_FORWARD = 128  # the published blocks', narrower than they are themselves
 
 
 def noise_schedule() -> np.ndarray:
@@ -91,7 +92,9 @@ class Student(nn.Module):
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = Encoders(self.modalities, c.width, dropout)
-        self.blocks = [AttentionBlock(c.num_heads, dropout) for _ in range(c.num_layers)]
+        self.blocks = [
+            AttentionBlock(c.num_heads, dropout, _FEED_FORWARD) for _ in range(c.num_layers)
+        ]
         self.moments = nn.Dense(2 * _LATENT)
         self.hidden = nn.Dense(2 * c.width)
         self.restored = nn.Dense(len(self.modalities) * c.width)
