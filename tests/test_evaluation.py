@@ -1,9 +1,14 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from cmarr_jax import train_step
-from cmarr_jax.evaluation import Scored
+from cmarr_jax import sweep, train_step
+from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.evaluation import Scored, Scorer
+from cmarr_jax.feed import Feed
 from cmarr_jax.systems.system import Prediction, Stage
+from tests import tiny
 
 
 def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
@@ -49,3 +54,34 @@ def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
             np.testing.assert_allclose(means[k, i], wanted, rtol=1e-5)
             wanted = sums[:, 0].sum() / sums[:, 1].sum() if sums[:, 1].any() else np.nan
             np.testing.assert_allclose(scored.rec_errors[k, i], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("system", ["cmarr", "full_modality"])
+def test_what_is_shown_is_each_modality_recovered_while_it_alone_is_missing(
+    tiny_pack, tmp_path, system
+):
+    """Against the system's own prediction for those utterances, a modality at a time."""
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    params, runs, made, vector = tiny.export_model(
+        str(tmp_path / "model"), corpus, tiny.config(system), folds=3
+    )
+    layout, (stage,) = sweep.make_layout(3, (16,)), made.stages
+    scorer = Scorer(stage, vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16)
+    conditions = protocol.make_conditions(corpus.modalities)
+    rows, stopped = [np.arange(k, len(corpus.labels)) for k in range(3)], ["stopped", None, None]
+    shown = scorer.represent(params, rows, conditions, stopped, slice(0, 3))
+    if system == "full_modality":
+        assert shown == ()
+        return
+    chosen = rows[1][corpus.present[rows[1]].all(axis=1)][:16]
+    run = jax.tree.map(lambda leaf: leaf[1], runs)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+    batch = train_step.take_batch(jax.tree.map(jnp.asarray, arrays), run, chosen)
+    tree = vector.unravel(jnp.asarray(params[1]))
+    said = jax.jit(lambda a: stage.predict(tree, stage.encode(tree, batch), batch.mask, a))
+    for m in range(3):
+        prediction = said(np.arange(3)[None] != np.full((len(chosen), 1), m))
+        for ours, theirs in zip(shown, (prediction.recovered, prediction.target), strict=True):
+            valid = zip(np.asarray(theirs[m]), corpus.mask[chosen], strict=True)
+            wanted = [x[of].mean(axis=0) for x, of in valid]
+            np.testing.assert_allclose(ours[m], wanted, rtol=1e-3, atol=1e-3)
