@@ -88,4 +88,6 @@ def make_folder(flag: str, folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as e:
-        raise UserError(f"{flag}={folder}: cannot be made ({e.strerror})") from None
+        raise UserError(
+            f"{flag}={folder}: cannot be made ({e.strerror}); name a folder where you may write"
+        ) from None
