@@ -104,6 +104,10 @@ def main(argv: list[str]) -> int:
     try:
         corpus = pipeline.load(pack=argv[0], loader="numpy", length=1)
         folds = protocol.make_folds(corpus.columns, corpus.labels, scheme=(*argv, "session")[1])
+        if not corpus.present.all():
+            raise UserError(
+                f"{argv[0]}: some utterances lack a modality; wanted a pack without such"
+            )
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -90,7 +90,7 @@ def init_params(
     def init(run):
         key, params = run
         tree = tree_before(params) if tree_before else None
-        # Which `make_vectors` traced already.
+        # Which `make_vectors` traced already, unless the batch is cut.
         return vector.ravel(jax.jit(stage.init)(prng.key(key), _example(corpus), tree))
 
     if before is None:

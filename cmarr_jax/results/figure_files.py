@@ -264,4 +264,6 @@ def to_tensorboard(workdir: str, r: Results) -> None:
         os.makedirs(folder, exist_ok=True)
         write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())
     except OSError as e:
-        raise UserError(f"{folder}: cannot be written ({e.strerror})") from None
+        raise UserError(
+            f"{folder}: cannot be written ({e.strerror}); make room or give permission"
+        ) from None

@@ -4,10 +4,10 @@
 
 CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR is as
 it is; each head reads its modality's normalised features, which CM-ARR's alignment,
-flows and fusion have no part in, and is trained by a cross-entropy of its own. CM-ARR then has to
-say what the heads cannot: how modalities interact. Where they are independent given the class,
-the sum of log-posteriors is the right answer by itself (Hinton, Training Products of Experts by
-Minimizing Contrastive Divergence, Neural Computation 2002, for the name).
+flows and fusion have no part in, and is trained by the sum's cross-entropy and by one of its own.
+CM-ARR then has to say what the heads cannot: how modalities interact. Where they are independent
+given the class, the sum of log-posteriors is the right answer by itself (Hinton, Training Products
+of Experts by Minimizing Contrastive Divergence, Neural Computation 2002, for the name).
 
 A head also learns from the posterior of all that is available with it (Hinton et al., Distilling
 the Knowledge in a Neural Network, 2015): a modality alone is taught by the modalities together.

@@ -27,7 +27,7 @@ from cmarr_jax.systems.system import Batch, System
 from cmarr_jax.systems.teacher_student import make_student, whole_cross_entropy
 
 _LATENT = 64
-_FEED_FORWARD = 128  # the published blocks', narrower than they are themselves
+_FEED_FORWARD = 128  # hidden width of the published blocks, which are themselves 768 wide
 
 
 def noise_schedule() -> np.ndarray:
