@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.files import cannot_write
 
 
 @contextlib.contextmanager
@@ -27,10 +28,7 @@ def locked(folder: str) -> Iterator[None]:
     try:
         f = _claim(folder, file)
     except OSError as e:
-        raise UserError(
-            f"--workdir={folder}: cannot be written ({e.strerror}); make room, or name a folder "
-            "where you may write"
-        ) from None
+        raise UserError(cannot_write(f"--workdir={folder}", e)) from None
     try:
         yield
     finally:

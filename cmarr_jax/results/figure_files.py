@@ -14,7 +14,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import write_whole
+from cmarr_jax.files import cannot_write, write_whole
 from cmarr_jax.results import figures, report
 from cmarr_jax.results.folder import Results
 
@@ -262,8 +262,6 @@ def to_tensorboard(workdir: str, r: Results) -> None:
     folder = os.path.join(workdir, "metrics", "figures")
     try:
         os.makedirs(folder, exist_ok=True)
-        write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())
     except OSError as e:
-        raise UserError(
-            f"{folder}: cannot be written ({e.strerror}); make room or give permission"
-        ) from None
+        raise UserError(cannot_write(folder, e)) from None
+    write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())

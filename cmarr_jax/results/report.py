@@ -289,7 +289,7 @@ def read_status(workdir: str) -> dict[str, Any]:
     file = os.path.join(workdir, "status.json")
     try:
         return read_json(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{file}: missing, so --workdir={workdir} holds no sweep of train.py"
         ) from None
