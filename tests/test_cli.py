@@ -70,6 +70,7 @@ MISTAKES = [
     (["train.py", "--config=configs/demo.py:table3", "--config.train.epochs=0", "--workdir=/tmp/x"], "train.epochs=0: wanted at least 1"),
     (["evaluate.py"], "--workdir: missing"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
+    (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
 ]  # fmt: skip
 
 
