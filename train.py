@@ -176,7 +176,7 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
     from cmarr_jax.progress import Progress, Silent
     from cmarr_jax.recording import Recording
 
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     first = processes.is_first()
     if first:
         processes.tell(list(sweeps))
@@ -245,7 +245,7 @@ def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
     from cmarr_jax import dry_run, experiment
     from cmarr_jax.progress import Progress
 
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     while sweeps:
         group, progress = alike(sweeps), Progress()
         made = experiment.prepare(list(group.values()), progress, teachers)

@@ -64,7 +64,7 @@ def measure(rounds: int) -> dict:
     from cmarr_jax import cli
 
     jax.config.update("jax_num_cpu_devices", 1)
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     points = {tuple((BASE | {s: n}).items()) for s, sizes in SIZES.items() for n in sizes}
     runners, memory = {}, {}
     for k, point in enumerate(sorted(points)):

@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     from configs import iemocap
 
     jax.config.update("jax_num_cpu_devices", 1)
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     pack = args.pack or demo.make(os.path.join(folder, "pack")).path
     start = time.monotonic()
     builder = tfds_builder.prepare(pack, os.path.join(folder, "tfds"))

@@ -86,7 +86,7 @@ def cold(workdir: str, path: str) -> dict:
     """A process from nothing to its first prediction, with the programs compiled before."""
     script = (
         "import sys; sys.modules['tensorflow'] = None; from cmarr_jax import cli; "
-        "cli.enable_compilation_cache(); from cmarr_jax.predictor import Predictor; "
+        "from cmarr_jax.predictor import Predictor; cli.prepare_to_compile(); "
         "from cmarr_jax.data import pack; p = pack.read(sys.argv[2]); "
         "next(Predictor(sys.argv[1]).of_features(p.columns['id'][:1], "
         "{m: [p.sequence(m, 0)] for m in p.modalities}, batch_size=1))"

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
         jax.config.update("jax_default_matmul_precision", ALGORITHMS[precision])
     from cmarr_jax import cli
 
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     from ml_collections import FrozenConfigDict
 
     from benchmarks.training_inputs import make_features

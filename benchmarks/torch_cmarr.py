@@ -378,13 +378,13 @@ def _pairs(model: CMARR):
             for i, module in enumerate((block.squeeze, block.excite)):
                 yield from layer(module, f"reconstruct/ScanRCAB_0/Dense_{i}", (k, n))
     fusion = model.fusion
-    blocks = {f"cross_text_{m}_0": b for m, b in zip(model.names[1:], fusion.cross, strict=True)}
-    for name, block in (blocks | {"self_0": fusion.mix}).items():
+    blocks = [("cross_0", (k,), block) for k, block in enumerate(fusion.cross)]
+    for name, at, block in [*blocks, ("self_0", (), fusion.mix)]:
         norms = [block.norm_query, block.norm_context, block.norm_out]
         for n, norm in enumerate(norm for norm in norms if norm is not None):
-            yield from layer(norm, f"fusion/{name}/LayerNorm_{n}")
+            yield from layer(norm, f"fusion/{name}/LayerNorm_{n}", at)
         for part in ("query", "key", "value", "out"):
-            yield from layer(getattr(block, part), f"fusion/{name}/{part}")
-        yield from feed_forward(block.mlp, f"fusion/{name}/FeedForward_0")
+            yield from layer(getattr(block, part), f"fusion/{name}/{part}", at)
+        yield from feed_forward(block.mlp, f"fusion/{name}/FeedForward_0", at)
     yield from layer(fusion.classifier[0], "fusion/Dense_0")
     yield from layer(fusion.classifier[3], "fusion/classifier")

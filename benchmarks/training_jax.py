@@ -34,7 +34,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     """See `engines.serve`."""
     if args.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         algorithm = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
@@ -102,9 +102,9 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         model = config.model.copy_and_resolve_references()
         model.umc.dropout = model.fusion.dropout = model.classifier.dropout = 0.0
         (still,) = cmarr.make(FrozenConfigDict(model), tuple(DIMS), NUM_CLASSES).stages
-        fields = make_check(name)
+        fields = jax.tree.map(jnp.asarray, make_check(name))
         available = fields.pop("available")
-        batch = Batch(**jax.tree.map(jnp.asarray, fields))
+        batch = Batch(**fields)
         noise = 0.02 * np.random.default_rng(2).standard_normal(params.shape[1], np.float32)
         tree = vector.unravel(params[0] + noise)
         key = jax.random.key(0)

@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from cmarr_jax.predictor import Predictor  # JAX takes seconds to import
 
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     predictor = Predictor(args.workdir, fold=args.fold)
     if args.pack:
         total, lines = _of_pack(predictor, args)

@@ -1,6 +1,7 @@
 """The commands as a user types them: help, one-line errors, a whole sweep, resume, the table."""
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -341,15 +342,27 @@ def test_evaluate_says_that_a_sweep_is_not_complete(tmp_path):
 def test_every_compiled_program_is_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
     settings = {}
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     assert settings == {
         "jax_compilation_cache_dir": str(tmp_path / "cmarr_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
     settings.clear()
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     assert "jax_compilation_cache_dir" not in settings
+
+
+def test_the_garbage_collector_forgets_what_is_imported_once(monkeypatch):
+    calls, count = [], [0]
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: count[0])
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    cli.prepare_to_compile()
+    count[0] = 400_000
+    cli.prepare_to_compile()
+    assert calls == ["freeze"]

@@ -47,7 +47,7 @@ SUBSETS = [s for n in (1, 2, 3) for s in combinations(COLUMN, n)]
 @pytest.fixture(scope="module", autouse=True)
 def keep_the_tests_compilation_cache():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "enable_compilation_cache", lambda: None)
+        patch.setattr(cli, "prepare_to_compile", lambda: None)
         yield
 
 

@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.out:
         raise UserError("--out: missing; wanted the folder of the pack to make (or --list)")
     progress.say(f"{args.corpus}: {turns} turns, {len(utterances)} of them for the pack")
-    cli.enable_compilation_cache()
+    cli.prepare_to_compile()
     sources = _sources(args, utterances)
     report = engine.extract(
         args.out,

@@ -37,16 +37,25 @@ class Fusion(nn.Module):
         c, classifier = self.config.fusion, self.config.classifier
         block = functools.partial(AttentionBlock, c.num_heads, self.dropout(c.dropout))
         attends = c.variant == "attention"
-        streams = list(inputs)
+        streams = inputs
         if attends and self.pairs:
             named = dict(zip(self.modalities, inputs, strict=True))
-            streams = [named[query] for query, _ in self.pairs]
-            for n in range(c.cross_layers):
-                streams = [
-                    block(name=f"cross_{query}_{key}_{n}")(stream, mask, named[key])
-                    for (query, key), stream in zip(self.pairs, streams, strict=True)
-                ]
-        fused = jnp.concatenate(streams, axis=-1)
+            queries, keys = zip(*self.pairs, strict=True)
+            streams, contexts = (jnp.stack([named[m] for m in side]) for side in (queries, keys))
+            if len(self.pairs) > 1:
+                cross = nn.vmap(
+                    AttentionBlock,
+                    variable_axes={"params": 0},
+                    split_rngs={"params": True, "dropout": True},
+                    in_axes=(0, None, 0),
+                )
+                for n in range(c.cross_layers):
+                    streams = cross(*block.args, name=f"cross_{n}")(streams, mask, contexts)
+            else:  # an axis of one would only cost time
+                for n in range(c.cross_layers):
+                    name = f"cross_{queries[0]}_{keys[0]}_{n}"
+                    streams = block(name=name)(streams[0], mask, contexts[0])[None]
+        fused = jnp.concatenate(list(streams), axis=-1)
         for n in range(c.self_layers if attends else 0):
             fused = block(name=f"self_{n}")(fused, mask)
         hidden = masked_mean(fused, mask)

@@ -7,5 +7,5 @@ from cmarr_jax import cli
 def keep_the_tests_compilation_cache():
     """The command would turn to the user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "enable_compilation_cache", lambda: None)
+        patch.setattr(cli, "prepare_to_compile", lambda: None)
         yield
