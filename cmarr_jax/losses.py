@@ -101,18 +101,17 @@ def distribution_contrast(
     distances = wasserstein_distances(mu.reshape(-1, width), sigma.reshape(-1, width))
     logits = (scale * distances + shift) / temperature
     logits = logits.reshape(num_modalities, batch, num_modalities, batch)
-    pairs = []
-    for n in range(num_modalities):
-        for m in range(n + 1, num_modalities):
-            both = available[n] & available[m]
-            valid = both[None, :] & both[:, None]
-            positive = jnp.diagonal(logits[n, :, m, :])
-            there = weighted_mean(_log_sum_exp(logits[n, :, m, :], valid) - positive, both)
-            back = weighted_mean(_log_sum_exp(logits[n, :, m, :].T, valid) - positive, both)
-            pairs.append(there + back)
+    pairs = [(n, m) for m in range(num_modalities) for n in range(m)]
     if not pairs:
         return jnp.zeros(())
-    return sum(pairs) / (len(pairs) if reduce == "mean" else 1)
+    there = jnp.stack([logits[n, :, m, :] for n, m in pairs])  # [P, B, B]
+    both = jnp.stack([available[n] & available[m] for n, m in pairs])
+    valid = both[:, None, :] & both[:, :, None]
+    positive = jnp.diagonal(there, axis1=1, axis2=2)
+    both_ways = jnp.stack([there, jnp.swapaxes(there, 1, 2)])
+    errors = jnp.sum(_log_sum_exp(both_ways, valid[None]) - positive[None], axis=0)
+    contrasts = jax.vmap(weighted_mean)(errors, both)
+    return jnp.mean(contrasts) if reduce == "mean" else jnp.sum(contrasts)
 
 
 def point_contrast(
