@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import cannot_write, write_whole
 
-_FORMAT = 2  # of what lies in a checkpoint
+_FORMAT = 3  # of what lies in a checkpoint, and in which order
 _KEPT = {"last": 2, "best": 1}
 _DIGEST_SIZE = 16  # bytes
 # Of several processes the first alone keeps checkpoints; it waits for no other.

@@ -25,7 +25,7 @@ from cmarr_jax.data import pooling
 from cmarr_jax.errors import UserError
 from cmarr_jax.files import write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 EXTRACTED_BY = "cmarr_jax.extract"
 _FIELDS = {
     "corpus": str,

@@ -55,7 +55,8 @@ class Recording:
                 "versions": report.versions(),
             }
             self._history = History(self.folder, part.run_ids, made.stages[-1].name)
-            origin = workdir.origin(content, made.digest(), part.run_ids)
+            layouts = [vector.layout for vector in made.vectors]
+            origin = workdir.origin(content, made.digest(), part.run_ids, layouts)
             self._open = held.enter_context(contextlib.ExitStack())
             self.checkpoints = self._open.enter_context(Checkpoints(self.folder, origin))
             self._scalars = self._open.enter_context(report.Scalars(self.folder, part.run_ids))

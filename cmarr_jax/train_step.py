@@ -6,6 +6,7 @@ A run is one fold with one seed. Everything random in a run follows from the run
 step, so a run's result does not depend on which others run beside it.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Vector(NamedTuple):
     unravel: Callable[[jax.Array | np.ndarray], Any]  # [P] -> tree of the same kind
     decayed: np.ndarray  # [P] float32, 1 where weight decay acts: on kernels
     trained: np.ndarray  # [P] float32, 0 where the stage's parameters are frozen
+    layout: str  # a digest of the leaves' names and shapes, in their order
 
     @classmethod
     def of(cls, shapes: Any, frozen: Sequence[str] = ()) -> "Vector":
@@ -74,9 +76,9 @@ class Vector(NamedTuple):
           shapes: of a linen module's variables, {"params": {name: ...}}.
           frozen: names of modules whose parameters are not trained.
         """
-        leaves, structure = jax.tree.flatten(shapes)
+        named, structure = jax.tree_util.tree_flatten_with_path(shapes)
+        paths, leaves = zip(*named, strict=True)
         ends = np.cumsum([leaf.size for leaf in leaves])
-        paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
         kernel = [float("kernel" in str(path[-1].key)) for path in paths]
         trained = [float(not {part.key for part in path} & set(frozen)) for path in paths]
 
@@ -92,7 +94,9 @@ class Vector(NamedTuple):
 
         sizes = [leaf.size for leaf in leaves]
         decayed, trained = (np.repeat(np.float32(x), sizes) for x in (kernel, trained))
-        return cls(ravel, unravel, decayed, trained)
+        lie = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in named]
+        layout = hashlib.blake2b(repr(lie).encode(), digest_size=8).hexdigest()
+        return cls(ravel, unravel, decayed, trained, layout)
 
 
 class Masking(NamedTuple):

@@ -54,13 +54,16 @@ def is_ended(workdir: str, config: ConfigDict) -> bool:
     return before == content["members"]  # else the table has grown
 
 
-def origin(content: dict, corpus: bytes, run_ids: Sequence[Any]) -> dict[str, str]:
+def origin(
+    content: dict, corpus: bytes, run_ids: Sequence[Any], layouts: Sequence[str]
+) -> dict[str, str]:
     """What a checkpoint must agree in to be gone on from, as digests.
 
     Args:
       content: of `claim`.
       corpus: of `data.pipeline.Corpus.digest`.
       run_ids: `runs.RunId` of each run.
+      layouts: `train_step.Vector.layout` of each stage.
     """
     fields = [item for item in cli.leaves(content) if item[0] not in _FREE]
     config = json.dumps(fields, sort_keys=True).encode()
@@ -70,6 +73,7 @@ def origin(content: dict, corpus: bytes, run_ids: Sequence[Any]) -> dict[str, st
         folds.update(repr((fold.number, seed, rows)).encode())
     digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus}
     digests["folds"] = folds.digest()
+    digests["parameters"] = hashlib.blake2b("".join(layouts).encode()).digest()
     return {name: digest[:8].hex() for name, digest in digests.items()}
 
 

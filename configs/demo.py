@@ -2,7 +2,7 @@
 
     make demo
 
-About three minutes on two CPU cores, compile included; about 64 WAR / 63 UAR averaged
+About three minutes on two CPU cores, compile included; about 65 WAR / 63 UAR averaged
 over the missing conditions. The corpus is made up (cmarr_jax/data/demo.py): the numbers show
 that the software works, not how well emotion is recognised.
 """

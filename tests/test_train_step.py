@@ -94,6 +94,16 @@ def test_vector_round_trip_and_decay(rng):
     assert decayed["params"]["scale"] == 0
 
 
+def test_the_layout_tells_names_and_shapes_that_lie_alike():
+    def layout(tree):
+        return train_step.Vector.of(jax.eval_shape(lambda: tree)).layout
+
+    tree = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(6)}
+    assert layout(tree) == layout({name: value + 1 for name, value in tree.items()})
+    others = {"a": tree["b"], "b": tree["a"]}, {"c": tree["a"], "d": tree["b"]}
+    assert len({layout(t) for t in (tree, *others)}) == 3
+
+
 def test_frozen_parameters_stay_and_the_others_move(rng):
     _, tree = make_vector(rng)
     vector = train_step.Vector.of(jax.eval_shape(lambda: tree), frozen=("dense",))
