@@ -1,6 +1,5 @@
 """Cross-modal fusion and classification (paper, Eq. 10-13)."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ class Fusion(nn.Module):
     def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
         """`[M, B, T, D]` under `mask` `[B, T]` -> logits `[B, C]`."""
         c, classifier = self.config.fusion, self.config.classifier
-        block = functools.partial(AttentionBlock, c.num_heads, self.dropout(c.dropout))
+        parts = c.num_heads, self.dropout(c.dropout)
         attends = c.variant == "attention"
         streams = inputs
         if attends and self.pairs:
@@ -50,14 +49,15 @@ class Fusion(nn.Module):
                     in_axes=(0, None, 0),
                 )
                 for n in range(c.cross_layers):
-                    streams = cross(*block.args, name=f"cross_{n}")(streams, mask, contexts)
+                    streams = cross(*parts, name=f"cross_{n}")(streams, mask, contexts)
             else:  # an axis of one would only cost time
                 for n in range(c.cross_layers):
                     name = f"cross_{queries[0]}_{keys[0]}_{n}"
-                    streams = block(name=name)(streams[0], mask, contexts[0])[None]
+                    block = AttentionBlock(*parts, name=name)
+                    streams = block(streams[0], mask, contexts[0])[None]
         fused = jnp.concatenate(list(streams), axis=-1)
         for n in range(c.self_layers if attends else 0):
-            fused = block(name=f"self_{n}")(fused, mask)
+            fused = AttentionBlock(*parts, name=f"self_{n}")(fused, mask)
         hidden = masked_mean(fused, mask)
         for _ in range(classifier.layers):
             hidden = nn.relu(nn.Dense(classifier.hidden)(hidden))
