@@ -26,7 +26,6 @@ CONFIG = FrozenConfigDict(
     "modalities, pairs",
     [
         (("text", "speech"), (("text", "speech"),)),
-        (("text", "speech", "video"), (("text", "speech"), ("text", "video"))),
         (("text", "speech", "video"), (("video", "text"), ("text", "speech"), ("text", "video"))),
     ],
 )
