@@ -150,7 +150,7 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def prepare_to_compile() -> None:
-    """Makes tracing and compiling quick; to be called when all is imported.
+    """Makes tracing and compiling quick; best called after imports, before anything compiles.
 
     Compiled programs are kept in the user's cache folder, unless JAX was told otherwise: all of
     them, for JAX leaves out what compiles within a second, some fifty programs of a sweep.

@@ -20,7 +20,7 @@ def key(data: jax.Array) -> jax.Array:
 
 
 def _mix(x):
-    # In lax, which is traced in a third of jnp's time: a sweep's programs hold hundreds of these.
+    # In lax, which is traced sooner than jnp's operators; a sweep has hundreds of these.
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(shift)))
         x = lax.mul(x, np.uint32(factor))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -116,6 +117,7 @@ def test_of_a_killed_process_the_others_hear_and_the_folder_can_be_gone_on_from(
     started = pair.start(two)
     while len(newest(str(two))) < 2:  # "last" and "best", which are written beside the training
         assert started[0].poll() is None
+        time.sleep(0.05)
     started[victim].send_signal(signal.SIGKILL)
     codes, said = pair.end(started)
     assert codes[victim] == -signal.SIGKILL
