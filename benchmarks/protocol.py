@@ -200,7 +200,7 @@ def _gflop(vector, corpus, model) -> float:
     batch = Batch(
         features, corpus.mask[:2], jnp.ones((2, len(features)), bool), labels, jnp.ones(2)
     )
-    tree = jax.eval_shape(vector.unravel, jnp.zeros(len(vector.trained)))
+    tree = jax.eval_shape(vector.unravel, jnp.zeros(vector.size))
     step = jax.grad(objective(stage), has_aux=True)
     counted = jax.make_jaxpr(step)(tree, batch, batch.present, jax.random.key(0))
     return products(counted.jaxpr) / 2

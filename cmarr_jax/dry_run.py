@@ -83,7 +83,7 @@ def measure(made: Experiment) -> list[StagePlan]:
         plans.append(
             StagePlan(
                 stage.name,
-                len(vector.trained),
+                vector.size,
                 config[part].epochs,
                 max(len(fold.train) // size for fold, _ in run_ids),
                 training_time / max(steps),

@@ -161,7 +161,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         sweeps = sweeps[:1]
     _use_cores(sum(len(part.run_ids) for part in sweeps))
     vectors = training.make_vectors(system, corpus)
-    sweeps, wanted = _fit_memory(sweeps, corpus, max(len(v.trained) for v in vectors))
+    sweeps, wanted = _fit_memory(sweeps, corpus, max(v.size for v in vectors))
     num_runs = sum(len(part.run_ids) for part in sweeps)
     for part in parts.values():  # for what it refuses
         sweep.make_layout(num_runs, (part.batch_size, part.eval_batch_size), config.layout)

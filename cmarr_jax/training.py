@@ -120,7 +120,7 @@ def compile_epoch(
       the state's buffers over.
     """
     c = config
-    optimizer = train_step.make_optimizer(vector, clip_norm=c.clip_norm, beta1=c.beta1)
+    optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
     state = train_step.TrainState(
         params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
@@ -199,7 +199,7 @@ def train(
             new = [r for r in new if not stopped[r]]
             for r in new:
                 teachers.save(files[r], best.params[r])
-        size = len(vectors[k].trained)
+        size = vectors[k].size
         before = np.stack(
             [
                 np.zeros(size, np.float32) if stopped[r] else teachers.load(file, size)

@@ -26,7 +26,7 @@ def traced(monkeypatch):
         return run
 
     def init(stage, vector, runs, *_):
-        return np.zeros((len(runs.key), len(vector.trained)), np.float32)
+        return np.zeros((len(runs.key), vector.size), np.float32)
 
     monkeypatch.setattr(sweep.Layout, "compile", trace)
     monkeypatch.setattr(training, "init_params", init)

@@ -20,7 +20,7 @@ def test_what_there_is_is_the_machines_or_less():
 
 def test_what_is_expected_grows_with_runs_and_features(tiny_pack, tmp_path):
     one, all_runs = (prepare(tiny_pack, tmp_path, fold=fold) for fold in (1, 0))
-    size = len(one.vectors[-1].trained)
+    size = one.vectors[-1].size
     state = training.state_bytes(size, 1)
     features = sum(x.nbytes for x in one.corpus.features.values())
     assert all_runs.memory - one.memory == pytest.approx(4.5 * 2 * state, rel=1e-6)

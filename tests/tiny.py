@@ -77,7 +77,7 @@ def export_model(folder, corpus, config, folds):
     )
     vector = training.make_vectors(system, corpus)[-1]
     rng = np.random.default_rng(0)
-    params = rng.normal(scale=0.3, size=(folds, len(vector.trained))).astype(np.float32)
+    params = rng.normal(scale=0.3, size=(folds, vector.size)).astype(np.float32)
     runs = make_runs(
         corpus, run_ids, batch_size=2, epochs=1, normalise=config.data.normalise,
         balance_classes=False,
