@@ -22,12 +22,14 @@ from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.fusion import VARIANTS, Fusion
+from cmarr_jax.nn.missing import rebuild_missing
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
 from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
 
 _MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
 _TEMPERATURE_RANGE = (0.01, 1.0)
+_LEAST_POSITIONS = 256  # of a part of a training batch, see `train_fused`
 
 
 class Encoded(NamedTuple):
@@ -167,38 +169,51 @@ def mean_latent(z: jax.Array, available: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(has, z, 0), axis=0) / jnp.maximum(jnp.sum(has, axis=0), 1)
 
 
-def decide_without_gradient(
-    network: CMARR, params: Any, encoded: Encoded, mask: jax.Array, available: jax.Array
+def decide_missing(
+    network: CMARR,
+    params: Any,
+    encoded: Encoded,
+    mask: jax.Array,
+    available: jax.Array,
+    size: int = 0,
+    rngs: dict[str, jax.Array] | None = None,
 ) -> Fused:
-    """`CMARR.decide` at the cost of what is missing: the rest is neither inverted nor rebuilt.
-
-    A modality's utterances are taken a quarter of the batch at a time, those that lack it first,
-    and no further than the last of these. `recovered` is X where nothing is missing.
-    """
-    config, weights = network.config, params["params"]
+    """`CMARR.decide` at the cost of what is missing: the rest is neither inverted nor rebuilt, and
+    `recovered` is X there. `size` utterances at a time; 0 = a quarter of the batch."""
+    config, size = network.config, size or -(-len(available) // 4)
     flow, head = RealNVP(*_flow(config)), ReconstructionHead(*_head(config))
-    size = -(-len(available) // 4)
+
+    def rebuild(weights, latent, mask):
+        x = flow.apply({"params": weights["flow"]}, latent, method="inverse")
+        if config.flow.detach_inverse:
+            x = jax.lax.stop_gradient(x)
+        return head.apply({"params": weights["reconstruct"]}, x * mask[..., None], mask)
+
+    weights = {name: params["params"][name] for name in ("flow", "reconstruct")}
     latent, missing = mean_latent(encoded.z, available), ~available.T
-    rows = jnp.argsort(~missing, axis=1)
-    parts = -(-jnp.sum(missing, axis=1) // size)
-    ends = jnp.cumsum(parts)
+    recovered = rebuild_missing(rebuild, size, weights, latent, mask, missing)
+    inputs = jnp.where(missing[:, :, None, None], recovered, encoded.x)
+    logits = network.apply(
+        params, inputs, mask, method=lambda net, *args: net.fusion(*args), rngs=rngs
+    )
+    return Fused(logits, inputs, inputs)
 
-    def recover(number, recovered):
-        m = jnp.sum(number >= ends)  # of the modality whose part this is
-        start = (number - ends[m] + parts[m]) * size
-        row = jax.lax.dynamic_slice_in_dim(rows[m], start, size)  # at the end it overlaps
-        of_flow, of_head = (
-            {"params": jax.tree.map(lambda leaf: leaf[m], weights[name])}
-            for name in ("flow", "reconstruct")
-        )
-        x = flow.apply(of_flow, latent[row], method="inverse") * mask[row, :, None]
-        x = head.apply(of_head, x, mask[row])
-        x = jnp.where(missing[m, row, None, None], x, recovered[m, row])
-        return recovered.at[m, row].set(x)
 
-    recovered = jax.lax.fori_loop(0, ends[-1], recover, encoded.x)
-    logits = network.apply(params, recovered, mask, method=lambda net, *args: net.fusion(*args))
-    return Fused(logits, recovered, recovered)
+def train_fused(
+    network: CMARR, params: Any, batch: Batch, available: jax.Array, key: jax.Array
+) -> tuple[Encoded, Fused]:
+    """What the loss is taken of, under dropout.
+
+    An accelerator takes the whole batch at once. So does a CPU where no part of it is worth adding
+    up the gradient of all weights once more.
+    """
+    rngs, (size, length) = {"dropout": key}, batch.mask.shape
+    part = max(-(-size // 4), -(-_LEAST_POSITIONS // length))
+    on_cpu = jax.default_backend() == "cpu"
+    if not on_cpu or part >= size or network.config.spcl.on == "recovered":
+        return network.apply(params, batch, available, rngs=rngs)
+    encoded = network.apply(params, batch, method="encode", rngs=rngs)
+    return encoded, decide_missing(network, params, encoded, batch.mask, available, part, rngs)
 
 
 def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -317,11 +332,11 @@ def make(
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
-        encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
+        encoded, fused = train_fused(network, params, batch, available, key)
         return loss_terms(network, params, encoded, fused, batch, available)
 
     def predict(params, encoded, mask, available):
-        fused = decide_without_gradient(network, params, encoded, mask, available)
+        fused = decide_missing(network, params, encoded, mask, available)
         variance = jnp.mean(jnp.exp(2 * encoded.utterance.log_sigma), axis=-1)
         return Prediction(fused.logits, fused.recovered, encoded.x, variance)
 

@@ -95,7 +95,7 @@ def make(
     def loss(params, batch, available, key):
         keys = jax.random.split(key)
         own = part(params, "cmarr")
-        encoded, fused = network.apply(own, batch, available, rngs={"dropout": keys[0]})
+        encoded, fused = cmarr.train_fused(network, own, batch, available, keys[0])
         alone = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
         together = combine(alone, fused.logits, available, config.heads.fusion)
         terms = cmarr.loss_terms(
@@ -120,7 +120,7 @@ def make(
     def predict(params, encoded, mask, available):
         encoded, alone = encoded
         own = part(params, "cmarr")
-        fused = cmarr.decide_without_gradient(network, own, encoded, mask, available)
+        fused = cmarr.decide_missing(network, own, encoded, mask, available)
         together = combine(alone, fused.logits, available, config.heads.fusion)
         return Prediction(together, fused.recovered, encoded.x)
 

@@ -122,7 +122,7 @@ def test_evaluation_decides_as_training_does_under_every_condition(rng):
 
         def under(available):
             want = network.apply(params, encoded, batch.mask, available, method="decide")
-            made = cmarr.decide_without_gradient(network, params, encoded, batch.mask, available)
+            made = cmarr.decide_missing(network, params, encoded, batch.mask, available)
             return made, want._replace(recovered=want.inputs)
 
         return jax.lax.map(under, available)
@@ -130,6 +130,50 @@ def test_evaluation_decides_as_training_does_under_every_condition(rng):
     for made, want in zip(*jax.jit(jax.vmap(compare))(both), strict=True):
         assert np.isfinite(made).all()
         np.testing.assert_allclose(made, want, atol=1e-6, rtol=1e-6)
+
+
+def test_training_by_parts_is_training_at_once(rng, monkeypatch):
+    """Loss and gradient under dropout, ragged presence, an utterance without any modality."""
+    fields = {"umc.dropout": 0.3, "fusion.dropout": 0.3, "classifier.dropout": 0.3}
+    network = cmarr.CMARR(model_config(**fields), MODALITIES, 3)
+    _, params, batch = make_system(rng, **fields)
+    present = batch.present.at[3].set(False)
+    batch = batch._replace(present=present)
+    available = present.at[1:3, 1].set(False).at[4:, 0].set(False)
+    rngs = {"dropout": KEY}
+
+    def by_parts(params):
+        encoded, fused = cmarr.train_fused(network, params, batch, available, KEY)
+        return losses_of(params, encoded, fused)
+
+    def at_once(params):
+        return losses_of(params, *network.apply(params, batch, available, rngs=rngs))
+
+    def losses_of(params, encoded, fused):
+        terms = cmarr.loss_terms(network, params, encoded, fused, batch, available)
+        return sum(terms.values()), terms
+
+    monkeypatch.setattr(cmarr, "_LEAST_POSITIONS", 1)
+    made, want = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (by_parts, at_once))
+    for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(want), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_detached_inverse_has_no_gradient_by_parts_either(rng, detach):
+    _, params, batch = make_system(rng)
+    network = cmarr.CMARR(model_config(**{"flow.detach_inverse": detach}), MODALITIES, 3)
+    encoded = network.apply(params, batch, method="encode")
+    available = batch.present.at[:, 1].set(False)
+
+    def total(params):
+        fused = cmarr.decide_missing(network, params, encoded, batch.mask, available)
+        return jnp.sum(fused.recovered[1] ** 2)
+
+    gradients = jax.grad(total)(params)["params"]
+    moves = {n: any((g != 0).any() for g in jax.tree.leaves(gradients[n])) for n in gradients}
+    assert moves["reconstruct"] and moves["flow"] != detach
 
 
 def test_available_modalities_enter_the_fusion_as_they_are(rng):

@@ -1,0 +1,95 @@
+"""Work on the utterances that lack a modality, at the cost of these alone."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Rebuild = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def rebuild_missing(
+    rebuild: Rebuild,
+    size: int,
+    weights: Any,
+    latent: jax.Array,
+    mask: jax.Array,
+    missing: jax.Array,
+) -> jax.Array:
+    """What `rebuild` makes of the utterances that lack a modality.
+
+    A modality's utterances are taken `size` at a time, those that lack it first, and no further
+    than the last of these. The gradient makes a part's activations again, which costs a third
+    more a part but keeps none of them: a whole batch's no longer fit into a CPU's cache.
+
+    Args:
+      rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`,
+        each utterance from its own alone.
+      size: utterances a part, at most B.
+      weights: leaves `[M, ...]`.
+      latent: `[B, T, D]`.
+      mask: `[B, T]` bool.
+      missing: `[M, B]` bool.
+
+    Returns:
+      `[M, B, T, D]`; finite but without a meaning where nothing is missing, and without a gradient.
+    """
+
+    def of_modality(_, given):
+        weights, missing = given
+        number, part = _parts(missing, size)
+
+        def put(k, rebuilt):
+            rows, _ = part(k)
+            return rebuilt.at[rows].set(rebuild(weights, latent[rows], mask[rows]))
+
+        return None, jax.lax.fori_loop(0, number, put, latent)
+
+    return jax.lax.scan(of_modality, None, (weights, missing))[1]
+
+
+def _forward(rebuild, size, *given):
+    return rebuild_missing(rebuild, size, *given), given
+
+
+def _backward(rebuild, size, given, cotangents):
+    weights, latent, mask, missing = given
+
+    def of_modality(to_latent, given):
+        weights, missing, cotangent = given
+        number, part = _parts(missing, size)
+
+        def add(k, sums):
+            to_weights, to_latent = sums
+            rows, new = part(k)
+            _, pull = jax.vjp(lambda w, z: rebuild(w, z, mask[rows]), weights, latent[rows])
+            of_weights, of_rows = pull(jnp.where(new[:, None, None], cotangent[rows], 0))
+            return jax.tree.map(jnp.add, to_weights, of_weights), to_latent.at[rows].add(of_rows)
+
+        start = jax.tree.map(jnp.zeros_like, weights), to_latent
+        to_weights, to_latent = jax.lax.fori_loop(0, number, add, start)
+        return to_latent, to_weights
+
+    to_latent, to_weights = jax.lax.scan(
+        of_modality, jnp.zeros_like(latent), (weights, missing, cotangents)
+    )
+    return to_weights, to_latent, None, None
+
+
+rebuild_missing.defvjp(_forward, _backward)
+
+
+def _parts(missing: jax.Array, size: int) -> tuple[jax.Array, Callable]:
+    """How many parts hold all that are `missing` `[B]`, and: number of a part -> its rows `[size]`,
+    and which of these are missing and in no part before."""
+    order = jnp.argsort(~missing)
+
+    def part(k):
+        start = jnp.minimum(k * size, len(missing) - size)  # the last one may overlap
+        rows = jax.lax.dynamic_slice_in_dim(order, start, size)
+        return rows, missing[rows] & (start + jnp.arange(size) >= k * size)
+
+    return -(-jnp.sum(missing) // size), part
