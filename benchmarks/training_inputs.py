@@ -44,8 +44,8 @@ def make_check(name: str) -> dict:
 
 
 def make_order(args: argparse.Namespace, batch_size: int) -> np.ndarray:
-    """Rows of a round's steps, `[S, B]`."""
-    steps = -(-args.utterances // batch_size)
+    """Rows of a round's steps, `[S, B]`; two or more, since a call's memory is new to it once."""
+    steps = max(2, -(-args.utterances // batch_size))
     return (
         np.random.default_rng(0).integers(0, NUM_UTTERANCES, (steps, batch_size)).astype(np.int32)
     )

@@ -80,10 +80,6 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
             return products(jax.make_jaxpr(function)(*inputs).jaxpr) / len(batch.labels)
 
         tree = jax.eval_shape(vector.unravel, params[0])
-        if kind == "train":
-            step = jax.grad(objective(stage), has_aux=True)
-            each = count(step, tree, batch, batch.present, jax.random.key(0))
-            return each * make_order(args, int(number)).size
         network = cmarr.CMARR(FrozenConfigDict(config.model), tuple(DIMS), NUM_CLASSES)
 
         def apply(method):
@@ -92,10 +88,17 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         encoded = jax.eval_shape(stage.encode, tree, batch)
         fuse = count(apply(lambda net, *inputs: net.fusion(*inputs)), tree, encoded.x, batch.mask)
         decide = count(apply("decide"), tree, encoded, batch.mask, batch.present)
+        recover = decide - fuse  # all modalities; what is missing alone has to be
+        encode = count(stage.encode, tree, batch)
+        if kind == "train":
+            step = jax.grad(objective(stage), has_aux=True)
+            each = count(step, tree, batch, batch.present, jax.random.key(0))
+            # The gradient of what is recovered takes twice what recovering takes.
+            each -= 3 * recover * np.mean([c.available for c in conditions])
+            return each * make_order(args, int(number)).size
         rows = make_evaluated(args).reshape(-1)
         available = [c.available & data["present"][rows] for c in chosen(number)]
-        recover = (decide - fuse) * (1 - np.mean(available))
-        encode = count(stage.encode, tree, batch)
+        recover *= 1 - np.mean(available)
         return rows.size * (encode + len(available) * (fuse + recover))
 
     def check(name):
