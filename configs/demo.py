@@ -2,9 +2,9 @@
 
     make demo
 
-About three minutes on two CPU cores, compile included; about 65 WAR / 63 UAR averaged
-over the missing conditions. The corpus is made up (cmarr_jax/data/demo.py): the numbers show
-that the software works, not how well emotion is recognised.
+About three minutes on two CPU cores, compile included; 62 to 65 WAR / 61 to 63 UAR averaged over
+the missing conditions, by processor. The corpus is made up (cmarr_jax/data/demo.py): the numbers
+show that the software works, not how well emotion is recognised.
 """
 
 from ml_collections import ConfigDict

@@ -22,8 +22,8 @@ def rebuild_missing(
     """What `rebuild` makes of the utterances that lack a modality.
 
     A modality's utterances are taken `size` at a time, those that lack it first, and no further
-    than the last of these. The gradient makes a part's activations again, which costs a third
-    more a part but keeps none of them: a whole batch's no longer fit into a CPU's cache.
+    than the last of these. The gradient makes a part's activations again: a third more products
+    a part, but no activations are kept.
 
     Args:
       rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`,
