@@ -104,14 +104,18 @@ def test_the_layout_tells_names_and_shapes_that_lie_alike():
     assert len({layout(t) for t in (tree, *others)}) == 3
 
 
-def test_frozen_parameters_have_no_gradient_and_no_decay(rng):
+def test_frozen_parameters_stay_and_the_others_move(rng):
+    """They have no gradient and no decay, so the optimizer leaves them as they are."""
     _, tree = make_vector(rng)
     vector = train_step.Vector.of(jax.eval_shape(lambda: tree), frozen=("dense",))
-    gradient = jax.grad(lambda flat: vector.ravel(vector.unravel(flat)).sum())(vector.ravel(tree))
-    gradient = vector.unravel(gradient)["params"]
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["dense"]))
-    assert gradient["scale"] == 1
-    assert not vector.decayed().any()
+    optimizer = train_step.make_optimizer(clip_norm=1.0)
+    params = vector.ravel(tree)
+    gradient = jax.grad(lambda flat: vector.ravel(vector.unravel(flat)).sum())(params)
+    decay = 0.1 * vector.decayed()
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, weight_decay=decay)
+    moved = vector.unravel(updates)["params"]
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(moved["dense"]))
+    assert abs(float(moved["scale"])) > 0.9
 
 
 def test_the_linear_schedule_is_constant_to_the_middle_and_ends_at_zero():
