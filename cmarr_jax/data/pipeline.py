@@ -12,8 +12,6 @@ from cmarr_jax.data import pooling
 from cmarr_jax.data.rows_on_disk import RowsOnDisk, blocks
 from cmarr_jax.errors import UserError
 
-_READ_BATCH = 64
-
 
 class Corpus(NamedTuple):
     """N utterances as padded arrays, M modalities, all T positions long."""
@@ -166,6 +164,8 @@ def _load_tfds(
 
 
 def _read_tfds(builder, align: str, length: int, statistics: str, make, progress) -> Corpus:
+    from cmarr_jax.data import tfds_reader
+
     num = builder.info.splits["corpus"].num_examples
     spec = dict(builder.info.features.items())
     modalities = {n.removeprefix("modality_"): n for n in spec if n.startswith("modality_")}
@@ -176,7 +176,7 @@ def _read_tfds(builder, align: str, length: int, statistics: str, make, progress
     lengths = np.zeros((num, len(order)), np.int64)
     text = {name: [""] * num for name in columns}
     done = 0
-    batches = dataset(builder, align=align, length=length, statistics=statistics)
+    batches = tfds_reader.batches(builder, align=align, length=length, statistics=statistics)
     for batch in batches.as_numpy_iterator():
         rows = batch["index"]
         for k, m in enumerate(order):
@@ -200,61 +200,6 @@ def _read_tfds(builder, align: str, length: int, statistics: str, make, progress
         mask,
         present,
         builder.info.metadata["provenance"],
-    )
-
-
-def dataset(
-    builder, *, align: str, length: int, statistics: str = "mean", batch_size: int = _READ_BATCH
-):
-    """A tf.data.Dataset of padded batches over a prepared feature pack.
-
-    Args:
-      builder: of `tfds_builder.prepare`.
-      align, length, statistics: as in `load`.
-      batch_size: utterances a batch.
-
-    Returns:
-      Batches with `index` `[B]`, `column_*` `[B]` and, for each modality, `modality_*`
-      `[B, T, D]` (2 D for "mean_max") and `length_*` `[B]`, the number of rows before pooling.
-    """
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
-
-    def fix_length(sequence):
-        rows = tf.cast(tf.shape(sequence)[0], tf.float64)
-        positions = tf.range(length, dtype=tf.float64)
-        values = tf.cast(sequence, tf.float32)
-
-        def pooled(values, kind):
-            weights = pooling.weights(positions, tf.range(rows), rows, kind, xp=tf)
-            return tf.cast(weights, tf.float32) @ values
-
-        fixed = pooled(values, align)
-        if statistics == "mean_max":
-            fixed = tf.concat([fixed, pooled(tf.sort(values, axis=0), pooling.LAST)], axis=-1)
-        return tf.cast(fixed, sequence.dtype)
-
-    def to_fixed_length(example):
-        fixed = dict(example)
-        for name, sequence in example.items():
-            if name.startswith("modality_"):
-                rows = tf.shape(sequence)[0]
-                fixed["length_" + name.removeprefix("modality_")] = rows
-                if align == "none":
-                    kept = sequence[:length]
-                    fixed[name] = tf.pad(kept, [[0, length - tf.shape(kept)[0]], [0, 0]])
-                else:
-                    fixed[name] = fix_length(sequence)
-                times = pooling.times(statistics)
-                fixed[name].set_shape((length, times * sequence.shape[-1]))
-        return fixed
-
-    return (
-        builder.as_dataset(split="corpus")
-        .map(to_fixed_length, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
     )
 
 

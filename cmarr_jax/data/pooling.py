@@ -1,4 +1,4 @@
-"""A sequence at a fixed length, by adaptive average pooling or interpolation, as one matrix.
+"""A sequence at a fixed length, by adaptive average pooling or interpolation.
 
 Bringing every modality of an utterance to the same T puts position i of each at the same
 relative time, which the mean of latents (paper, Eq. 7) silently needs.
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 KINDS = ("pool", "interp")
-LAST = "last"
 STATISTICS = ("mean", "mean_max")  # the latter beside each other, for one position
 
 
@@ -18,48 +17,48 @@ def times(statistics: str) -> int:
     return 2 if statistics == "mean_max" else 1
 
 
-def weights(positions: Any, frames: Any, length: Any, kind: str, xp: Any = np) -> Any:
-    """Weights W `[T, length]` with `fixed = W @ sequence`; rows sum to one.
+def windows(positions: Any, rows: Any) -> tuple[Any, Any]:
+    """The first row that each position averages under "pool", and the one after the last.
 
-    "pool": row i averages frames floor(i * length / T) to ceil((i + 1) * length / T), so a
-    sequence shorter than T repeats frames and a longer one is averaged. "interp": row i reads
-    the sequence linearly at the middle of the i-th of T equal parts, so a longer sequence is
-    subsampled. A length of zero gives `[T, 0]`: the result is zero.
+    Position i of T averages rows floor(i * rows / T) to ceil((i + 1) * rows / T), so a sequence
+    shorter than T repeats rows and a longer one is averaged.
+
+    Args:
+      positions: 0 to T - 1, integers.
+      rows: of the sequence, an integer; NumPy's or TensorFlow's, as `positions`.
+    """
+    target = positions.shape[0]
+    return positions * rows // target, -(-(positions + 1) * rows // target)
+
+
+def places(positions: Any, rows: Any, xp: Any = np) -> Any:
+    """Where between the rows of a sequence each position reads under "interp".
+
+    That is the middle of the i-th of T equal parts, so a sequence longer than T is subsampled.
 
     Args:
       positions: 0 to T - 1, float64.
-      frames: 0 to length - 1, float64.
-      length: of the sequence, float64.
-      kind: one of `KINDS`; or `LAST`, every row reads the last frame: of a sorted sequence
-        the maximum.
-      xp: the arrays' module, `numpy` or `tensorflow`, so that both loaders share one formula.
+      rows: of the sequence, float64.
+      xp: the arrays' module, `numpy` or `tensorflow`.
     """
-    target = positions.shape[0]
-    if kind == "interp":
-        place = (positions + 0.5) * length / target - 0.5
-        place = xp.minimum(xp.maximum(place, 0.0), xp.maximum(length - 1.0, 0.0))
-        return xp.maximum(1.0 - xp.abs(place[:, None] - frames), 0.0)
-    if kind == LAST:
-        last = xp.where(frames == length - 1.0, 0.0 * frames + 1.0, 0.0 * frames)
-        return last[None] + 0.0 * positions[:, None]
-    first = positions * length // target
-    last = -(-(positions + 1.0) * length // target)
-    inside = (frames >= first[:, None]) & (frames < last[:, None])
-    return xp.where(inside, 1.0 / xp.maximum(last - first, 1.0)[:, None], 0.0)
+    place = (positions + 0.5) * rows / positions.shape[0] - 0.5
+    return xp.minimum(xp.maximum(place, 0.0), xp.maximum(rows - 1.0, 0.0))
 
 
 def fix_length(
     sequence: np.ndarray, target: int, kind: str = "pool", statistics: str = "mean"
 ) -> np.ndarray:
-    """`[length, D]` -> `[target, D]` float32; `[target, 2 D]` for "mean_max"."""
-    positions, frames = np.arange(target) * 1.0, np.arange(len(sequence)) * 1.0
-    sequence = sequence.astype(np.float32)
-
-    def pooled(values, kind):
-        matrix = weights(positions, frames, np.float64(len(sequence)), kind)
-        return matrix.astype(np.float32) @ values
-
-    fixed = pooled(sequence, kind)
+    """`[length, D]` -> `[target, D]` float32; `[target, 2 D]` for "mean_max". Zero if empty."""
+    sequence, positions = sequence.astype(np.float32), np.arange(target)
+    frames = np.arange(len(sequence))
+    if kind == "interp":
+        place = places(positions.astype(np.float64), np.float64(len(sequence)))
+        weights = np.maximum(1 - np.abs(place[:, None] - frames), 0)
+    else:
+        first, last = (w[:, None] for w in windows(positions, len(sequence)))
+        weights = ((frames >= first) & (frames < last)) / np.maximum(last - first, 1)
+    fixed = weights.astype(np.float32) @ sequence
     if statistics == "mean":
         return fixed
-    return np.concatenate([fixed, pooled(np.sort(sequence, axis=0), LAST)], axis=-1)
+    highest = sequence.max(axis=0) if len(sequence) else fixed[0]
+    return np.concatenate([fixed, highest[None]], axis=-1)
