@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.gelu import gelu
 
 _MASKED = -1e9  # finite, so that a sequence with no valid position gives a mean, not a NaN
@@ -49,8 +50,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        hidden = gelu(nn.Dense(self.hidden)(x))
-        return self.dropout()(nn.Dense(width)(self.dropout()(hidden)))
+        hidden = gelu(Dense(self.hidden)(x))
+        return self.dropout()(Dense(width)(self.dropout()(hidden)))
 
 
 class AttentionBlock(nn.Module):
@@ -77,7 +78,7 @@ class AttentionBlock(nn.Module):
 
         def heads(name, y):
             split = (self.num_heads, width // self.num_heads)
-            return nn.Dense(width, name=name)(y).reshape(*y.shape[:-1], *split)
+            return Dense(width, name=name)(y).reshape(*y.shape[:-1], *split)
 
         mixed = attend(
             heads("query", query),
@@ -86,6 +87,6 @@ class AttentionBlock(nn.Module):
             mask,
             self.dropout(),
         )
-        x = x + self.dropout()(nn.Dense(width, name="out")(mixed.reshape(x.shape)))
+        x = x + self.dropout()(Dense(width, name="out")(mixed.reshape(x.shape)))
         forward = FeedForward(self.hidden or 4 * width, self.dropout)
         return x + forward(nn.LayerNorm()(x))

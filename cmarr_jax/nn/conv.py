@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cmarr_jax.nn.dense import product
+
 
 class Conv1D(nn.Module):
     """SAME convolution with the parameters of `flax.linen.Conv` (kernel `[K, D_in, D_out]`).
@@ -32,7 +34,7 @@ class Conv1D(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if length == 1:  # every other tap meets only padding
-            return x @ kernel[size // 2] + bias.reshape(1, 1, -1)
+            return product(x, kernel[size // 2]) + bias.reshape(1, 1, -1)
         # The backward pass makes the columns again: K times the input, they cost more to keep.
         return _convolve(x, kernel) + bias.reshape(1, 1, -1)
 
@@ -43,4 +45,4 @@ def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     length = x.shape[-2]
     padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))
     columns = jnp.concatenate([padded[:, k : k + length] for k in range(size)], axis=-1)
-    return columns @ kernel.reshape(size * width, features)
+    return product(columns, kernel.reshape(size * width, features))

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from cmarr_jax.nn.dense import product
+
 PERMUTATIONS = ("swap", "none", "glow")
 _LEAST_LOG_SCALE = -60.0  # of a whole chain: its inverse, up to e^60 = 1e26, fits float32
 
@@ -109,8 +111,10 @@ class RealNVP(nn.Module):
         def net(a):
             ones = (1,) * (a.ndim - 1)
             for k in (0, 1):
-                a = nn.relu(a @ weights[f"kernel_{k}"] + weights[f"bias_{k}"].reshape(*ones, -1))
-            a = a @ weights["kernel_2"] + weights["bias_2"].reshape(*ones, -1)
+                a = nn.relu(
+                    product(a, weights[f"kernel_{k}"]) + weights[f"bias_{k}"].reshape(*ones, -1)
+                )
+            a = product(a, weights["kernel_2"]) + weights["bias_2"].reshape(*ones, -1)
             if self.output_scale:
                 a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
             return a

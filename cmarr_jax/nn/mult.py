@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.nn.attention import AttentionBlock
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.umc import masked_mean
 
 
@@ -85,5 +86,5 @@ class ResidualMLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, D]` -> logits `[B, C]`."""
-        hidden = self.dropout()(nn.relu(nn.Dense(x.shape[-1])(x)))
-        return nn.Dense(self.num_classes)(x + nn.Dense(x.shape[-1])(hidden))
+        hidden = self.dropout()(nn.relu(Dense(x.shape[-1])(x)))
+        return Dense(self.num_classes)(x + Dense(x.shape[-1])(hidden))

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.umc import masked_mean
 
 
@@ -28,8 +29,8 @@ class RCAB(nn.Module):
         width, valid = x.shape[-1], mask[..., None]
         y = nn.relu(Conv1D(width, self.kernel_size)(x)) * valid
         y = Conv1D(width, self.kernel_size)(y)
-        gate = nn.relu(nn.Dense(max(1, width // self.reduction))(masked_mean(y, mask)))
-        gate = nn.sigmoid(nn.Dense(width)(gate))
+        gate = nn.relu(Dense(max(1, width // self.reduction))(masked_mean(y, mask)))
+        gate = nn.sigmoid(Dense(width)(gate))
         return (x + y * gate[:, None, :]) * valid, None
 
 
@@ -52,7 +53,7 @@ class ReconstructionHead(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """`[B, T, D]` under `mask` `[B, T]` -> `[B, T, D]`, zero where padded."""
         width, valid = x.shape[-1], mask[..., None]
-        wide = nn.Dense(self.expansion * width)(x) * valid
+        wide = Dense(self.expansion * width)(x) * valid
         blocks = nn.scan(
             RCAB,
             variable_axes={"params": 0},
@@ -62,4 +63,4 @@ class ReconstructionHead(nn.Module):
         )(self.reduction, self.kernel_size)
         refined, _ = blocks(wide, mask)
         refined = wide + Conv1D(wide.shape[-1], self.kernel_size)(refined) * valid
-        return nn.Dense(width)(refined) * valid
+        return Dense(width)(refined) * valid

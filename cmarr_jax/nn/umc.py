@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax.nn.attention import FeedForward, attend
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.gelu import gelu
 
 _INIT = nn.initializers.normal(0.02)  # MAP's
@@ -52,16 +53,16 @@ class UMC(nn.Module):
         def mlp(y):
             return FeedForward(self.mlp_ratio * width, self.dropout)(norm(y))
 
-        hidden = norm(gelu(nn.Dense(width, kernel_init=_INIT)(x)))
+        hidden = norm(gelu(Dense(width, kernel_init=_INIT)(x)))
         if self.variant == "mlp":
             mu, log_sigma = x, hidden
         else:
             heads = (batch, length, 3, self.num_heads, width // self.num_heads)
-            qkv = nn.Dense(3 * width, use_bias=False, kernel_init=_INIT)(hidden).reshape(heads)
+            qkv = Dense(3 * width, use_bias=False, kernel_init=_INIT)(hidden).reshape(heads)
             mixed = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask, self.dropout())
             for_mu, for_sigma = jnp.split(mixed.reshape(x.shape), 2, axis=-1)
-            mu = x + self.dropout()(nn.Dense(width, kernel_init=_INIT)(for_mu))
-            log_sigma = self.dropout()(nn.Dense(width, kernel_init=_INIT)(for_sigma))
+            mu = x + self.dropout()(Dense(width, kernel_init=_INIT)(for_mu))
+            log_sigma = self.dropout()(Dense(width, kernel_init=_INIT)(for_sigma))
         mu = mu + mlp(mu)
         log_sigma = log_sigma + mlp(log_sigma)
         return Gaussian(mu, jnp.clip(log_sigma, *self.log_sigma_range))
@@ -83,7 +84,7 @@ class GaussianPooling(nn.Module):
         if self.kind == "first":
             return Gaussian(tokens.mu[:, 0], tokens.log_sigma[:, 0])
         if self.kind == "attn":
-            scores = nn.Dense(1, kernel_init=nn.initializers.zeros)(tokens.mu)[..., 0]
+            scores = Dense(1, kernel_init=nn.initializers.zeros)(tokens.mu)[..., 0]
             weights = jax.nn.softmax(jnp.where(mask, scores, -1e9), axis=-1)[..., None]
             return Gaussian(*(jnp.sum(weights * t, axis=1) for t in tokens))
         return Gaussian(*(masked_mean(t, mask) for t in tokens))

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cmarr_jax.nn.dense import product
+
 _LOWEST = -1e9  # finite: nothing valid then gives a number that no gradient turns into NaN
 _KERNEL = nn.initializers.he_normal()
 
@@ -38,7 +40,7 @@ class LSTMEncoder(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], 4 * width))
         recurrent = self.param("recurrent_kernel", init, (width, 4 * width))
         bias = self.param("bias", init, (4 * width,))
-        inputs = x @ kernel + bias.reshape(1, 1, -1)
+        inputs = product(x, kernel) + bias.reshape(1, 1, -1)
 
         def step(carry, now):
             hidden, cell = carry
@@ -80,7 +82,7 @@ class TextCNN(nn.Module):
             kernel = self.param(f"kernel_{size}", _KERNEL, (size * width, self.features))
             bias = self.param(f"bias_{size}", nn.initializers.zeros, (self.features,))
             shifted = [x[:, k : k + mask.shape[1]] for k in range(size)]
-            maps = jnp.concatenate(shifted, axis=-1) @ kernel + bias.reshape(1, 1, -1)
+            maps = product(jnp.concatenate(shifted, axis=-1), kernel) + bias.reshape(1, 1, -1)
             # An utterance shorter than the window has one window, the rest of it padding.
             starts = jnp.maximum(lengths - size, 0)[:, None] >= position[None, :]
             pooled.append(jnp.max(jnp.where(starts[..., None], nn.relu(maps), _LOWEST), axis=1))

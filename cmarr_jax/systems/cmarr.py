@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.fusion import VARIANTS, Fusion
@@ -75,7 +76,7 @@ class CMARR(nn.Module):
         )
 
         self.input_dropout = self._dropout(c.input_dropout)()
-        self.projections = [nn.Dense(width, name=f"project_{m}") for m in self.modalities]
+        self.projections = [Dense(width, name=f"project_{m}") for m in self.modalities]
         self.project_norm = stacked(nn.LayerNorm)()
         self.umc = stacked(UMC)(
             variant=c.umc.variant,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax.nn.conv import Conv1D
+from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.fusion import Fusion
 from cmarr_jax.systems.cmarr import check_fusion, fusion_pairs
@@ -31,7 +32,7 @@ class FullModality(nn.Module):
     def setup(self):
         c = self.config
         self.input_dropout = self._dropout(c.input_dropout)()
-        self.projections = [nn.Dense(c.width, name=f"project_{m}") for m in self.modalities]
+        self.projections = [Dense(c.width, name=f"project_{m}") for m in self.modalities]
         self.norms = [nn.LayerNorm(name=f"norm_{m}") for m in self.modalities]
         self.convs = [Conv1D(c.width, c.conv_kernel, name=f"conv_{m}") for m in self.modalities]
         pairs = fusion_pairs(c.fusion.pairs, self.modalities)

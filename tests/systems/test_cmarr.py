@@ -157,7 +157,7 @@ def test_training_by_parts_is_training_at_once(rng, monkeypatch):
     made, want = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (by_parts, at_once))
     for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(want), strict=True):
         assert np.isfinite(a).all()
-        np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
+        np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
 
 
 def test_a_detached_inverse_has_no_gradient_by_parts_either(rng):
