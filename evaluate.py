@@ -24,9 +24,12 @@ import sys
 
 from absl import flags
 
-from cmarr_jax import cli
+from cmarr_jax.cli import flags as cli
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import report
+from cmarr_jax.results.rows import read_results, read_summary
+from cmarr_jax.results.summary import summarise, summary_table
+from cmarr_jax.workdir.files import read_json
+from cmarr_jax.workdir.status import stopped_runs
 from configs import common, systems
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
@@ -59,20 +62,20 @@ def main() -> None:
 
         own = _TABLE.value == "own"
         members = members_of(workdir) if own else common.TABLES[f"table{_TABLE.value}"]
-        table = tables.compare(report.read_results(workdir), members)
+        table = tables.compare(read_results(workdir), members)
         print(tables.render(table, _FORMAT.value, systems.TITLES))
     elif _ENSEMBLE.value:
         from cmarr_jax.results import ensemble, folder
 
-        print(report.table(report.summarise(ensemble.rows(folder.load(workdir)))))
+        print(summary_table(summarise(ensemble.rows(folder.load(workdir)))))
     else:
-        print(report.table(report.read_summary(workdir)))
-    for run in report.stopped_runs(workdir):
+        print(summary_table(read_summary(workdir)))
+    for run in stopped_runs(workdir):
         print(f"without {run}", file=sys.stderr)
     if _FIGURE.value:
         print("drawn: " + ", ".join(draw(workdir, _FIGURE.value, _CAPTION.value)))
     if _REPORT.value:
-        from cmarr_jax.results import page
+        from cmarr_jax.results import report_page as page
 
         print("written: " + page.write(workdir, systems.TITLES))
 
@@ -80,7 +83,7 @@ def main() -> None:
 def members_of(workdir: str) -> list[str]:
     """What the folder's config.json names as its sweeps."""
     file = os.path.join(workdir, "config.json")
-    members = report.read_json(file).get("members") if os.path.exists(file) else ()
+    members = read_json(file).get("members") if os.path.exists(file) else ()
     if not members:
         raise UserError(
             f"--table=own: {file} names no members; wanted the folder of several sweeps"
@@ -98,8 +101,8 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
 
     known = figure_files.FIGURES
     if name == "4":
-        drawn = figures.loss_weights(report.read_summary(workdir))
-        caption = figure_files.weights_caption(report.read_results(workdir))
+        drawn = figures.loss_weights(read_summary(workdir))
+        caption = figure_files.weights_caption(read_results(workdir))
         figure_files.write(drawn, files_of(name), caption, below)
         return files_of(name)
     is_file = name.endswith((".pdf", ".png"))

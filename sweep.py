@@ -26,10 +26,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cmarr_jax import arguments
+from cmarr_jax.cli import arguments
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import write_whole
-from cmarr_jax.results import report
+from cmarr_jax.results.rows import read_results
+from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.workdir.files import read_json
+from cmarr_jax.workdir.status import has_results, is_ended
 
 _TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py")
 _STDERR = 2  # where an entry's own table goes
@@ -88,7 +90,7 @@ def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[st
         # It died of something: each of the others has a process of its own to die in.
         for name, own in arguments_of.items():
             folder = os.path.join(workdir, name)
-            if not report.is_ended(folder):
+            if not is_ended(folder):
                 command = [*train, f"--config={file}" + (f":{own}" if own else ""), *flags]
                 made = subprocess.run([*command, f"--workdir={folder}"], stdout=_STDERR)
                 if made.returncode in _INTERRUPTED:
@@ -140,7 +142,7 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
     done = []
     for entry in entries:
         folder = os.path.join(workdir, entry.name)
-        if report.is_ended(folder) and report.has_results(folder):
+        if is_ended(folder) and has_results(folder):
             done.append(entry)
     names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
     rows = []
@@ -148,10 +150,10 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
         folder = os.path.join(workdir, entry.name)
         given = {"entry": entry.name, "argument": entry.argument}
         given |= {name: _text(entry.fields[name]) if name in entry.fields else "" for name in names}
-        chosen = report.read_json(os.path.join(folder, "model", "model.json"))["runs"]
+        chosen = read_json(os.path.join(folder, "model", "model.json"))["runs"]
         chosen = [r for r in chosen if r["val_uar"] is not None]
         val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in chosen}
-        for row in report.read_results(folder):
+        for row in read_results(folder):
             rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})
     if rows:
         text = io.StringIO()

@@ -24,12 +24,16 @@ from collections.abc import Callable, Mapping
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmarr_jax import cli, preemption
-from cmarr_jax import workdir as workdirs
+from cmarr_jax.cli import flags as cli
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import remove_drafts
-from cmarr_jax.lock import locked
-from cmarr_jax.results import report
+from cmarr_jax.experiment import groups
+from cmarr_jax.results.rows import join, read_summary
+from cmarr_jax.results.summary import summary_table
+from cmarr_jax.runtime import preemption
+from cmarr_jax.runtime.files import remove_drafts, write_json
+from cmarr_jax.runtime.lock import locked
+from cmarr_jax.workdir import ownership as workdirs
+from cmarr_jax.workdir.status import has_results, read_status, stopped_runs
 from configs import common, limits
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -67,7 +71,7 @@ def main() -> int:
     if not _DISTRIBUTED.value:
         return lead(workdir, config, members, teachers)
     logging.set_verbosity(logging.FATAL)  # JAX tells how it connects
-    from cmarr_jax import processes
+    from cmarr_jax.runtime import processes
 
     with processes.joined():
         if processes.is_first():
@@ -88,17 +92,17 @@ def lead(workdir: str, config: ConfigDict, members: Mapping[str, ConfigDict], te
         train_members(members, workdir, content, teachers, leave)
     else:
         train({workdir: config}, teachers, leave)
-    stopped = report.stopped_runs(workdir)
+    stopped = stopped_runs(workdir)
     for run in stopped:
         print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
-    if not stopped or report.has_results(workdir):
-        print(report.table(report.read_summary(workdir)))
+    if not stopped or has_results(workdir):
+        print(summary_table(read_summary(workdir)))
     return 3 if stopped else 0
 
 
 def follow(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
     """Trains with the first process whichever of `sweeps`, folder -> config, it says."""
-    from cmarr_jax import processes
+    from cmarr_jax.runtime import processes
 
     leave = preemption.listen()
     while folders := processes.tell():
@@ -132,26 +136,16 @@ def train_members(
             if done and not begun:  # not before: a mistake in a config leaves nothing behind
                 held.enter_context(locked(workdir))
                 remove_drafts(workdir)
-                report.write_json(os.path.join(workdir, "config.json"), content)
+                write_json(os.path.join(workdir, "config.json"), content)
                 begun = True
             if done:
-                report.gather(workdir, done, missing=len(members) - len(done))
+                join(workdir, done, missing=len(members) - len(done))
             if len(done) == len(members):
                 return
-            group = alike({f: config for f, config in members.items() if f not in ended})
+            group = groups.alike({f: config for f, config in members.items() if f not in ended})
             names = ", ".join(os.path.basename(folder) for folder in group)
             print(f"[{len(done) + 1}/{len(members)}] {names}", file=sys.stderr)
             ended |= set(train(group, teachers, leave))
-
-
-def alike(sweeps: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
-    """The first of `sweeps` and all that one program can train with it: their runs differ in
-    numbers alone, and have come equally far."""
-    from cmarr_jax.checkpoints import newest
-
-    keys = {f: (common.program(config), newest(f)) for f, config in sweeps.items()}
-    first = next(iter(keys.values()))
-    return {folder: sweeps[folder] for folder, key in keys.items() if key == first}
 
 
 def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], bool]) -> list[str]:
@@ -170,13 +164,15 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
     # Imported here so that --help and a mistake in a flag answer at once.
     import jax
 
-    from cmarr_jax import experiment, processes, training
-    from cmarr_jax.checkpoints import Together
-    from cmarr_jax.from_first import FirstCheckpoints
-    from cmarr_jax.progress import Progress, Silent
-    from cmarr_jax.recording import Recording
+    from cmarr_jax.cli.progress import Progress, Silent
+    from cmarr_jax.experiment import prepare as experiment
+    from cmarr_jax.experiment.recording import Recording
+    from cmarr_jax.runtime import processes
+    from cmarr_jax.runtime.devices import prepare_to_compile
+    from cmarr_jax.training import loop as training
+    from cmarr_jax.workdir.checkpoints import FirstCheckpoints, Together
 
-    cli.prepare_to_compile()
+    prepare_to_compile()
     first = processes.is_first()
     if first:
         processes.tell(list(sweeps))
@@ -233,21 +229,23 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
         from cmarr_jax.results import figure_files
         from cmarr_jax.results import folder as results_folder
 
-        for folder in filter(report.has_results, folders):
+        for folder in filter(has_results, folders):
             figure_files.to_tensorboard(folder, results_folder.load(folder))
-        progress.done(folders, sum(report.read_status(folder)["seconds"] for folder in folders))
+        progress.done(folders, sum(read_status(folder)["seconds"] for folder in folders))
     return folders
 
 
 def dry_run(sweeps: Mapping[str, ConfigDict], teachers: str) -> None:
     """Prints what would be done with `sweeps`, folder -> config."""
     logging.set_verbosity(logging.FATAL)
-    from cmarr_jax import dry_run, experiment
-    from cmarr_jax.progress import Progress
+    from cmarr_jax.cli.progress import Progress
+    from cmarr_jax.experiment import dry_run
+    from cmarr_jax.experiment import prepare as experiment
+    from cmarr_jax.runtime.devices import prepare_to_compile
 
-    cli.prepare_to_compile()
+    prepare_to_compile()
     while sweeps:
-        group, progress = alike(sweeps), Progress()
+        group, progress = groups.alike(sweeps), Progress()
         made = experiment.prepare(list(group.values()), progress, teachers)
         progress.measure()
         plans = dry_run.measure(made)

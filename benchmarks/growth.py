@@ -61,10 +61,10 @@ def measure(rounds: int) -> dict:
     """-> machine and, of each size, value -> seconds and mebibytes."""
     import jax
 
-    from cmarr_jax import cli
+    from cmarr_jax.runtime.devices import prepare_to_compile
 
     jax.config.update("jax_num_cpu_devices", 1)
-    cli.prepare_to_compile()
+    prepare_to_compile()
     points = {tuple((BASE | {s: n}).items()) for s, sizes in SIZES.items() for n in sizes}
     runners, memory = {}, {}
     for k, point in enumerate(sorted(points)):

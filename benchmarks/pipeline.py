@@ -63,12 +63,12 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     import numpy as np
 
     from benchmarks.training_sweep import CompiledSweep
-    from cmarr_jax import cli
     from cmarr_jax.data import demo, pipeline, tfds_builder, tfds_reader
+    from cmarr_jax.runtime.devices import prepare_to_compile
     from configs import iemocap
 
     jax.config.update("jax_num_cpu_devices", 1)
-    cli.prepare_to_compile()
+    prepare_to_compile()
     pack = args.pack or demo.make(os.path.join(folder, "pack")).path
     start = time.monotonic()
     builder = tfds_builder.prepare(pack, os.path.join(folder, "tfds"))

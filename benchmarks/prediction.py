@@ -85,8 +85,8 @@ def main(argv: list[str]) -> int:
 def cold(workdir: str, path: str) -> dict:
     """A process from nothing to its first prediction, with the programs compiled before."""
     script = (
-        "import sys; sys.modules['tensorflow'] = None; from cmarr_jax import cli; "
-        "from cmarr_jax.predictor import Predictor; cli.prepare_to_compile(); "
+        "import sys; sys.modules['tensorflow'] = None; from cmarr_jax.runtime import devices; "
+        "from cmarr_jax.predictor import Predictor; devices.prepare_to_compile(); "
         "from cmarr_jax.data import pack; p = pack.read(sys.argv[2]); "
         "next(Predictor(sys.argv[1]).of_features(p.columns['id'][:1], "
         "{m: [p.sequence(m, 0)] for m in p.modalities}, batch_size=1))"

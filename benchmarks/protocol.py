@@ -105,17 +105,19 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
 
     if jax.default_backend() != "cpu":
         jax.config.update("jax_default_matmul_precision", ALGORITHMS[precision])
-    from cmarr_jax import cli
+    from cmarr_jax.runtime.devices import prepare_to_compile
 
-    cli.prepare_to_compile()
+    prepare_to_compile()
     from ml_collections import FrozenConfigDict
 
     from benchmarks.training_inputs import make_features
     from benchmarks.training_sweep import corpus_of
-    from cmarr_jax import experiment, metrics, training
+    from cmarr_jax import metrics
     from cmarr_jax.data import demo, pipeline, protocol
-    from cmarr_jax.runs import RunId
+    from cmarr_jax.experiment import prepare as experiment
     from cmarr_jax.systems import cmarr
+    from cmarr_jax.training import loop as training
+    from cmarr_jax.training.runs import RunId
     from configs import common
     from configs import demo as demo_config
 

@@ -23,8 +23,8 @@ from benchmarks.training_inputs import (
     make_order,
 )
 from benchmarks.training_sweep import CompiledSweep, corpus_of
-from cmarr_jax import cli
 from cmarr_jax.data import protocol
+from cmarr_jax.runtime.devices import prepare_to_compile
 from cmarr_jax.systems import cmarr
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
@@ -34,7 +34,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     """See `engines.serve`."""
     if args.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    cli.prepare_to_compile()
+    prepare_to_compile()
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         algorithm = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}

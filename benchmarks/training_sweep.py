@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import evaluation, experiment, sweep, training
 from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.feed import Feed
-from cmarr_jax.runs import RunId, Settings, make_runs
+from cmarr_jax.experiment import prepare as experiment
 from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.training import evaluation
+from cmarr_jax.training import layout as sweep
+from cmarr_jax.training import loop as training
+from cmarr_jax.training.feed import Feed
+from cmarr_jax.training.runs import RunId, Settings, make_runs
 
 
 def corpus_of(data: dict[str, Any]) -> pipeline.Corpus:

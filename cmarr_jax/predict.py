@@ -38,7 +38,7 @@ from typing import NoReturn, TextIO
 
 import tqdm
 
-from cmarr_jax import arguments, cli
+from cmarr_jax.cli import arguments
 from cmarr_jax.errors import UserError
 
 _VIDEOS = 8  # utterances encoded together where videos are: each takes seconds
@@ -100,8 +100,9 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"--out={args.out}: its folder does not exist")
 
     from cmarr_jax.predictor import Predictor  # JAX takes seconds to import
+    from cmarr_jax.runtime.devices import prepare_to_compile
 
-    cli.prepare_to_compile()
+    prepare_to_compile()
     predictor = Predictor(args.workdir, fold=args.fold)
     if args.pack:
         total, lines = _of_pack(predictor, args)

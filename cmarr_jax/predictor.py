@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax import export, train_step
 from cmarr_jax.data import dialogue, pipeline, pooling
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.training import train_step
+from cmarr_jax.workdir import model_folder as export
 
 BATCH = 64  # utterances; one shape, so one program for a whole pack
 
@@ -44,7 +45,7 @@ class Predictor:
     """The models of one folder, on JAX's default device.
 
     Attributes:
-      facts: model.json, see `cmarr_jax.export`.
+      facts: model.json, see `cmarr_jax.workdir.model_folder`.
     """
 
     def __init__(self, path: str, *, fold: int = 0):

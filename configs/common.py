@@ -7,13 +7,12 @@ the config file picks variants, joined by commas: `--config configs/iemocap.py:p
 
 import ast
 import difflib
-import json
 import re
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from cmarr_jax.cli import leaves
+from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
 from configs import systems
 
@@ -251,28 +250,6 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             )
     config.variant = ",".join(variants) or "default"
     return config
-
-
-def program(config: ConfigDict) -> str:
-    """What configs must agree in for one program to train them side by side, as JSON: all but
-    the names, the seeds, and numbers that a run can have of its own."""
-
-    def unweighed(tree: dict) -> dict:
-        kept = {}
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                kept[name] = unweighed(value)
-            else:  # without a weight a term may not be there at all
-                kept[name] = value != 0 if name.split("_")[-1] == "weight" else value
-        return kept
-
-    kept = config.to_dict()
-    kept["model"] = unweighed(kept["model"])
-    for name in ("variant", "fold", "seed", "num_seeds", "members", "teachers"):
-        del kept[name]
-    for name in ("learning_rate", "weight_decay"):
-        del kept["train"][name]
-    return json.dumps(kept, sort_keys=True)
 
 
 def fits(config: ConfigDict) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from cmarr_jax import cli
+from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
 
 
@@ -101,7 +101,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: names the flag, what it holds and what was wanted.
     """
-    fields = dict(cli.leaves(config.to_dict()))
+    fields = dict(leaves(config.to_dict()))
     for field, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue

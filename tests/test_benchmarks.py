@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import training_jax, training_sweep
 from benchmarks.training_inputs import make_evaluated, make_features, make_order
-from cmarr_jax import sweep, training
 from cmarr_jax.data import protocol
+from cmarr_jax.training import layout as sweep
+from cmarr_jax.training import loop as training
 from tests import tiny
 
 

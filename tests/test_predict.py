@@ -12,13 +12,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from cmarr_jax import cli, predict
+from cmarr_jax import predict
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import raw
 from cmarr_jax.predictor import Predictor
+from cmarr_jax.runtime import devices
 from tests import tiny
 from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
@@ -47,7 +48,7 @@ SUBSETS = [s for n in (1, 2, 3) for s in combinations(COLUMN, n)]
 @pytest.fixture(scope="module", autouse=True)
 def keep_the_tests_compilation_cache():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_to_compile", lambda: None)
+        patch.setattr(devices, "prepare_to_compile", lambda: None)
         yield
 
 

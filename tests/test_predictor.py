@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from cmarr_jax import evaluation, export, sweep
 from cmarr_jax.data import dialogue, pipeline, protocol
 from cmarr_jax.errors import UserError
-from cmarr_jax.feed import Feed
 from cmarr_jax.predictor import Predictor
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
+from cmarr_jax.training import evaluation
+from cmarr_jax.training import layout as sweep
+from cmarr_jax.training.feed import Feed
+from cmarr_jax.workdir import model_folder as export
 from tests import tiny
 
 

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import cli, experiment, export, training
+from cmarr_jax.config import leaves
 from cmarr_jax.data import protocol
-from cmarr_jax.runs import RunId, Settings, make_runs
+from cmarr_jax.experiment import prepare as experiment
 from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.training import loop as training
+from cmarr_jax.training.runs import RunId, Settings, make_runs
+from cmarr_jax.workdir import model_folder as export
 from configs import common
 
 MODALITIES = ("text", "speech", "video")
@@ -38,7 +41,7 @@ def config(argument: str | None = None, **fields: Any) -> ConfigDict:
         "model.heads.width": 32,
     }
     small |= {f"pre{k}": v for k, v in small.items() if k.startswith("train.")}
-    known = {field for field, _ in cli.leaves(c.to_dict())}
+    known = {field for field, _ in leaves(c.to_dict())}
     c.update_from_flattened_dict({k: v for k, v in small.items() if k in known} | fields)
     return c
 

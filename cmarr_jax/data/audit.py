@@ -1,25 +1,20 @@
 """What would make a protocol's numbers better than they are: leaks between a fold's parts.
 
-    python -m cmarr_jax.data.protocol audit PACK
-
 A leak fails the audit: an utterance, speaker, session or dialogue on both sides, or one recording
 under two ids. What a person must judge is a warning: recordings that are nearly the same, words
 that are said on both sides (people say "Yeah." in every session), features that look normalised
 by all utterances. Nothing here trusts the code that made the folds.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cmarr_jax.arguments import make_parser
 from cmarr_jax.data import duplicates, pipeline
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Fold, make_folds, shared_names
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import report
 
 _PARTS = ("train", "val", "test")
 _LONG_TEXT = 5  # words; shorter texts repeat by chance
@@ -108,7 +103,7 @@ def check(found: Mapping[str, Any]) -> None:
         raise UserError(
             f"the audit of {found['corpus']} found leaks: {first}"
             + (f" (and {len(more)} more)" if more else "")
-            + "; python -m cmarr_jax.data.protocol audit PACK shows all"
+            + "; python -m cmarr_jax.data audit PACK shows all"
         )
 
 
@@ -257,32 +252,8 @@ def _ids(corpus: Corpus, pair: tuple[int, int]) -> list[str]:
     return [str(corpus.columns["id"][i]) for i in pair]
 
 
-def main(argv: Sequence[str]) -> int:
-    """`audit PACK`, with the config's defaults for all but the scheme."""
-    parser = make_parser("python -m cmarr_jax.data.protocol", __doc__, "; see --help")
-    parser.add_argument("command", choices=("audit",))
-    parser.add_argument("pack", metavar="PACK", help="folder of a feature pack")
-    parser.add_argument(
-        "--scheme",
-        default="",
-        choices=("session", "speaker", "split"),
-        help="protocol.scheme (default: split if the pack has that column, else session)",
-    )
-    parser.add_argument("--out", default="", metavar="FILE", help="also as JSON, a new file")
-    arguments = parser.parse_args(argv)
-    try:
-        found = _audit_pack(arguments.pack, arguments.scheme)
-        print(render(found))
-        if arguments.out:
-            report.write_json(arguments.out, found)
-        check(found)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _audit_pack(path: str, scheme: str) -> dict[str, Any]:
+def audit_pack(path: str, scheme: str = "") -> dict[str, Any]:
+    """`audit` of a pack; `scheme` = "": split where the pack has that column, else session."""
     corpus = pipeline.load(pack=path, loader="numpy", align="pool", length=_POSITIONS)
     scheme = scheme or ("split" if "split" in corpus.columns else "session")
     folds = make_folds(corpus.columns, corpus.labels, scheme=scheme)

@@ -1,15 +1,7 @@
-"""Shows and checks a feature pack.
-
-    python -m cmarr_jax.data.pack describe PACK    what is inside
-    python -m cmarr_jax.data.pack validate PACK    whether it can be trusted
-
-`validate` reads every number and tries every protocol; it exits with 0 if the pack is sound
-(warnings are for a person to judge) and with 2 on the first thing that is wrong.
-"""
+"""What a feature pack holds, and whether it can be trained."""
 
 import csv
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,37 +44,6 @@ def validate(pack: pack_lib.Pack) -> tuple[list[str], list[str]]:
     if unlabelled := int(np.sum(pack.labels < 0)):
         checked += f"; {unlabelled} have no label and are in no part"
     return [checked, *possible], [*impossible, *_suspicions(pack)]
-
-
-def main(argv: Sequence[str]) -> int:
-    """`describe PACK` or `validate PACK`."""
-    if {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0
-    if len(argv) != 2 or argv[0] not in ("describe", "validate"):
-        print(
-            "error: wanted `describe PACK` or `validate PACK`; see "
-            "python -m cmarr_jax.data.pack --help",
-            file=sys.stderr,
-        )
-        return 2
-    command, path = argv
-    try:
-        pack = pack_lib.read(path)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if command == "describe":
-        print(describe(pack))
-        return 0
-    sound, warnings = validate(pack)
-    for line in sound:
-        print(f"ok       {line}")
-    for line in warnings:
-        print(f"warning  {line}")
-    plural = "s" if len(warnings) > 1 else ""
-    print(f"{path}: valid" + (f", {len(warnings)} warning{plural}" if warnings else ""))
-    return 0
 
 
 def _count(pack: pack_lib.Pack, column: str) -> str:

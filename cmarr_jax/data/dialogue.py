@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tqdm
 
-from cmarr_jax.arguments import fail, make_parser
+from cmarr_jax.cli.arguments import fail, make_parser
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 

@@ -7,16 +7,16 @@
 
 Zero rows mean that the utterance lacks this modality. One vector per utterance is length 1.
 
-    python -m cmarr_jax.data.pack describe PACK    what is inside
-    python -m cmarr_jax.data.pack validate PACK    whether it can be trusted
+    python -m cmarr_jax.data describe PACK    what is inside
+    python -m cmarr_jax.data validate PACK    whether it can be trusted
 """
 
 import csv
 import hashlib
 import json
 import os
+import runpy
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -336,7 +336,5 @@ def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], nu
     return width
 
 
-if __name__ == "__main__":
-    from cmarr_jax.data import describe  # it imports this module, and only the command needs it
-
-    sys.exit(describe.main(sys.argv[1:]))
+if __name__ == "__main__":  # the older name of the command
+    runpy.run_module("cmarr_jax.data", run_name="__main__", alter_sys=True)

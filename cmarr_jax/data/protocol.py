@@ -6,7 +6,7 @@ The three schemes and their sources:
            10 folds on IEMOCAP, 12 on MSP-IMPROV.
   split    the corpus' own train / val / test column: one fold.
 
-    python -m cmarr_jax.data.protocol audit PACK    whether anything leaks, fold by fold
+    python -m cmarr_jax.data audit PACK    whether anything leaks, fold by fold
 
 Published code for `session` takes the test fold as validation; here validation always comes
 from the training sessions (`validation`), unless `select_on_test` asks for the published way;
@@ -15,7 +15,7 @@ without any, the last epoch counts, and all else must have been settled before.
 
 import itertools
 import re
-import sys
+import runpy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -323,7 +323,5 @@ def _check_fold(
         raise UserError(f"fold {fold.number} ({fold.held_out}): its parts share utterances")
 
 
-if __name__ == "__main__":
-    from cmarr_jax.data import audit  # it imports this module, and only the command needs it
-
-    sys.exit(audit.main(sys.argv[1:]))
+if __name__ == "__main__":  # the older name of the command
+    runpy.run_module("cmarr_jax.data", run_name="__main__", alter_sys=True)

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from cmarr_jax import arguments, cli
+from cmarr_jax.cli import arguments
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine, flags, result
@@ -64,7 +64,9 @@ def _run(args: argparse.Namespace) -> int:
     if not args.out:
         raise UserError("--out: missing; wanted the folder of the pack to make (or --list)")
     progress.say(f"{args.corpus}: {turns} turns, {len(utterances)} of them for the pack")
-    cli.prepare_to_compile()
+    from cmarr_jax.runtime.devices import prepare_to_compile
+
+    prepare_to_compile()
     sources = _sources(args, utterances)
     report = engine.extract(
         args.out,

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from types import ModuleType
 
-from cmarr_jax.arguments import FORM, make_parser
+from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.extract.corpora import iemocap, msp_improv
 
 

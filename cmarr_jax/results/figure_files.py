@@ -14,9 +14,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import cannot_write, write_whole
-from cmarr_jax.results import figures, report
+from cmarr_jax.results import figures
 from cmarr_jax.results.folder import Results
+from cmarr_jax.results.summary import plain_conditions
+from cmarr_jax.runtime.files import cannot_write, write_whole
 
 
 class Figure(NamedTuple):
@@ -117,7 +118,7 @@ def caption(r: Results, name: str) -> str:
 def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
     """Of Figure 4, from the rows of its folder's results.csv."""
     mine = [row for row in rows if row["variant"] == rows[0]["variant"]]
-    full = report.plain_conditions(mine)[-1]
+    full = plain_conditions(mine)[-1]
     mine = [row for row in mine if row["condition"] == full]
     folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
     num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])

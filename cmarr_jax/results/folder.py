@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import history, intervals, report
+from cmarr_jax.results import history, intervals
+from cmarr_jax.results.arrays import read_confusion, read_representations
+from cmarr_jax.results.rows import read_results
+from cmarr_jax.results.summary import plain_conditions
+from cmarr_jax.workdir.files import read_json
+from cmarr_jax.workdir.status import read_status
 
 SCORES = ("war", "uar", "macro_f1", "rec_error")
 
@@ -76,11 +81,11 @@ def load(workdir: str) -> Results:
       UserError: the sweep is not finished or is several (a table's folder), or a file is
         missing or damaged; names it.
     """
-    status = report.read_status(workdir)
+    status = read_status(workdir)
     with _whole(workdir, "results.csv"):
-        rows = report.read_results(workdir)
+        rows = read_results(workdir)
         identity = {k: rows[0][k] for k in ("corpus", "system", "variant", "protocol")}
-        conditions = report.plain_conditions(rows)
+        conditions = plain_conditions(rows)
         names = list(dict.fromkeys(row["condition"] for row in rows))
         curves = [name for name in names if "=" in name]
         runs = list(dict.fromkeys((int(r["fold"]), int(r["seed"])) for r in rows))
@@ -91,9 +96,9 @@ def load(workdir: str) -> Results:
         scores = np.array([[[float(r[s] or "nan") for s in SCORES] for r in g] for g in grid])
         num = np.array([[int(r["n"]) for r in g] for g in grid])
     with _whole(workdir, "confusion.npz"):
-        arrays = report.read_confusion(workdir)
+        arrays = read_confusion(workdir)
         confusion, classes = arrays["confusion"], [str(c) for c in arrays["classes"]]
-    config = _optional(workdir, "config.json", report.read_json)
+    config = _optional(workdir, "config.json", read_json)
     with _whole(workdir, "predictions.csv"):
         known = dict(runs=runs, names=(*conditions, *curves), classes=classes)
         predictions = _optional(workdir, "predictions.csv", lambda f: _predictions(f, **known))
@@ -106,14 +111,14 @@ def load(workdir: str) -> Results:
         reconstruction = _optional(workdir, "reconstruction.csv", _rows) or []
     with _whole(workdir, "representations.npz"):
         representations = _optional(
-            workdir, "representations.npz", lambda _: report.read_representations(workdir)
+            workdir, "representations.npz", lambda _: read_representations(workdir)
         )
     return Results(
         identity=identity, config=config or {}, status=status, classes=classes,
         conditions=conditions, curves=curves, runs=runs, scores=scores, num=num,
         confusion=confusion, predictions=predictions, history=history.read(workdir),
         reconstruction=reconstruction, representations=representations,
-        audit=_optional(workdir, "audit.json", report.read_json),
+        audit=_optional(workdir, "audit.json", read_json),
     )  # fmt: skip
 
 

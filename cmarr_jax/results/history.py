@@ -5,7 +5,6 @@ the training loss under its own name, empty where a stage lacks it.
 """
 
 import csv
-import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.files import write_whole
-from cmarr_jax.results import report
+from cmarr_jax.results.summary import number
+from cmarr_jax.runtime.files import write_csv
+from cmarr_jax.workdir import files
 
 _KEY = ("stage", "epoch", "fold", "seed", "val_uar")
 
@@ -33,7 +33,7 @@ class History:
         Raises:
           UserError: the file there is damaged.
         """
-        self._file = os.path.join(workdir, "history.csv")
+        self._file = os.path.join(workdir, files.HISTORY)
         self._run_ids, self._last_stage = run_ids, last_stage
         self._rows = read(workdir)
 
@@ -46,16 +46,12 @@ class History:
         ]
         for r in np.flatnonzero(epoch.trained):
             fold, seed = self._run_ids[r]
-            uar = report.number(epoch.val_uar[r])
+            uar = number(epoch.val_uar[r])
             values = (stage, epoch.number, fold.number, seed, uar)
             terms = {name: f"{float(v[r]):.6g}" for name, v in epoch.terms.items()}
             self._rows.append(dict(zip(_KEY, map(str, values), strict=True)) | terms)
-        text = io.StringIO()
         columns = dict.fromkeys(name for row in self._rows for name in row)
-        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_whole(self._file, text.getvalue().encode())
+        write_csv(self._file, self._rows, columns)
 
 
 def read(workdir: str) -> list[dict[str, str]]:
@@ -64,12 +60,11 @@ def read(workdir: str) -> list[dict[str, str]]:
     Raises:
       UserError: it is damaged.
     """
-    file = os.path.join(workdir, "history.csv")
+    file = os.path.join(workdir, files.HISTORY)
     if not os.path.exists(file):
         return []
     try:
-        with open(file, newline="", encoding="utf-8") as f:
-            rows = list(csv.DictReader(f))
+        rows = files.read_csv(file)
         for row in rows:
             for name, value in row.items():
                 if name != "stage" and value:

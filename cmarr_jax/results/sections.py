@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cmarr_jax import cli
+from cmarr_jax.config import leaves
 from cmarr_jax.results import figure_files, figures, folder, markup, mistakes
 from cmarr_jax.results.figures import braces
 from cmarr_jax.results.folder import Estimate, Results
@@ -17,10 +17,10 @@ FROZEN = (
 
 
 def _what_was_run(r: Results, level: int, prefix: str) -> str:
-    leaves = dict(cli.leaves(r.config))
+    fields = dict(leaves(r.config))
     parts = [markup.facts(_facts(r))]
-    if leaves:
-        listed = {k: str(v) for k, v in leaves.items() if k != "members"}
+    if fields:
+        listed = {k: str(v) for k, v in fields.items() if k != "members"}
         parts.append(markup.details("every field of the config", markup.facts(listed)))
     else:
         parts.append(_absent("config.json"))

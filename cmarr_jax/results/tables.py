@@ -15,7 +15,8 @@ import numpy as np
 import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import intervals, report
+from cmarr_jax.results import intervals
+from cmarr_jax.results.summary import plain_conditions
 
 FORMATS = ("text", "markdown", "latex", "csv")
 _SCORES = ("war", "uar")
@@ -56,7 +57,7 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
         raise UserError(
             f"results.csv: holds {', '.join(named)}, but not {', '.join(missing)}; train it first"
         )
-    conditions = report.plain_conditions(results)
+    conditions = plain_conditions(results)
     if len(conditions) < 2:
         raise UserError("results.csv: one modality has no missing conditions to compare under")
     scores, runs = [], None

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cmarr_jax.data import __main__ as command
 from cmarr_jax.data import audit, duplicates, pipeline, protocol
 from cmarr_jax.errors import UserError
 from tests.conftest import write_pack
@@ -164,7 +165,7 @@ def test_selection_on_test_and_lacking_classes_are_warnings(corpus, folds):
 def test_the_command_prints_writes_and_fails(tmp_path, capsys):
     path = write_pack(tmp_path / "pack").path
     out = str(tmp_path / "audit.json")
-    assert audit.main(["audit", path, "--out", out]) == 0
+    assert command.main(["audit", path, "--out", out]) == 0
     assert "fold 3 (session 3)" in capsys.readouterr().out
     with open(out) as f:
         assert json.load(f)["failures"] == []
@@ -175,11 +176,11 @@ def test_the_command_prints_writes_and_fails(tmp_path, capsys):
         np.save(f"{path}/{m}.npy", np.concatenate([features[: offsets[59]], own]))
         offsets[60] = offsets[59] + len(own)
         np.save(f"{path}/{m}.offsets.npy", offsets)
-    assert audit.main(["audit", path]) == 2
+    assert command.main(["audit", path]) == 2
     captured = capsys.readouterr()
     assert "LEAK     fold 1 (session 1): 1 recordings are in the test part" in captured.out
     (line,) = captured.err.splitlines()
     assert line.startswith("error: the audit of tiny found leaks") and "u001 = u059" in line
     with pytest.raises(SystemExit) as stop:
-        audit.main(["audit", path, "--scheme=dialogue"])
+        command.main(["audit", path, "--scheme=dialogue"])
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -8,13 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from cmarr_jax import export, predict
+from cmarr_jax import predict
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import raw
 from cmarr_jax.predictor import Predictor
+from cmarr_jax.workdir import model_folder as export
 from tests import tiny
 from tests.extract import fake, releases
 from tests.extract.test_end_to_end import GOLDEN, MODELS

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax.workdir.checkpoints import Checkpoints
 from tests.faults.server import ROOT
 
 FLAGS = [

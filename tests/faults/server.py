@@ -17,8 +17,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMPORTS = (
-    "encodings.utf_8_sig", "jax", "orbax.checkpoint", "scipy.stats", "tensorboard.summary", "cmarr_jax.checkpoints",
-    "cmarr_jax.results.figures", "cmarr_jax.results.tables", "cmarr_jax.training", "cmarr_jax.workdir",
+    "encodings.utf_8_sig", "jax", "orbax.checkpoint", "scipy.stats", "tensorboard.summary", "cmarr_jax.workdir.checkpoints",
+    "cmarr_jax.results.figures", "cmarr_jax.results.tables", "cmarr_jax.training.loop", "cmarr_jax.workdir.ownership",
 )  # fmt: skip
 
 

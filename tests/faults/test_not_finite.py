@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax import losses, prng, training
-from cmarr_jax.checkpoints import Checkpoints
+from cmarr_jax import losses
 from cmarr_jax.data import pack, pipeline
-from cmarr_jax.preemption import Preempted
-from cmarr_jax.runs import make_runs
-from cmarr_jax.stopped import Stopped
+from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Prediction, Stage, System
+from cmarr_jax.training import loop as training
+from cmarr_jax.training import prng
+from cmarr_jax.training.runs import make_runs
+from cmarr_jax.workdir.checkpoints import Checkpoints
+from cmarr_jax.workdir.status import Stopped
 from tests import tiny
 from tests.faults import runs
 

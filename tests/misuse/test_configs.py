@@ -6,8 +6,9 @@ import jax
 import pytest
 
 import train
-from cmarr_jax import cli, training
+from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
+from cmarr_jax.training import loop as training
 from configs import common, limits, systems
 from tests import tiny
 
@@ -120,6 +121,6 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
 def test_every_preset_is_within_limits_and_every_number_has_one(argument):
     config = common.with_variants(common.get_config(), argument)
     limits.check(config)
-    for field, value in cli.leaves(config.to_dict()):
+    for field, value in leaves(config.to_dict()):
         if isinstance(value, int | float) and not isinstance(value, bool):
             assert field in limits.LIMITS or field.rpartition(".")[2] in limits.LIMITS, field

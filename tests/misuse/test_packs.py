@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cmarr_jax.data import audit, describe, pack, pipeline
+from cmarr_jax.data import __main__ as command
+from cmarr_jax.data import pack, pipeline
 from cmarr_jax.errors import UserError
 from tests.conftest import write_pack
 
@@ -265,7 +266,7 @@ def refused(command, path, arguments, capsys):
 def test_a_malformed_pack_is_one_line_and_exit_code_2(copy, case, capsys):
     damage, *wanted = READ[case]
     damage(copy)
-    line = refused(describe.main, copy, ["validate", copy], capsys)
+    line = refused(command.main, copy, ["validate", copy], capsys)
     assert copy in line
     for text in wanted:
         assert text in line, line
@@ -295,7 +296,7 @@ PROTOCOLS = {  # name: (damage, scheme, what the line must say)
 def test_a_protocol_that_cannot_be_honest_is_refused_with_its_remedy(copy, case, capsys):
     damage, scheme, *wanted = PROTOCOLS[case]
     damage(copy)
-    line = refused(audit.main, copy, ["audit", copy, f"--scheme={scheme}"], capsys)
+    line = refused(command.main, copy, ["audit", copy, f"--scheme={scheme}"], capsys)
     for text in wanted:
         assert text in line, line
 
@@ -322,7 +323,7 @@ ODD = {  # name: (damage, what `validate` warns of; "" = nothing)
 def test_what_is_odd_but_legal_is_read_and_at_most_warned_of(copy, case, capsys):
     damage, warning = ODD[case]
     damage(copy)
-    assert describe.main(["validate", copy]) == 0
+    assert command.main(["validate", copy]) == 0
     warnings = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
     assert warning in "".join(warnings) and bool(warnings) == bool(warning)
     corpus = pipeline.load(pack=copy, loader="numpy", length=4)
@@ -339,7 +340,7 @@ def test_enormous_sequences_are_pooled_and_warned_of(tmp_path, capsys):
         path, name="x", class_names="ab", columns=columns | {"label": "abababababa"[:10]},
         sequences={"text": arrays}, provenance={},
     )  # fmt: skip
-    assert describe.main(["validate", path]) == 0
+    assert command.main(["validate", path]) == 0
     assert "'j' has 300000 rows, the median utterance 3" in capsys.readouterr().out
     corpus = pipeline.load(pack=path, loader="numpy", length=1)
     np.testing.assert_allclose(

@@ -12,13 +12,13 @@ import zipfile
 import numpy as np
 import pytest
 
-from cmarr_jax import evaluation
 from cmarr_jax.data import protocol
 from cmarr_jax.data.importers import stores
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import report
+from cmarr_jax.results.rows import write_results
+from cmarr_jax.training import evaluation
+from tests.cli.test_flags import ROOT, SMALL
 from tests.conftest import write_pack
-from tests.test_cli import ROOT, SMALL
 
 MODULES = sorted(
     os.path.join(parent, f)
@@ -129,7 +129,7 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     fold = protocol.Fold(1, "session ../x", *[np.arange(num)] * 3)
     work = tmp_path / "a" / "work"
     os.makedirs(work)
-    report.write_results(
+    write_results(
         str(work),
         identity={"corpus": "=1+1", "system": "x", "variant": "y", "protocol": "z"},
         corpus=corpus,

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from cmarr_jax.data import protocol
-from cmarr_jax.evaluation import Scored
-from cmarr_jax.results import report
+from cmarr_jax.results.arrays import write_representations
 from cmarr_jax.results.history import History
-from cmarr_jax.runs import RunId
-from cmarr_jax.training import Epoch
+from cmarr_jax.results.rows import join, write_results
+from cmarr_jax.runtime.files import write_json
+from cmarr_jax.training.evaluation import Scored
+from cmarr_jax.training.loop import Epoch
+from cmarr_jax.training.runs import RunId
 from tests.tiny import MODALITIES
 
 NASTY = '<script>alert(1)</script> & "quotes" $x$ \'id="a"\''
@@ -80,7 +82,7 @@ def write(
         "corpus": name, "system": system, "variant": variant,
         "protocol": f"{folds} folds by session" if folds > 1 else "official split",
     }  # fmt: skip
-    report.write_results(
+    write_results(
         workdir, identity=identity, corpus=corpus, conditions=conditions, curves=extra,
         run_ids=run_ids, scored=scored,
     )  # fmt: skip
@@ -89,15 +91,15 @@ def write(
     for number in (1, 2, 3):
         history.write(epoch(number, run_ids, rng, validated=validated))
     pair = rng.normal(size=(2, len(modalities), 24, 8))
-    report.write_representations(workdir, modalities, pair)
+    write_representations(workdir, modalities, pair)
     status = {
         "complete": True, "epochs_done": 3, "epochs": 3, "device": "1 x cpu", "jax": "0",
         "versions": {"jax": "0"}, "seconds": 61.0,
     }  # fmt: skip
-    report.write_json(os.path.join(workdir, "status.json"), status)
+    write_json(os.path.join(workdir, "status.json"), status)
     protocol_part = {"select_on_test": False, "validation": "random" if validated else "none"}
     config = {"system": system, "fold": 0, "protocol": protocol_part}
-    report.write_json(os.path.join(workdir, "config.json"), config)
+    write_json(os.path.join(workdir, "config.json"), config)
     part = {"utterances": 9, "speakers": 2, "classes": dict.fromkeys(classes, 3)}
     fold = {
         "fold": 1, "held_out": NASTY, "parts": dict.fromkeys(("train", "val", "test"), part),
@@ -105,7 +107,7 @@ def write(
         "baseline": {"war": 0.25, "uar": 0.25},
     }  # fmt: skip
     audit = {"failures": [], "warnings": [NASTY], "folds": [fold]}
-    report.write_json(os.path.join(workdir, "audit.json"), audit)
+    write_json(os.path.join(workdir, "audit.json"), audit)
     return workdir
 
 
@@ -115,5 +117,5 @@ def write_table(workdir, members=("mmin", "cmarr"), **fields):
     content = {"members": [[m, m] for m in members]}
     with open(os.path.join(str(workdir), "config.json"), "w") as f:
         json.dump(content, f)
-    report.gather(str(workdir), folders, missing=0)
+    join(str(workdir), folders, missing=0)
     return str(workdir)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import ensemble, report
+from cmarr_jax.results import ensemble
 from cmarr_jax.results.folder import load
+from cmarr_jax.results.summary import summarise, summary_table
 from tests.results import results_folder
 
 
@@ -43,7 +44,7 @@ def test_scores_are_those_of_the_mean_posterior(results):
 
 
 def test_the_table_says_what_it_is(results):
-    text = report.table(report.summarise(ensemble.rows(results)))
+    text = summary_table(summarise(ensemble.rows(results)))
     assert "; 3 folds by session; 3 seeds as one model; 3 runs" in text
     assert "avg" in text and "missing=0.5" in text and "nan" not in text
 

@@ -19,7 +19,7 @@ Layouts, each explained by `python -m cmarr_jax.data.importers LAYOUT --help`:
 No pickle is run: only NumPy arrays and plain containers are read from one, and anything else in
 it is refused by name. The pack appears whole or not at all. Then
 
-    python -m cmarr_jax.data.pack describe PACK
+    python -m cmarr_jax.data describe PACK
     python train.py --config configs/iemocap.py --config.data.pack=PACK --workdir=DIR
 """
 
@@ -28,7 +28,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cmarr_jax.arguments import FORM, make_parser
+from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
 from cmarr_jax.data.importers import assemble, gcnet, merbench, mmin, mmsa, table
 from cmarr_jax.data.importers.labels import POLARITIES

@@ -1,0 +1,114 @@
+"""Runs a command so that a user's mistake is one line and exit code 2, never a traceback."""
+
+import difflib
+import importlib.util
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from cmarr_jax.cli.arguments import fail
+from cmarr_jax.config import leaves
+from cmarr_jax.errors import UserError
+from cmarr_jax.runtime import exits
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
+    in either, and with 130 or 143 when told to stop."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        if argv[1:]:
+            fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
+        try:
+            sys.exit(main() or 0)
+        except (Exception, KeyboardInterrupt) as e:
+            said, code = exits.ending(e)
+            if not said:
+                raise
+            print(said, file=sys.stderr, flush=True)
+            if isinstance(e, exits.Preempted):
+                os._exit(code)  # everything is closed; to take the libraries down takes seconds
+            sys.exit(code)
+
+    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
+    threading.excepthook = sys.unraisablehook = lambda failure: None
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    if {"--help", "-h", "-help"} & set(argv):
+        main_module = sys.modules["__main__"]
+        print(main_module.__doc__)
+        print(flags.FLAGS.main_module_help())
+        sys.exit(0)
+    given = _config_argument(argv)
+    file, _, variant = (given or "").partition(":")
+    if given is not None and not os.path.isfile(file):
+        fail(f"--config={file}: no such file; the configs are in configs/")
+    try:
+        return flags.FLAGS(list(argv))
+    except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
+        cause = e
+        while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
+            cause = inner
+        if isinstance(cause, UserError):
+            fail(f"--config: {cause}")
+        if isinstance(cause, AttributeError | KeyError):
+            fail(_unknown_field(argv, file, variant))
+        fail(str(e).splitlines()[0])
+
+
+def _config_argument(argv: Sequence[str]) -> str | None:
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if argument.lstrip("-").startswith("config="):
+            return argument.split("=", 1)[1]
+        if argument in ("-config", "--config"):
+            return following
+    return None
+
+
+def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
+    """Names the override at fault and the closest field that exists."""
+    known = [field for field, _ in leaves(_load(file).get_config(variant or None).to_dict())]
+    for argument in argv:
+        field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
+        if argument.lstrip("-").startswith(("config.", "noconfig.")) and field not in known:
+            near = [k for k in known if _initials(k) == field]  # "train.lr"
+            near += difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+            near += [k for k in known if k.split(".")[-1] == field.split(".")[-1]]
+            hint = f"did you mean --config.{near[0]}?" if near else "see configs/common.py"
+            return f"--config.{field}: no such field; {hint}"
+    return f"--config={file}: it names a field that does not exist"
+
+
+def _initials(field: str) -> str:
+    """ "train.learning_rate" -> "train.lr"."""
+    parent, _, name = field.rpartition(".")
+    return f"{parent}.{''.join(word[0] for word in name.split('_') if word)}"
+
+
+def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
+    """The config that `holder`'s file gives for another argument, under the same overrides.
+
+    An override of a field that this config lacks, another system's, is left out.
+    """
+    flag = flags.FLAGS[holder.name]
+    config = _load(config_flags.get_config_filename(flag).partition(":")[0]).get_config(argument)
+    known = {field for field, _ in leaves(config.to_dict())}
+    overrides = config_flags.get_override_values(flag)
+    overrides.pop("members", None)  # a member has none of its own
+    config.update_from_flattened_dict({k: v for k, v in overrides.items() if k in known})
+    return config
+
+
+def _load(file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,148 @@
+"""What a sweep would do, how large it is and how long it would take, without doing it.
+
+The real loop runs for two epochs of at most 20 steps over the whole corpus' arrays, in a folder
+that is thrown away: the first epoch compiles, the second is measured.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cmarr_jax.cli.display import duration, size
+from cmarr_jax.experiment.prepare import Experiment
+from cmarr_jax.runtime import memory
+from cmarr_jax.training import loop as training
+from cmarr_jax.training.runs import RunId
+from cmarr_jax.training.teachers import Teachers
+from cmarr_jax.workdir.checkpoints import Checkpoints
+
+STEPS = 20
+
+
+class StagePlan(NamedTuple):
+    """One stage of the sweep, times in seconds."""
+
+    name: str
+    parameters: int  # of one run
+    epochs: int
+    steps: int  # of the run with the most, an epoch
+    step: float  # one step of every run
+    validation: float  # after each epoch
+    compile: float
+    measured: int  # steps
+    kept: int  # runs whose result of this stage lies there already
+
+    @property
+    def expected(self) -> float:
+        return self.compile + self.epochs * (self.steps * self.step + self.validation)
+
+
+def measure(made: Experiment) -> list[StagePlan]:
+    """Measures every stage of `made`, whose teachers are only looked into."""
+    corpus, run_ids, config = made.corpus, made.run_ids, made.parts[0].config
+    short = config.copy_and_resolve_references()
+    short.checkpoint_seconds = 1e9  # writing is no part of what is measured
+    parts = ["pretrain"] * (len(made.vectors) - 1) + ["train"]
+    for part in set(parts):
+        short[part].epochs = 2
+    widest = max(config[part].batch_size for part in set(parts))
+    few = [RunId(fold._replace(train=fold.train[: STEPS * widest]), seed) for fold, seed in run_ids]
+    seen = [time.monotonic()]
+    epochs = []
+
+    def after_epoch(epoch: training.Epoch) -> None:
+        seen.append(time.monotonic())
+        epochs.append(epoch)
+
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        training.train(
+            make_system=made.make_system,
+            vectors=made.vectors,
+            corpus=corpus,
+            run_ids=few,
+            conditions=made.conditions,
+            masking=made.masking,
+            config=short,
+            checkpoints=checkpoints,
+            teachers=Teachers(folder, corpus, made.digest),
+            report=after_epoch,
+            settings=made.settings,
+        )
+    plans = []
+    for k, (stage, vector, part) in enumerate(zip(made.stages, made.vectors, parts, strict=True)):
+        size = config[part].batch_size
+        steps = [len(fold.train) // size for fold, _ in few]
+        training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
+        first, second = np.diff(seen)[2 * k : 2 * k + 2]
+        last = k == len(made.vectors) - 1
+        files = [] if last else [made.teachers.file(config, stage, r) for r in run_ids]
+        plans.append(
+            StagePlan(
+                stage.name,
+                vector.size,
+                config[part].epochs,
+                max(len(fold.train) // size for fold, _ in run_ids),
+                training_time / max(steps),
+                second - training_time,
+                max(first - second, 0.0),
+                max(steps),
+                sum(map(made.teachers.has, files)),
+            )
+        )
+    return plans
+
+
+def describe(plans: Sequence[StagePlan], made: Experiment, folders: Sequence[str]) -> str:
+    """The plan as text; `folders` are where the results would lie."""
+    identity, corpus, run_ids = made.parts[0].identity, made.corpus, made.run_ids
+    num_runs = len(run_ids)
+    folds = [fold.number for fold, _ in run_ids]
+    seeds = len({seed for _, seed in run_ids})
+    arrays = (*corpus.features.values(), corpus.mask, corpus.present)
+    state = training.state_bytes(plans[-1].parameters, num_runs)
+    shown = ", ".join(f"{m} {x.shape[-1]}-d" for m, x in corpus.features.items())
+    positions = next(iter(corpus.features.values())).shape[1]
+    count = f"{len(made.parts)} sweeps x " if made.parts[1:] else ""
+    lines = [
+        f"{identity['system']} ({made.variants()}) on {identity['corpus']}; {identity['protocol']}",
+        f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
+        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {made.device}",
+        "",
+        f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
+        f"{'validation':>12}{'compile':>9}{'expected':>10}",
+    ]
+    total = 0.0
+    for plan in plans:
+        there = plan.kept == num_runs
+        expected = 0.0 if there else plan.expected
+        total += expected
+        lines.append(
+            f"{plan.name:<10}{plan.parameters:>12,}{plan.epochs:>8}{plan.steps:>8}"
+            f"{1000 * plan.step:>11.1f}{plan.validation:>11.1f}s{plan.compile:>8.1f}s"
+            f"{'there' if there else duration(expected):>10}"
+        )
+    lines += [
+        "",
+        f"a step is one of every run, measured over {plans[-1].measured} beside what else "
+        "the machine did; the test is not counted",
+        f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
+        f"{size(state)} for all runs; expected at most {size(made.memory)} of "
+        f"{size(memory.total())}; {_peak()}",
+        f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
+    ]
+    return "\n".join(lines)
+
+
+def _peak() -> str:
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return f"at most {size(statistics['peak_bytes_in_use'])} of the first device in use"
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"this process took at most {size(peak)}"

@@ -1,0 +1,38 @@
+"""What one program can train together: sweeps whose runs differ in numbers alone."""
+
+import json
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from cmarr_jax.workdir.ownership import newest
+
+
+def alike(sweeps: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
+    """The first of `sweeps` and all that one program can train with it: their runs differ in
+    numbers alone, and have come equally far."""
+    keys = {f: (program(config), newest(f)) for f, config in sweeps.items()}
+    first = next(iter(keys.values()))
+    return {folder: sweeps[folder] for folder, key in keys.items() if key == first}
+
+
+def program(config: ConfigDict) -> str:
+    """What configs must agree in for one program to train them side by side, as JSON: all but
+    the names, the seeds, and numbers that a run can have of its own."""
+
+    def unweighed(tree: dict) -> dict:
+        kept = {}
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                kept[name] = unweighed(value)
+            else:  # without a weight a term may not be there at all
+                kept[name] = value != 0 if name.split("_")[-1] == "weight" else value
+        return kept
+
+    kept = config.to_dict()
+    kept["model"] = unweighed(kept["model"])
+    for name in ("variant", "fold", "seed", "num_seeds", "members", "teachers"):
+        del kept[name]
+    for name in ("learning_rate", "weight_decay"):
+        del kept["train"][name]
+    return json.dumps(kept, sort_keys=True)

@@ -1,0 +1,135 @@
+"""The rows of a sweep's result files: made of scores, written, and read again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax import metrics
+from cmarr_jax.errors import UserError
+from cmarr_jax.results.arrays import write_confusion
+from cmarr_jax.results.summary import SCORES, number, summarise
+from cmarr_jax.runtime.files import write_csv, write_json
+from cmarr_jax.workdir import files
+from cmarr_jax.workdir.status import is_ended, read_status, stopped_runs
+
+
+def write_results(
+    workdir: str,
+    *,
+    identity: Mapping[str, str],
+    corpus: Any,
+    conditions: Sequence[Any],
+    curves: Sequence[Any],
+    run_ids: Sequence[Any],
+    scored: Sequence[Any],
+) -> None:
+    """Writes every result file of a finished sweep, each one whole or not at all.
+
+    Args:
+      workdir: the sweep's folder.
+      identity: corpus, system, variant and protocol, as they stand in every row.
+      corpus: `data.pipeline.Corpus`.
+      conditions: the K conditions; the last is "full".
+      curves: further conditions, of missing rates and noise.
+      run_ids: the R runs.
+      scored: `evaluation.Scored` of each run's test part under `conditions`, then `curves`.
+    """
+    results, reconstruction, predictions, confusions = [], [], [], []
+    for (fold, seed), run in zip(run_ids, scored, strict=True):
+        confusion = run.confusion(corpus.labels)
+        confusions.append(confusion[: len(conditions)])
+        predicted = run.posteriors.argmax(axis=-1)
+        for k, condition in enumerate([*conditions, *curves]):
+            ok = run.predictable[k]
+            here = {"fold": fold.number, "seed": seed, "condition": condition.name}
+            rec_error = _mean_of_finite(run.rec_errors[k][ok])
+            values = (*metrics.scores(confusion[k]), rec_error)
+            scores = {name: number(v) for name, v in zip(SCORES, values, strict=True)}
+            results.append({**identity, **here, "n": int(ok.sum()), **scores})
+            for m, errors in zip(
+                corpus.modalities, run.rec_errors_by_modality[k][ok].T, strict=True
+            ):
+                if n := int(np.isfinite(errors).sum()):
+                    error = number(_mean_of_finite(errors))
+                    reconstruction.append({**here, "modality": m, "n": n, "rec_error": error})
+            for j in np.flatnonzero(ok):
+                row = run.rows[j]
+                predictions.append(
+                    {
+                        "id": corpus.columns["id"][row],
+                        **here,
+                        "label": corpus.class_names[corpus.labels[row]],
+                        "predicted": corpus.class_names[predicted[k, j]],
+                        "probabilities": " ".join(f"{p:.6f}" for p in run.posteriors[k, j]),
+                    }
+                )
+    write_csv(os.path.join(workdir, files.RESULTS), results)
+    write_csv(os.path.join(workdir, files.SUMMARY), summarise(results))
+    write_csv(os.path.join(workdir, files.PREDICTIONS), predictions)
+    if reconstruction:
+        write_csv(os.path.join(workdir, files.RECONSTRUCTION), reconstruction)
+    write_confusion(workdir, np.stack(confusions), corpus.class_names, conditions, run_ids)
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def join(workdir: str, members: Sequence[str], missing: int) -> None:
+    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing and
+    none of their runs was stopped."""
+    results, stopped = [], []
+    for member in members:
+        name = os.path.basename(member)
+        stopped += [{"sweep": name} | s for s in read_status(member).get("stopped", ())]
+        if not os.path.exists(os.path.join(member, files.RESULTS)):
+            continue  # every run of it was stopped
+        results += files.read_csv(os.path.join(member, files.RESULTS))
+    if results:
+        write_csv(os.path.join(workdir, files.RESULTS), results)
+        write_csv(os.path.join(workdir, files.SUMMARY), summarise(results))
+    seconds = sum(read_status(member)["seconds"] for member in members)
+    status = {"complete": not missing and not stopped, "sweeps_done": len(members)}
+    status |= {"sweeps": len(members) + missing, "seconds": round(seconds, 1)}
+    if stopped and not missing:
+        status["stopped"] = stopped
+    write_json(os.path.join(workdir, files.STATUS), status)
+
+
+def read_results(workdir: str) -> list[dict[str, str]]:
+    """Rows of WORKDIR/results.csv.
+
+    Raises:
+      UserError: the sweep is not finished, or there is none.
+    """
+    return _read(workdir, files.RESULTS)
+
+
+def read_summary(workdir: str) -> list[dict[str, str]]:
+    """Rows of WORKDIR/summary.csv.
+
+    Raises:
+      UserError: the sweep is not finished, or there is none.
+    """
+    return _read(workdir, files.SUMMARY)
+
+
+def _read(workdir: str, name: str) -> list[dict[str, str]]:
+    status = read_status(workdir)
+    if not is_ended(workdir):
+        unit = "sweeps" if "sweeps" in status else "epochs"
+        done = f"{status.get(f'{unit}_done', 0)} of {status.get(unit, '?')} {unit}"
+        raise UserError(
+            f"{workdir}: the sweep is not complete ({done}); "
+            "run train.py with the same flags to resume"
+        )
+    if not os.path.exists(os.path.join(workdir, name)):
+        raise UserError(
+            "; ".join(stopped_runs(workdir))
+            or f"{os.path.join(workdir, name)}: missing; delete status.json beside it, and "
+            "train.py with the same flags writes it anew"
+        )
+    return files.read_csv(os.path.join(workdir, name))

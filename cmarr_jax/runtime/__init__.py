@@ -1,0 +1,1 @@
+"""The machine: its processes, memory, disks and signals. Knows nothing of emotion."""

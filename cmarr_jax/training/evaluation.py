@@ -1,0 +1,198 @@
+"""Scores a sweep's models on their own utterances under every condition."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmarr_jax import metrics
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Condition
+from cmarr_jax.systems.system import Stage
+from cmarr_jax.training import layout as sweep
+from cmarr_jax.training import train_step
+from cmarr_jax.training.feed import Feed
+
+
+class Scored(NamedTuple):
+    """One run's predictions on n utterances under K conditions."""
+
+    rows: np.ndarray  # [n], utterances
+    posteriors: np.ndarray  # [K, n, C] float32
+    recovery: np.ndarray  # [K, n, M, 2]; squared error and squared length of what was missing
+    predictable: np.ndarray  # [K, n] bool; False = has none of the condition's modalities
+
+    @property
+    def rec_errors(self) -> np.ndarray:
+        """Squared error over squared length of all that was missing, `[K, n]`; NaN for nothing."""
+        return _ratio(self.recovery.sum(axis=2))
+
+    @property
+    def rec_errors_by_modality(self) -> np.ndarray:
+        """The same of each modality, `[K, n, M]`."""
+        return _ratio(self.recovery)
+
+    def confusion(self, labels: np.ndarray) -> np.ndarray:
+        """`[K, C, C]` over the predictable utterances; `labels` are the corpus'."""
+        predicted = self.posteriors.argmax(axis=-1)
+        return np.stack(
+            [
+                metrics.confusion_matrix(
+                    labels[self.rows[ok]], guess[ok], self.posteriors.shape[-1]
+                )
+                for guess, ok in zip(predicted, self.predictable, strict=True)
+            ]
+        )
+
+
+def _ratio(recovery: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return recovery[..., 0] / recovery[..., 1]
+
+
+class Scorer:
+    """Predicts in batches of one fixed shape, so that validation and test share a program."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        vector: train_step.Vector,
+        layout: sweep.Layout,
+        runs: train_step.Run,
+        feed: Feed,
+        corpus: Corpus,
+        batch_size: int,
+    ):
+        self._layout, self._runs, self._feed = layout, runs, feed
+        self._corpus, self._batch_size = corpus, batch_size
+        self.vector = vector
+        self._predict = {
+            noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
+            for noisy in (False, True)
+        }
+
+    @property
+    def runs(self) -> train_step.Run:
+        """The runs' constants on the host, `[R, ...]`."""
+        return self._layout.collect(self._runs)
+
+    def score(
+        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+    ) -> list[Scored]:
+        """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout.
+
+        All conditions share one pass, and must share their noise.
+        """
+        probe = self._probe(conditions)
+        predict = self._predict[bool(probe.gaussian or probe.impulse)]
+        shared = self._layout.share(probe)
+        width = max(len(r) for r in rows)
+        width += -width % self._batch_size
+        padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
+        parts = []
+        for part, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
+            for batch in (b for b in np.moveaxis(part, 1, 0) if b.max() >= 0):
+                dealt = self._layout.deal_rows(batch)
+                made = predict(params, self._runs, dealt, (arrays, shared))
+                parts.append([self._layout.collect_rows(x, axis=2) for x in made[:2]])
+        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
+        present = self._corpus.present
+        return [
+            Scored(
+                r,
+                posteriors[k, :, : len(r)],
+                recovery[k, :, : len(r)],
+                (probe.available[:, r] & present[r][None]).any(axis=-1),
+            )
+            for k, r in enumerate(rows)
+        ]
+
+    def pooled_uar(
+        self,
+        params: Any,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        labels: np.ndarray,
+    ) -> np.ndarray:
+        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled; NaN where a
+        posterior is.
+
+        `labels` `[R, N]` are what each run learns from, so that a control is chosen by its own.
+        """
+        scored = self.score(params, rows, conditions)
+        uar = [
+            metrics.scores(s.confusion(y).sum(axis=0)).uar
+            if np.isfinite(s.posteriors).all()
+            else np.nan
+            for s, y in zip(scored, labels, strict=True)
+        ]
+        return np.array(uar, np.float32)
+
+    def score_best(
+        self,
+        params: np.ndarray,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        curves: Sequence[Condition] = (),
+    ) -> list[Scored]:
+        """Like `score` for `params` `[R, P]` on the host, under `conditions`, then `curves`."""
+        params = self._layout.deal(params)
+        noiseless = [c for c in curves if not (c.gaussian or c.impulse)]
+        passes = [conditions] + ([noiseless] if noiseless else [])
+        passes += [[c] for c in curves if c.gaussian or c.impulse]
+        parts = zip(*(self.score(params, rows, p) for p in passes), strict=True)
+        return [
+            Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
+            for run in parts
+        ]
+
+    def represent(
+        self,
+        params: np.ndarray,
+        rows: Sequence[np.ndarray],
+        conditions: Sequence[Condition],
+        stopped: Sequence[Any],
+        runs: slice,
+    ) -> tuple[np.ndarray, ...]:
+        """What one of `runs`, the first that was not stopped, recovers and what is true, where
+        each modality is missing alone.
+
+        Args:
+          params: `[R, P]` on the host.
+          rows: utterances of each run; at most a batch of those with every modality is taken.
+          conditions: those that `score_best` was given, whose program serves here too.
+          stopped: of each run, None where it was not.
+          runs: those to choose from.
+
+        Returns:
+          Two arrays `[M, n, D]`; nothing if the system recovers nothing, or there is nothing to.
+        """
+        whole = [r for r in range(len(rows))[runs] if not stopped[r]]
+        if not whole or self._corpus.present.shape[1] < 2:
+            return ()
+        run = whole[0]
+        chosen = rows[run][self._corpus.present[rows[run]].all(axis=1)]
+        if not len(chosen):
+            return ()
+        padded = np.resize(chosen, self._batch_size).astype(np.int32)
+        padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
+        ((batch, arrays),) = self._feed.steps(padded)
+        dealt = self._layout.deal_rows(batch[:, 0])
+        probe = self._layout.share(self._probe(conditions))
+        *_, means = self._predict[False](
+            self._layout.deal(params), self._runs, dealt, (arrays, probe)
+        )
+        means = self._layout.collect_rows(means, axis=2)[run, :, : len(chosen)]
+        if not means.shape[-1]:
+            return ()
+        known = [np.asarray(c.available).tolist() for c in conditions]
+        alone = [known.index(row) for row in (~np.eye(len(known[0]), dtype=bool)).tolist()]
+        return means[alone, :, 0], means[alone, :, 1]
+
+    def _probe(self, conditions: Sequence[Condition]) -> train_step.Probe:
+        """`conditions`, which must share their noise, on the host."""
+        (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
+        assert not others
+        shape = self._corpus.present.shape
+        available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
+        return train_step.Probe(available, np.float32(gaussian), np.float32(impulse))

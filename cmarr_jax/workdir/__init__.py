@@ -1,0 +1,1 @@
+"""A work directory: whose it is, what lies in it, and whether it is complete."""

@@ -1,0 +1,332 @@
+"""Checkpoints of a sweep, by orbax: `last` to go on from, `best` to predict with.
+
+    checkpoints/KIND/EPOCH/state    the leaves of the state, `[R, ...]` NumPy arrays
+    checkpoints/KIND/EPOCH/about    what wrote them, and a digest of all of it
+
+One is renamed into its place when it is whole, and is believed when its digest is right: a disk
+may lose or change bytes of what was whole. The two newest of `last` are kept, one of `best`. A
+system's earlier stages have kinds of their own, `teacher_last` and so on, and leave what was
+chosen in `Teachers`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.runtime import processes
+from cmarr_jax.runtime.files import cannot_write
+
+_FORMAT = 3  # of what lies in a checkpoint, and in which order
+_KEPT = {"last": 2, "best": 1}
+_DIGEST_SIZE = 16  # bytes
+# Of several processes the first alone keeps checkpoints; it waits for no other.
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
+class Resumed(NamedTuple):
+    """A checkpoint of `last`."""
+
+    epoch: int
+    state: Any
+    stopped: list[dict]  # as they were given to `Checkpoints.save`
+
+
+class _Damaged(Exception):
+    pass
+
+
+class Checkpoints:
+    """The folder `WORKDIR/checkpoints`; a context manager that waits for writes on leaving."""
+
+    def __init__(self, workdir: str, origin: Mapping[str, str] | None = None):
+        """`origin`: what the numbers hang on, "config" and so on; a checkpoint of another origin
+        is refused. Without it nothing can be saved or resumed, only restored."""
+        self._folder = os.path.join(os.path.abspath(workdir), "checkpoints")
+        self._origin = {"format": str(_FORMAT), "jax": jax.__version__} | dict(origin or {})
+        self._writers = {}
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        for name in self._writers:
+            try:
+                self._wait(name)
+            except UserError:
+                if error is None:
+                    raise
+        for writer in self._writers.values():
+            with contextlib.suppress(Exception):  # it waits too, and fails as that did
+                writer.close()
+
+    def save(self, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping] = ()) -> None:
+        """Saves `state` after `epoch` epochs as `kind`; returns before it is written.
+
+        `stopped` is kept beside it, as JSON.
+
+        Raises:
+          UserError: this one or the one before could not be written.
+        """
+        self._wait(kind)
+        leaves = [np.array(leaf) for leaf in jax.tree.leaves(state)]
+        about = {"origin": self._origin, "epoch": epoch, "stopped": list(stopped)}
+        about["last"] = self.latest_epoch(kind[:-4] + "last")  # which the newest may come before
+        about["leaves"] = [[list(leaf.shape), leaf.dtype.str] for leaf in leaves]
+        about["digest"] = _digest(about, leaves)
+        if kind not in self._writers:
+            self._writers[kind] = ocp.AsyncCheckpointer(_handler(), multiprocessing_options=_ALONE)
+        path = os.path.join(self._folder, kind, str(epoch))
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(dict(zip(_names(leaves), leaves, strict=True))),
+            about=ocp.args.JsonSave(about),
+        )
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._writers[kind].save(path, args=args, force=True)
+        except Exception as e:
+            raise UserError(cannot_write(path, e)) from None
+
+    def latest_epoch(self, kind: str) -> int | None:
+        return max(self._epochs(kind), default=None)
+
+    def resume(self, prefix: str, like: Any) -> Resumed | None:
+        """The newest sound `last` of the stage `prefix`, in the structure of `like`; None at the
+        start. Newer ones, and what killed writes left, are removed: the epochs come again.
+
+        Raises:
+          UserError: all are damaged, or gone while `best` is there; or it is of another origin,
+            or does not fit `like`.
+        """
+        kinds = [prefix + "last", prefix + "best"]
+        self._tidy(kinds)
+        damage = []
+        for epoch in sorted(self._epochs(kinds[0]), reverse=True):
+            path = os.path.join(self._folder, kinds[0], str(epoch))
+            try:
+                leaves, about = _read(path)
+            except _Damaged as e:
+                damage.append(f"{path}: damaged ({e})")
+                continue
+            self._check_origin(path, about["origin"])
+            state = _fit(path, leaves, like)
+            for line in damage:
+                print(f"{line}; going on from epoch {epoch}", file=sys.stderr)
+            for kind in kinds:
+                for newer in self._epochs(kind):
+                    if newer > epoch:
+                        self._remove(kind, newer)
+                self._prune(kind)
+            return Resumed(epoch, state, about["stopped"])
+        for epoch in [] if damage else self._epochs(kinds[1]):
+            if self._is_first(kinds[1], epoch):  # the first `last` was not written to its end
+                self._remove(kinds[1], epoch)
+            else:
+                missing = os.path.join(self._folder, kinds[0])
+                damage = [f"{missing}: missing, though {kinds[1]} is there"]
+        if damage:
+            raise UserError(
+                f"{'; '.join(damage)}; no checkpoint is left to go on from: delete "
+                f"{self._folder} to train from the start, or name a new --workdir"
+            )
+        return None
+
+    def restore(self, kind: str, like: Any) -> Any:
+        """The newest `kind`, in the structure of `like` (arrays or their shapes).
+
+        Raises:
+          UserError: there is none, it is damaged, or does not fit `like`.
+        """
+        epoch = self.latest_epoch(kind)
+        path = os.path.join(self._folder, kind, str(epoch))
+        if epoch is None:
+            raise UserError(f"{os.path.dirname(path)}: holds no checkpoint")
+        try:
+            leaves, _ = _read(path)
+        except _Damaged as e:
+            raise UserError(
+                f"{path}: damaged ({e}); delete status.json beside checkpoints/ and give train.py "
+                "the same flags: it writes this anew"
+            ) from None
+        return _fit(path, leaves, like)
+
+    def _epochs(self, kind: str) -> list[int]:
+        try:
+            names = os.listdir(os.path.join(self._folder, kind))
+        except FileNotFoundError:
+            return []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _wait(self, kind: str) -> None:
+        """Waits for the last write of `kind`; then older ones can go."""
+        if kind in self._writers:
+            try:
+                self._writers[kind].wait_until_finished()
+            except Exception as e:
+                folder = os.path.join(self._folder, kind)
+                raise UserError(cannot_write(folder, e)) from None
+            self._prune(kind)
+
+    def _prune(self, kind: str) -> None:
+        for epoch in self._epochs(kind)[: -_KEPT[kind[-4:]]]:
+            self._remove(kind, epoch)
+
+    def _is_first(self, kind: str, epoch: int) -> bool:
+        """Whether this `best` was saved before any `last` was whole."""
+        try:
+            return _read(os.path.join(self._folder, kind, str(epoch)))[1]["last"] is None
+        except _Damaged:
+            return False
+
+    def _remove(self, kind: str, epoch: int) -> None:
+        path = os.path.join(self._folder, kind, str(epoch))
+        os.rename(path, f"{path}.removed")  # a half removed one must not look like a damaged one
+        shutil.rmtree(f"{path}.removed")
+
+    def _tidy(self, kinds: Sequence[str]) -> None:
+        for kind in kinds:
+            folder = os.path.join(self._folder, kind)
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                if not name.isdigit():
+                    shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+    def _check_origin(self, path: str, origin: Mapping[str, str]) -> None:
+        for field, ours in self._origin.items():
+            theirs = origin.get(field)
+            if theirs != ours:
+                raise UserError(
+                    f"{path}: was written with {field} {theirs}, this is {ours}; go on with that "
+                    "one, or name a new --workdir"
+                )
+
+
+def _handler() -> ocp.CompositeCheckpointHandler:
+    options = ocp.CompositeOptions(multiprocessing_options=_ALONE)
+    return ocp.CompositeCheckpointHandler(composite_options=options)
+
+
+def _names(leaves: Sequence) -> list[str]:
+    return [f"leaf{k:03d}" for k in range(len(leaves))]
+
+
+def _digest(about: Mapping[str, Any], leaves: Sequence[np.ndarray]) -> str:
+    about = {field: value for field, value in about.items() if field != "digest"}
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=_DIGEST_SIZE)
+    for leaf in leaves:
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
+def _read(path: str) -> tuple[list[np.ndarray], dict]:
+    """Leaves and `about` of one checkpoint.
+
+    Raises:
+      UserError: its files may not be read, which is no damage; or it is older than `about`.
+      _Damaged: it is not what was written.
+    """
+    if os.path.isdir(os.path.join(path, "default")):
+        raise UserError(
+            f"{path}: written by an older version of this library; name a new --workdir"
+        )
+    only_about = ocp.args.Composite(about=ocp.args.JsonRestore())
+    try:
+        with ocp.Checkpointer(_handler(), multiprocessing_options=_ALONE) as reader:
+            about = reader.restore(path, args=only_about).about
+            like = [np.empty(shape, dtype) for shape, dtype in about["leaves"]]
+            named = dict(zip(_names(like), like, strict=True))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(named))
+            state = reader.restore(path, args=args).state
+        leaves = [np.asarray(state[name]) for name in named]
+    except Exception as e:  # whatever a JSON parser or tensorstore makes of other bytes
+        for folder, _, names in os.walk(path):
+            for file in (os.path.join(folder, name) for name in names):
+                if not os.access(file, os.R_OK):
+                    raise UserError(f"{file}: no permission to read") from None
+        raise _Damaged(_reason(e)) from None
+    right = _digest(about, leaves) == about.get("digest")
+    if not right or os.path.basename(path) != str(about["epoch"]):
+        raise _Damaged("other bytes than were written")
+    return leaves, about
+
+
+def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
+    wanted, structure = jax.tree.flatten(like)
+    ours = [(tuple(x.shape), np.dtype(x.dtype)) for x in wanted]
+    theirs = [(x.shape, x.dtype) for x in leaves]
+    if ours != theirs:
+        odd = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None)
+        found = f"{odd[0][0]}, wanted {odd[1][0]}" if odd else f"{len(theirs)} arrays"
+        raise UserError(f"{path}: does not fit this config (holds {found}); name a new --workdir")
+    return structure.unflatten(leaves)
+
+
+def _reason(error: Exception) -> str:
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:100]}" if lines else type(error).__name__
+
+
+class Together:
+    """Checkpoints of sweeps that one program trains: each sweep's in a folder of its own, so that
+    it can go on without the others. To the loop they are one."""
+
+    def __init__(self, parts: Sequence[Checkpoints], runs: Sequence[slice]):
+        """`runs`: of all that are trained, those of each part."""
+        self._parts, self._runs = parts, runs
+
+    def save(self, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping] = ()) -> None:
+        """As of `Checkpoints`, for leaves `[R, ...]`."""
+        for part, runs in zip(self._parts, self._runs, strict=True):
+            own = jax.tree.map(lambda leaf, runs=runs: leaf[runs], state)
+            part.save(kind, epoch, own, stopped[runs])
+
+    def resume(self, prefix: str, like: Any) -> Resumed | None:
+        """As of `Checkpoints`, for leaves `[R, ...]`.
+
+        Raises:
+          UserError: besides, if damage has left the parts at different epochs.
+        """
+        found = [
+            part.resume(prefix, jax.tree.map(lambda leaf, runs=runs: leaf[runs], like))
+            for part, runs in zip(self._parts, self._runs, strict=True)
+        ]
+        if len(epochs := {each and each.epoch for each in found}) > 1:
+            shown = ", ".join(str(epoch or 0) for epoch in sorted(epochs, key=lambda e: e or 0))
+            raise UserError(
+                f"sweeps that were trained together are left at epochs {shown} by the damage "
+                "above; the same command goes on with each from there"
+            )
+        if found[0] is None:
+            return None
+        state = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(each.state for each in found)
+        )
+        return Resumed(found[0].epoch, state, [s for each in found for s in each.stopped])
+
+
+class FirstCheckpoints:
+    """What the first of several processes keeps on its disk for all of them: they go on from it."""
+
+    def __init__(self, own: Checkpoints | None):
+        """`own`: None but in the first process."""
+        self._own = own
+
+    def save(self, *args) -> None:
+        if self._own:
+            self._own.save(*args)
+
+    def resume(self, prefix: str, like: Any) -> Resumed | None:
+        found = self._own.resume(prefix, like) if self._own else None
+        about = processes.tell(found and [found.epoch, found.stopped])
+        if about is None:
+            return None
+        epoch, stopped = about
+        return Resumed(epoch, processes.broadcast(found.state if found else like), stopped)

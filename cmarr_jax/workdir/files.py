@@ -1,0 +1,65 @@
+"""The files of a work directory: their names, and how a damaged or missing one is said.
+
+config.json            what was asked for, whole
+status.json            whether all is complete, which runs were stopped; device, time, versions
+audit.json             what `cmarr_jax.data.audit` found before training
+results.csv            a row a (fold, seed, condition)
+summary.csv            mean and deviation over folds and seeds, "avg" and "full" too
+reconstruction.csv     a row a (fold, seed, condition, missing modality)
+predictions.csv        a row a (fold, seed, condition, utterance)
+history.csv            a row an (epoch, fold, seed)
+confusion.npz          counts [run, condition, true class, predicted class]
+representations.npz    of some test utterances of the first run, recovered and true
+metrics/               TensorBoard's
+checkpoints/           see `cmarr_jax.workdir.checkpoints`
+model/                 see `cmarr_jax.workdir.model_folder`
+"""
+
+import csv
+import json
+from typing import Any
+
+import numpy as np
+
+from cmarr_jax.errors import UserError
+
+CONFIG, STATUS, AUDIT = "config.json", "status.json", "audit.json"
+RESULTS, SUMMARY, RECONSTRUCTION = "results.csv", "summary.csv", "reconstruction.csv"
+PREDICTIONS, HISTORY = "predictions.csv", "history.csv"
+CONFUSION, REPRESENTATIONS = "confusion.npz", "representations.npz"
+METRICS, CHECKPOINTS, MODEL, TEACHERS = "metrics", "checkpoints", "model", "teachers"
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """Reads a JSON file of a work directory.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    with open(file, encoding="utf-8") as f:
+        try:
+            return json.load(f)
+        except ValueError as e:
+            raise UserError(
+                f"{file}: damaged, not JSON ({e}); delete it, and train.py with the same flags "
+                "goes on from the checkpoints"
+            ) from None
+
+
+def read_csv(file: str) -> list[dict[str, str]]:
+    """The rows of a CSV file that exists."""
+    with open(file, newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file.
+
+    Raises:
+      UserError: there is none; `remedy` is what to do then.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise UserError(f"{file}: missing; {remedy}") from None

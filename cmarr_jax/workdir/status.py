@@ -1,0 +1,70 @@
+"""What status.json says of a work directory: whether it has ended, and which runs were stopped."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from cmarr_jax.errors import UserError
+from cmarr_jax.workdir import files
+
+
+class Stopped(NamedTuple):
+    """A run that ended before its time: something in it was no longer finite."""
+
+    fold: int
+    seed: int
+    stage: str  # "NAME_" of an earlier stage, "" of the last
+    epoch: int  # counted from 1
+    step: int  # of the stage, counted from 1
+    term: str  # the loss, or "val/posteriors"
+    value: str  # "nan", "inf" or "-inf"
+
+    def __str__(self) -> str:
+        return (
+            f"fold {self.fold}, seed {self.seed}: stopped at step {self.step} (epoch {self.epoch}),"
+            f" where {self.stage}{self.term} became {self.value}"
+        )
+
+
+def read_status(workdir: str) -> dict[str, Any]:
+    """WORKDIR/status.json.
+
+    Raises:
+      UserError: there is none.
+    """
+    file = os.path.join(workdir, files.STATUS)
+    try:
+        return files.read_json(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{file}: missing, so --workdir={workdir} holds no sweep of train.py"
+        ) from None
+
+
+def is_ended(workdir: str) -> bool:
+    """Whether `workdir` holds a sweep that nothing is to be added to: each of its runs has its
+    results or was stopped."""
+    if not os.path.exists(os.path.join(workdir, files.STATUS)):
+        return False
+    status = read_status(workdir)
+    return bool(status.get("complete") or status.get("stopped"))
+
+
+def has_results(workdir: str) -> bool:
+    """Whether a run of an ended sweep has results."""
+    return os.path.exists(os.path.join(workdir, files.RESULTS))
+
+
+def stopped_runs(workdir: str) -> list[str]:
+    """A line for each run of an ended sweep that was stopped, and so has no results."""
+    return [
+        (f"{s.pop('sweep')}: " if "sweep" in s else "") + str(Stopped(**s))
+        for s in read_status(workdir).get("stopped", ())
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}

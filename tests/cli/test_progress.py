@@ -1,0 +1,372 @@
+import contextlib
+import io
+import math
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cmarr_jax.cli import display
+from cmarr_jax.cli import progress as progress_lib
+from cmarr_jax.cli.progress import Progress
+from cmarr_jax.experiment.prepare import Experiment, Part
+from cmarr_jax.runtime import memory
+from cmarr_jax.training.loop import Epoch
+from cmarr_jax.workdir.status import Stopped
+
+
+class Screen:
+    """A terminal that knows line feeds, wrapping and three sequences, and refuses all others."""
+
+    def __init__(self, columns, lines):
+        self.columns, self.lines = columns, lines
+        self.rows, self.top, self.y, self.x = [""], 0, 0, 0
+
+    def feed(self, text):
+        for sequence, char in re.findall(r"\x1b\[(\d*[AKJ])|(.)", text, re.DOTALL):
+            if sequence.endswith("A"):
+                self.y = max(self.top, self.y - int(sequence[:-1] or 1))
+            elif sequence == "K":
+                self.rows[self.y] = self.rows[self.y][: self.x]
+            elif sequence == "J":
+                self.rows[self.y :] = [self.rows[self.y][: self.x]]
+            elif char == "\r":
+                self.x = 0
+            elif char == "\n":
+                self._down()
+            else:
+                assert char.isprintable(), repr(char)
+                if self.x == self.columns:
+                    self.x = 0
+                    self._down()
+                row = self.rows[self.y].ljust(self.x)
+                self.rows[self.y] = row[: self.x] + char + row[self.x + 1 :]
+                self.x += 1
+
+    def _down(self):
+        self.y += 1
+        self.rows += [""] * (self.y + 1 - len(self.rows))
+        self.top = max(self.top, self.y + 1 - self.lines)
+
+    @property
+    def seen(self):
+        """Everything from the first line that was ever written on, scrolled out or not."""
+        return [row.rstrip() for row in self.rows]
+
+
+class Terminal:
+    """A pseudo-terminal that standard error writes to."""
+
+    def __init__(self):
+        self.master, self.slave = pty.openpty()
+        file = io.FileIO(self.slave, "w", closefd=False)
+        self.stream = io.TextIOWrapper(file, encoding="utf-8")
+        self.screen = None
+
+    def resize(self, columns, lines):
+        termios.tcsetwinsize(self.slave, (lines, columns))
+        self.screen = self.screen or Screen(columns, lines)
+        self.screen.columns, self.screen.lines = columns, lines
+
+    def read(self, until=lambda rows: True):
+        """Everything that was shown; waits for the rows to be as `until` says."""
+        end = time.monotonic() + 60
+        while select.select([self.master], [], [], 0)[0] or not until(self.screen.seen):
+            assert time.monotonic() < end, self.screen.seen
+            if select.select([self.master], [], [], 0.05)[0]:
+                data = os.read(self.master, 65536)
+                while data[-1] & 0x80:  # not between the bytes of a character
+                    try:
+                        data.decode()
+                        break
+                    except UnicodeDecodeError:
+                        data += os.read(self.master, 1)
+                self.screen.feed(data.decode())
+        return self.screen.seen
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    made = Terminal()
+    made.resize(80, 24)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    # The test's own process belongs to another terminal, if to any.
+    monkeypatch.setattr(progress_lib.os, "tcgetpgrp", lambda fd: os.getpgrp())
+    monkeypatch.setattr(progress_lib, "_host_bytes", lambda: 1.5e9)
+    yield made
+    made.stream.close()
+    os.close(made.master)
+    os.close(made.slave)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now[0])
+    return now
+
+
+def epoch(number, val_uar, best_uar=None, best_epoch=None, total=5, stage="", ends=(), on=None):
+    val_uar = np.array(val_uar, np.float32)
+    best_uar = val_uar if best_uar is None else np.array(best_uar, np.float32)
+    return Epoch(
+        stage=stage,
+        number=number,
+        total=total,
+        terms={"loss": np.full(len(val_uar), 2.0 / number, np.float32)},
+        val_uar=val_uar,
+        best_uar=best_uar,
+        best_epoch=np.full(len(val_uar), best_epoch or number, np.int32),
+        utterances_per_second=math.nan if number == 1 else 200.0,
+        trained=np.full(len(val_uar), True) if on is None else np.array(on),
+        stopped=list(ends) or [None] * len(val_uar),
+    )
+
+
+def begun(runs=2, variants=("default",)):
+    """A progress of sweeps of some folds, one seed each."""
+    progress = Progress()
+    corpus = SimpleNamespace(labels=[0] * 60, modalities=("text", "video"))
+    run_ids = [(SimpleNamespace(number=k + 1), 0) for k in range(runs)]
+    parts = [
+        Part(None, dict(system="cmarr", variant=v, corpus="demo"), run_ids, ()) for v in variants
+    ]
+    stages = (SimpleNamespace(name="cmarr"),)
+    progress.sweep(
+        Experiment(parts, corpus, {}, [], [], None, None, stages, [], "1 x cpu", None, None, 10**9)
+    )
+    return progress
+
+
+@contextlib.contextmanager
+def shown(terminal, runs=2):
+    with contextlib.redirect_stderr(terminal.stream):
+        with begun(runs) as progress:
+            yield progress
+        assert sys.stderr is terminal.stream
+
+
+SWEEP = "cmarr (default) on demo: 60 utterances, text, video; 2 folds x 1 seeds on 1 x cpu"
+MEMORY = f"memory: expected at most 1.00 GB of {display.size(memory.total())}"
+TITLES = "fold seed val UAR  best epoch     loss  by epoch"
+
+
+def test_without_a_terminal_an_epoch_is_a_line(monkeypatch, clock, capsys):
+    monkeypatch.setattr(progress_lib, "_host_bytes", lambda: 1.5e9)
+    monkeypatch.setattr(progress_lib, "_device_bytes", lambda: math.nan)
+    with begun() as progress:
+        clock[0] += 60  # it compiled
+        for number in (3, 4, 5):  # resumed
+            ends = [None, Stopped(2, 0, "", 4, 17, "rec", "nan")] if number == 4 else []
+            progress.epoch(epoch(number, [0.5, 0.25], ends=ends, on=[True, number < 5]))
+            clock[0] += 10
+    assert capsys.readouterr().err.splitlines() == [
+        SWEEP,
+        MEMORY,
+        "compiling ...",
+        "epoch 3/5: loss 0.667, best val UAR % 37.5, utt/s 200, memory 1.50 GB",
+        "fold 2, seed 0: stopped at step 17 (epoch 4), where rec became nan; the other runs go on",
+        "epoch 4/5: loss 0.500, best val UAR % 37.5, utt/s 200, ETA 10 s, memory 1.50 GB",
+        "epoch 5/5: loss 0.400, best val UAR % 37.5, utt/s 200, memory 1.50 GB",
+    ]
+
+
+def test_in_a_terminal_the_block_is_drawn_in_place(terminal, clock):
+    terminal.resize(100, 24)
+    with shown(terminal) as progress:
+        clock[0] += 60
+        progress.epoch(epoch(1, [0.5, 0.25]))
+        assert len(terminal.read()) == 3 + 5 + 1
+        clock[0] += 10
+        os.write(terminal.master, b"typed")
+        terminal.read(until=lambda rows: rows[-1] == "typed")
+        ends = [None, Stopped(2, 0, "", 2, 17, "rec", "nan")]
+        progress.epoch(epoch(2, [0.4, 0.3], [0.5, 0.25], 1, ends=ends))
+        clock[0] += 10
+        progress.epoch(epoch(3, [0.6, 0.3], [0.6, 0.25], 3, on=[True, False]))
+    assert terminal.read() == [
+        SWEEP,
+        MEMORY,
+        "compiling ...",
+        "epoch 3/5  " + "━" * 24 + "─" * 16 + "  loss 0.667, utt/s 200, in 80 s, ETA 20 s",
+        TITLES,
+        "   1    0    60.0  60.0     3    0.667  ▆▄█",
+        "   2    0  stopped at step 17: rec became nan",
+        "mean best val UAR % 42.5, memory 1.50 GB",
+        "",
+    ]
+
+
+def test_fifteen_lanes_and_the_line_below_fit_80_by_24(terminal, clock):
+    with shown(terminal, 15) as progress:
+        for number in (1, 2, 3):
+            clock[0] += 1
+            progress.epoch(epoch(number, [0.5] * 15))
+        rows = terminal.read()
+        assert [row.split()[0] for row in rows[-17:-2]] == [str(k + 1) for k in range(15)]
+        assert "\n".join(rows).count("epoch 3/5") == 1 and "epoch 2/5" not in "\n".join(rows)
+
+
+def test_more_lanes_than_fit_do_not_scroll(terminal, clock):
+    terminal.resize(60, 24)
+    with shown(terminal, 50) as progress:
+        for number in (1, 2, 3):
+            clock[0] += 1
+            progress.epoch(epoch(number, [0.5] * 50))
+    rows = terminal.read()
+    assert len(rows) == 5 + 23  # what was said before wraps and scrolls out once
+    assert rows[-24].startswith("epoch 3/5 ") and rows[-3] == "and 31 more runs"
+
+
+def test_what_others_write_stays(terminal, clock):
+    with shown(terminal, 1) as progress:
+        progress.epoch(epoch(1, [0.5]))
+        print("half a line", end="", file=sys.stderr)
+        progress.epoch(epoch(2, [0.5]))
+        print("going on from epoch 5", file=sys.stderr)
+        progress.epoch(epoch(3, [0.5]))
+        progress.epoch(epoch(4, [0.5]))
+    rows = terminal.read()
+    said = [row.split("  ")[0] for row in rows if row[:4] in ("epoc", "half", "goin")]
+    assert said == ["epoch 1/5", "half a line", "epoch 2/5", "going on from epoch 5", "epoch 4/5"]
+
+
+def test_after_a_resize_another_block_begins_below(terminal, clock):
+    with shown(terminal, 3) as progress:
+        progress.epoch(epoch(1, [0.5] * 3))
+        before = terminal.read()
+        terminal.resize(70, 20)
+        progress.epoch(epoch(2, [0.5] * 3))
+        progress.epoch(epoch(3, [0.5] * 3))
+        rows = terminal.read()
+        assert rows[: len(before) - 1] == before[:-1]
+        assert len(rows) == len(before) + 6 and rows[-7].startswith("epoch 3/5 ")
+        terminal.resize(59, 20)
+        progress.epoch(epoch(4, [0.5] * 3))
+        assert terminal.read()[len(rows) - 1].startswith("epoch 4/5: loss 0.500, ")
+        terminal.resize(60, 20)
+        progress.epoch(epoch(5, [0.5] * 3))
+    assert terminal.read()[-7].startswith("epoch 5/5  ━")
+
+
+@pytest.mark.parametrize("why", ["dumb", "background", "no size"])
+def test_where_nothing_can_be_redrawn_there_are_lines(terminal, clock, monkeypatch, why):
+    if why == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    elif why == "background":
+        monkeypatch.setattr(progress_lib.os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
+    else:
+        termios.tcsetwinsize(terminal.slave, (0, 0))
+    with shown(terminal) as progress:
+        progress.epoch(epoch(1, [0.5, 0.5]))
+    assert terminal.read()[-2:] == [
+        "epoch 1/5: loss 2.000, best val UAR % 50.0, memory 1.50 GB", ""
+    ]  # fmt: skip
+
+
+def test_each_stage_has_a_block_and_a_rate_of_its_own(terminal, clock):
+    with shown(terminal) as progress:
+        for number in (1, 2):
+            clock[0] += 100
+            progress.epoch(epoch(number, [0.5, 0.5], total=2, stage="teacher_"))
+        clock[0] += 1000
+        for number in (1, 2, 3):
+            progress.epoch(epoch(number, [0.5, 0.5]))
+            clock[0] += 10
+    rows = terminal.read()
+    heads = [row for row in rows if ("epoch " in row and "━" in row) or row == "compiling ..."]
+    assert [re.sub(" +[━─]+ +", "  ", row) for row in heads] == [
+        "compiling ...",
+        "teacher epoch 2/2  loss 1.000, utt/s 200, in 3.3 min",
+        "compiling ...",
+        "epoch 3/5  loss 0.667, utt/s 200, in 20.3 min, ETA 20 s",
+    ]
+
+
+def test_a_run_that_an_earlier_start_stopped_stays_so(terminal, clock):
+    with shown(terminal) as progress:
+        progress.epoch(epoch(3, [0.5, 0.2], on=[True, False]))
+    assert "   2    0  stopped in an earlier start" in terminal.read()
+
+
+CHILD = """
+import fcntl, signal, sys, termios, time
+from types import SimpleNamespace as Some
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)  # this terminal's foreground, as a shell would make it
+import numpy as np
+from cmarr_jax.experiment.prepare import Experiment, Part
+from cmarr_jax.cli.progress import Progress
+progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
+identity = dict(system="cmarr", variant="default", corpus="demo")
+part = Part(None, identity, [(Some(number=1), 0)], ())
+progress.sweep(Experiment([part], corpus, {}, [], [], None, None, (None,), [], "1 x cpu", None, None, 10**9))
+one = np.ones(1)
+try:
+    with progress:
+        for number in (1, 2):
+            progress.epoch(Some(
+                stage="", number=number, total=9, terms={"loss": one}, val_uar=one / 2,
+                best_uar=one * number / 4, best_epoch=one.astype(int), utterances_per_second=100.0,
+                trained=one > 0, stopped=[None],
+            ))
+        while True:
+            time.sleep(0.05)  # a signal just before a sleep is heard after it
+except KeyboardInterrupt:
+    print("\\ninterrupted", file=sys.stderr)
+    sys.exit(130)
+"""
+
+
+@pytest.mark.faults
+def test_after_ctrl_c_the_terminal_is_as_it_was():
+    terminal = Terminal()
+    terminal.resize(80, 24)
+    before = termios.tcgetattr(terminal.slave)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        stdin=terminal.slave,
+        stdout=terminal.slave,
+        stderr=terminal.slave,
+        start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "NO_COLOR": "1", "JAX_PLATFORMS": "cpu"},
+    )
+    try:
+        terminal.read(until=lambda rows: len(rows) > 1 and "UAR % 50.0" in rows[-2])
+        os.write(terminal.master, b"\x03")
+        assert child.wait(30) == 130
+        rows = terminal.read()
+    finally:
+        child.kill()
+        child.wait()
+    assert termios.tcgetattr(terminal.slave) == before
+    # The screen refuses any colour and any hidden cursor, so there is nothing to restore.
+    lane = "   1    0    50.0  50.0     1    1.000  ▁▁"
+    assert rows[-6:-4] == [TITLES, lane]
+    assert re.fullmatch(r"mean best val UAR % 50\.0, memory \d+\.\d (MB|GB)", rows[-4])
+    assert rows[-3:] == ["^C", "interrupted", ""]
+
+
+def test_sweeps_that_are_trained_together_have_lanes_of_their_own(terminal, clock):
+    ends = [None, Stopped(1, 0, "", 1, 7, "rec", "nan")]
+    variants = ("alpha=0.1", "alpha=0.5")
+    with contextlib.redirect_stderr(terminal.stream), begun(1, variants) as progress:
+        progress.epoch(epoch(1, [0.5, 0.25], ends=ends))
+    rows = terminal.read()
+    assert (
+        rows[0]
+        == (
+            "cmarr (alpha=0.1; alpha=0.5) on demo: 60 utterances, text, video; 2 sweeps x 1 folds x 1"
+        )[:80].rstrip()
+    )
+    at = rows.index("sweep fold seed val UAR  best epoch     loss  by epoch")
+    assert rows[at + 1].startswith("    1    1    0    50.0  50.0     1    2.000")
+    assert rows[at + 2] == "    2    1    0  stopped at step 7: rec became nan"

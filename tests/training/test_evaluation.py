@@ -1,0 +1,88 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.systems.system import Prediction, Stage
+from cmarr_jax.training import layout as sweep
+from cmarr_jax.training import train_step
+from cmarr_jax.training.evaluation import Scored, Scorer
+from cmarr_jax.training.feed import Feed
+from tests import tiny
+
+
+def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
+    """Against loops over utterances, modalities and valid positions."""
+    num, length, dim = 4, 3, 2
+    features = {m: rng.normal(size=(num, length, 2)).astype(np.float32) for m in ("text", "speech")}
+    mask = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+    present = np.array([[1, 1], [1, 1], [1, 0], [0, 1]], bool)
+    recovered, target = rng.normal(size=(2, 2, num, length, dim)).astype(np.float32)
+
+    def predict(params, encoded, mask, available):
+        return Prediction(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
+
+    stage = Stage("train", lambda *a: {}, None, lambda p, batch: None, predict)
+    vector = train_step.Vector.of({"w": jnp.zeros(1)})
+    run = train_step.Run(
+        np.zeros(2, np.uint32), {m: np.zeros(2) for m in features},
+        {m: np.ones(2) for m in features}, {}, np.zeros(num, np.int32), np.ones(3, np.float32),
+    )  # fmt: skip
+    arrays = train_step.Arrays(features, mask, present)
+    available = np.array([[1, 0], [0, 1], [1, 1]], bool)
+    everyone = np.broadcast_to(available[:, None], (3, num, 2))
+    probe = train_step.Probe(everyone, np.float32(0), np.float32(0))
+    score = train_step.make_predict(stage, vector)
+    _, recovery, means = score(jnp.zeros(1), run, jnp.arange(num), (arrays, probe))
+    scored = Scored(np.arange(num), np.zeros((3, num, 3)), np.asarray(recovery), None)
+
+    for k in range(3):
+        for i in range(num):
+            sums, shown = np.zeros((2, 2)), []
+            for m in range(2):
+                if present[i, m] and not available[k, m]:
+                    for t in np.flatnonzero(mask[i]):
+                        shown.append((recovered[m, i, t], target[m, i, t]))
+                        sums[m, 0] += np.square(recovered[m, i, t] - target[m, i, t]).sum()
+                        sums[m, 1] += np.square(target[m, i, t]).sum()
+            for m in range(2):
+                wanted = sums[m, 0] / sums[m, 1] if sums[m, 1] else np.nan
+                np.testing.assert_allclose(
+                    scored.rec_errors_by_modality[k, i, m], wanted, rtol=1e-5
+                )
+            wanted = np.mean(shown, axis=0) if shown else np.zeros((2, dim))
+            np.testing.assert_allclose(means[k, i], wanted, rtol=1e-5)
+            wanted = sums[:, 0].sum() / sums[:, 1].sum() if sums[:, 1].any() else np.nan
+            np.testing.assert_allclose(scored.rec_errors[k, i], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("system", ["cmarr", "full_modality"])
+def test_what_is_shown_is_each_modality_recovered_while_it_alone_is_missing(
+    tiny_pack, tmp_path, system
+):
+    """Against the system's own prediction for those utterances, a modality at a time."""
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    params, runs, made, vector = tiny.export_model(
+        str(tmp_path / "model"), corpus, tiny.config(system), folds=3
+    )
+    layout, (stage,) = sweep.make_layout(3, (16,)), made.stages
+    scorer = Scorer(stage, vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16)
+    conditions = protocol.make_conditions(corpus.modalities)
+    rows, stopped = [np.arange(k, len(corpus.labels)) for k in range(3)], ["stopped", None, None]
+    shown = scorer.represent(params, rows, conditions, stopped, slice(0, 3))
+    if system == "full_modality":
+        assert shown == ()
+        return
+    chosen = rows[1][corpus.present[rows[1]].all(axis=1)][:16]
+    run = jax.tree.map(lambda leaf: leaf[1], runs)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+    batch = train_step.take_batch(jax.tree.map(jnp.asarray, arrays), run, chosen)
+    tree = vector.unravel(jnp.asarray(params[1]))
+    said = jax.jit(lambda a: stage.predict(tree, stage.encode(tree, batch), batch.mask, a))
+    for m in range(3):
+        prediction = said(np.arange(3)[None] != np.full((len(chosen), 1), m))
+        for ours, theirs in zip(shown, (prediction.recovered, prediction.target), strict=True):
+            valid = zip(np.asarray(theirs[m]), corpus.mask[chosen], strict=True)
+            wanted = [x[of].mean(axis=0) for x, of in valid]
+            np.testing.assert_allclose(ours[m], wanted, rtol=1e-3, atol=1e-3)
