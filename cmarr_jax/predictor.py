@@ -11,20 +11,21 @@ prediction and the deviation between them an uncertainty (Lakshminarayanan, Prit
 a modality lacks is recovered, or left out, exactly as in the test of the sweep.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax.data import dialogue, pipeline, pooling
+from cmarr_jax.data import dialogue, pipeline, pooling, provenance
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.training import train_step
-from cmarr_jax.workdir import model_folder as export
+from cmarr_jax.systems.system import Batch, Stage
+from cmarr_jax.training.normalise import Statistics, normalise
+from cmarr_jax.workdir import model_folder
 
 BATCH = 64  # utterances; one shape, so one program for a whole pack
 
@@ -54,7 +55,7 @@ class Predictor:
         Raises:
           UserError: no model lies there, this library cannot run it, or it has no such fold.
         """
-        model = export.read(path)
+        model = model_folder.read(path)
         self.facts, self._path = model.facts, model.path
         name = self.facts["system"]
         if name not in SYSTEMS:
@@ -76,7 +77,7 @@ class Predictor:
                 f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
                 "it was made by another version of this library"
             ) from None
-        statistics = {"mean": model.mean, "scale": model.scale, "quantiles": model.quantiles}
+        statistics = Statistics(model.mean, model.scale, model.quantiles)
         self._members = jax.device_put(
             jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
         )
@@ -106,7 +107,7 @@ class Predictor:
                 f"{pack.path}: the model does not know {', '.join(odd)}, and {', '.join(lacks)} is "
                 "not there: if they are the same, name them alike; else write a pack without"
             )
-        made = export.encoders(pack.provenance, known)
+        made = provenance.encoders(pack.provenance, known)
         remedy = "wanted features of the kind that it was trained on"
         if self.facts["corpus"].endswith(dialogue.SUFFIX):
             remedy = "add the context of dialogues with python -m cmarr_jax.data.dialogue"
@@ -117,10 +118,10 @@ class Predictor:
                 )
             ours = self.facts["encoders"].get(m)
             if ours and made[m] and ours["recipe"] != made[m]["recipe"]:
+                odd = provenance.difference(made[m]["recipe"], ours["recipe"])
                 raise UserError(
                     f"{pack.path}: its {m} features come from another encoder or other options "
-                    f"than the model's; {difference(made[m]['recipe'], ours['recipe'])}; extract "
-                    "them again with the model's"
+                    f"than the model's; {odd}; extract them again with the model's"
                 )
         ids = pack.columns["id"]
         for start in range(0, len(ids), batch_size):
@@ -209,13 +210,13 @@ class Predictor:
                     fixed = pooling.fix_length(sequence, length, align, self.facts["statistics"])
                     features[m][i] = fixed.astype(sequence.dtype)
         rest = size - num  # filled up with utterances that have everything, all zero
-        arrays = train_step.Arrays(
+        batch = (
             features,
             np.pad(mask, ((0, rest), (0, 0)), constant_values=True),
             np.pad(present, ((0, rest), (0, 0)), constant_values=True),
         )
         try:
-            posteriors, variances, recovers = self._run(self._members, arrays)
+            posteriors, variances, recovers = self._run(self._members, *batch)
         except flax.errors.FlaxError as e:
             raise UserError(
                 f"{self._path}/weights.npz: does not fit this library's {self.facts['system']} "
@@ -226,19 +227,17 @@ class Predictor:
         return present, np.asarray(posteriors)[:, :num], variances, bool(recovers[0])
 
 
-def _make_run(stage: Any):
-    """(members, arrays of B utterances) -> posteriors `[R, B, C]`, variances `[R, M, B]` or None,
-    and whether missing modalities are recovered `[R]`."""
+def _make_run(stage: Stage) -> Callable:
+    """(members, features, mask, present of B utterances) -> posteriors `[R, B, C]`, variances
+    `[R, M, B]` or None, and whether missing modalities are recovered `[R]`."""
 
-    def run(members, arrays):
-        rows = jnp.arange(len(arrays.mask))
+    def run(members, features, mask, present):
+        # Neither labels nor weights: nothing is trained here.
+        labels, weights = jnp.zeros(len(mask), jnp.int32), jnp.ones(len(mask))
 
         def one(member):
             params, statistics = member
-            # Neither a key nor labels: nothing is trained here.
-            nothing = dict(labels=jnp.zeros_like(rows), class_weights=jnp.ones(1))
-            of_run = train_step.Run(None, **statistics, **nothing)
-            batch = train_step.take_batch(arrays, of_run, rows)
+            batch = Batch(normalise(features, statistics), mask, present, labels, weights)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)
             posteriors = jax.nn.softmax(said.logits.astype(jnp.float32))
@@ -248,20 +247,3 @@ def _make_run(stage: Any):
         return jax.vmap(one)(members)
 
     return run
-
-
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first field that two recipes of an encoder do not share, in words; "" if none."""
-    for field in sorted({*found, *wanted}):
-        ours, theirs = found.get(field), wanted.get(field)
-        if ours == theirs:
-            continue
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            return f"{field}: " + difference(ours, theirs)
-        return f"{field} is {_short(ours)}, wanted {_short(theirs)}"
-    return ""
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] + "..." if len(text) > 40 else text

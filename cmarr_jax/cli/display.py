@@ -27,7 +27,7 @@ class Lane(NamedTuple):
 class State(NamedTuple):
     """How far a sweep is after an epoch."""
 
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     number: int  # of the epoch, counted from 1
     total: int  # epochs of the stage
     lanes: Sequence[Lane]
@@ -128,7 +128,7 @@ def _sparkline(values: Sequence[float], width: int, known: Sequence[float]) -> s
 
 
 def _epoch(state: State) -> str:
-    return f"{state.stage.replace('_', ' ')}epoch {state.number}/{state.total}"
+    return f"{state.stage} epoch {state.number}/{state.total}".lstrip()
 
 
 def _loss(state: State) -> str:

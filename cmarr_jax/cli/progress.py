@@ -17,7 +17,7 @@ import jax
 import tqdm
 
 from cmarr_jax.cli import display
-from cmarr_jax.runtime import memory
+from cmarr_jax.runtime import devices, memory
 
 
 class Silent:
@@ -61,9 +61,9 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def sweep(self, made: Any) -> None:
-        """Says what will be trained, an `experiment.Experiment`, before it is."""
-        parts, corpus, stages = made.parts, made.corpus, made.stages
+    def sweep(self, experiment: Any) -> None:
+        """Says what will be trained, a `training.experiment.Experiment`, before it is."""
+        parts, corpus, stages = experiment.sweeps, experiment.corpus, experiment.stages
         self._runs = [
             (number if parts[1:] else 0, fold.number, seed)
             for number, part in enumerate(parts, start=1)
@@ -73,14 +73,14 @@ class Progress:
         identity, run_ids = parts[0].identity, parts[0].run_ids
         folds = len({fold.number for fold, _ in run_ids})
         _say(
-            f"{identity['system']} ({made.variants()}) on {identity['corpus']}: "
+            f"{identity['system']} ({experiment.variants}) on {identity['corpus']}: "
             f"{len(corpus.labels)} utterances, {', '.join(corpus.modalities)}; "
             + (f"{len(parts)} sweeps x " if parts[1:] else "")
-            + f"{folds} folds x {len(run_ids) // folds} seeds on {made.device}"
+            + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
         there = display.size(memory.total())
-        _say(f"memory: expected at most {display.size(made.memory)} of {there}")
+        _say(f"memory: expected at most {display.size(experiment.memory)} of {there}")
         _say("compiling ...")
 
     def measure(self) -> None:
@@ -88,7 +88,7 @@ class Progress:
         _say("compiling and measuring a few steps ...")
 
     def epoch(self, epoch: Any) -> None:
-        """Shows one finished epoch, `training.Epoch`."""
+        """Shows one finished epoch, `training.loop.Epoch`."""
         state = self._take(epoch)
         if screen := _screen():
             if self._block is None:
@@ -118,7 +118,7 @@ class Progress:
             self._val_uar = [[] for _ in self._runs]
         for r, s in enumerate(epoch.stopped):
             if s:
-                why = f"step {s.step}: {s.stage}{s.term} became {s.value}"
+                why = f"step {s.step}: {s.reason}"
                 self._stopped[r] = (f"stopped at {why}", why)
         lanes = []
         for r, run in enumerate(self._runs):

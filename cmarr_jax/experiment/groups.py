@@ -1,19 +1,18 @@
 """What one program can train together: sweeps whose runs differ in numbers alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from cmarr_jax.workdir.ownership import newest
+from cmarr_jax.workdir.ownership import WorkDir
 
 
-def alike(sweeps: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
-    """The first of `sweeps` and all that one program can train with it: their runs differ in
-    numbers alone, and have come equally far."""
-    keys = {f: (program(config), newest(f)) for f, config in sweeps.items()}
-    first = next(iter(keys.values()))
-    return {folder: sweeps[folder] for folder, key in keys.items() if key == first}
+def alike(workdirs: Sequence[WorkDir]) -> list[WorkDir]:
+    """The first of `workdirs` and all whose sweeps one program can train with it: their runs
+    differ in numbers alone, and have come equally far."""
+    keys = [(program(each.config), each.newest()) for each in workdirs]
+    return [each for each, key in zip(workdirs, keys, strict=True) if key == keys[0]]
 
 
 def program(config: ConfigDict) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.data.provenance import difference
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine
 from cmarr_jax.extract.source import Source, Utterance
-from cmarr_jax.predictor import difference
 
 FLAGS = {"text": "--text", "speech": "--wav", "video": "--video"}
 
@@ -33,7 +33,7 @@ def open_sources(
     """The encoders of some modalities.
 
     Args:
-      encoders: modality -> what model.json says of it, see `export.encoders`.
+      encoders: modality -> what model.json says of it, see `data.provenance.encoders`.
       models: modality -> folder or hub name of its encoder; None = the one that the extraction
         of the training corpus was given. Its keys are the modalities wanted.
       alone: one utterance at a time: batches of one are quick for one, and slow for many.

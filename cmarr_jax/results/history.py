@@ -40,7 +40,7 @@ class History:
     def write(self, epoch: Any) -> None:
         """Adds one `training.Epoch`. What a stopped sweep had noted of this epoch and of later
         ones, which its checkpoint did not hold, gives way."""
-        stage = epoch.stage.rstrip("_") or self._last_stage
+        stage = epoch.stage or self._last_stage
         self._rows = [
             row for row in self._rows if row["stage"] != stage or int(row["epoch"]) < epoch.number
         ]

@@ -46,8 +46,9 @@ class Scalars:
         Raises:
           UserError: no space, no permission, a read-only disk.
         """
-        series = {f"{epoch.stage}train/{name}": v for name, v in epoch.terms.items()}
-        series[f"{epoch.stage}val/uar"] = epoch.val_uar
+        stage = f"{epoch.stage}_" if epoch.stage else ""
+        series = {f"{stage}train/{name}": values for name, values in epoch.terms.items()}
+        series[f"{stage}val/uar"] = epoch.val_uar
         with self._one_line():
             for r in np.flatnonzero(epoch.trained):
                 for name, values in series.items():

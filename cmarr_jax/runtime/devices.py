@@ -39,3 +39,8 @@ def use_cores(num_runs: int) -> None:
         if jax.default_backend() == "cpu":
             jax.extend.backend.clear_backends()
             jax.config.update("jax_num_cpu_devices", wanted)
+
+
+def describe() -> str:
+    """How many devices of which kind there are, over all processes."""
+    return f"{jax.device_count()} x {jax.local_devices()[0].device_kind}"

@@ -27,11 +27,17 @@ def host() -> int:
         return machine
 
 
+def of_runs(num_params: int, num_runs: int) -> int:
+    """Bytes that a stage's runs keep: of each parameter its value, its running mean, the best so
+    far and the optimizer's two moments, in float32."""
+    return 5 * 4 * num_params * num_runs
+
+
 def expected(state: int, features: int) -> int:
     """Bytes that training takes, of what `total` counts.
 
     Args:
-      state: of `training.state_bytes`, of all runs on this process' devices.
+      state: of `of_runs`, of all runs on this process' devices.
       features: of the corpus; 0 where they stay on disk.
     """
     if jax.local_devices()[0].platform == "cpu":

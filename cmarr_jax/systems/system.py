@@ -32,6 +32,11 @@ class Prediction(NamedTuple):
     variance: jax.Array | None = None  # [M, B], of each modality's embedding; None if it has none
 
 
+def kernels(params: Params) -> Any:
+    """A tree of bools like `params`: True for the kernels of products, as their names say."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1].key), params)
+
+
 class Stage(NamedTuple):
     """Pure functions; `available` is `[B, M]` bool and never exceeds `batch.present`.
 
@@ -47,6 +52,7 @@ class Stage(NamedTuple):
         else are trained in one program, see `objective`.
       complete: trained on complete data, not under the simulated missing patterns.
       frozen: names of modules whose parameters stay as `init` made them.
+      decayed: params (or their shapes) -> tree of bools, True where weight decay acts.
       depends: names of the model's config fields that an earlier stage depends on; runs that
         agree on them share its result.
     """
@@ -60,6 +66,7 @@ class Stage(NamedTuple):
     complete: bool = False
     frozen: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    decayed: Callable[[Params], Any] = kernels
 
 
 class System(NamedTuple):

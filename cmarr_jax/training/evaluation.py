@@ -9,9 +9,10 @@ from cmarr_jax import metrics
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.systems.system import Stage
-from cmarr_jax.training import layout as sweep
-from cmarr_jax.training import train_step
+from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.feed import Feed
+from cmarr_jax.training.layout import Layout
+from cmarr_jax.training.vector import Vector
 
 
 class Scored(NamedTuple):
@@ -56,8 +57,8 @@ class Scorer:
     def __init__(
         self,
         stage: Stage,
-        vector: train_step.Vector,
-        layout: sweep.Layout,
+        vector: Vector,
+        layout: Layout,
         runs: train_step.Run,
         feed: Feed,
         corpus: Corpus,
@@ -67,7 +68,7 @@ class Scorer:
         self._corpus, self._batch_size = corpus, batch_size
         self.vector = vector
         self._predict = {
-            noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
+            noisy: layout.compile(predict_step.make_predict(stage, vector, noisy))
             for noisy in (False, True)
         }
 
@@ -89,13 +90,14 @@ class Scorer:
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
         padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
-        parts = []
-        for part, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
-            for batch in (b for b in np.moveaxis(part, 1, 0) if b.max() >= 0):
+        predicted = []
+        for chunk, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
+            for batch in (b for b in np.moveaxis(chunk, 1, 0) if b.max() >= 0):
                 dealt = self._layout.deal_rows(batch)
-                made = predict(params, self._runs, dealt, (arrays, shared))
-                parts.append([self._layout.collect_rows(x, axis=2) for x in made[:2]])
-        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
+                posteriors, recovery, _ = predict(params, self._runs, dealt, (arrays, shared))
+                both = posteriors, recovery
+                predicted.append([self._layout.collect_rows(x, axis=2) for x in both])
+        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*predicted, strict=True))
         present = self._corpus.present
         return [
             Scored(
@@ -140,10 +142,10 @@ class Scorer:
         noiseless = [c for c in curves if not (c.gaussian or c.impulse)]
         passes = [conditions] + ([noiseless] if noiseless else [])
         passes += [[c] for c in curves if c.gaussian or c.impulse]
-        parts = zip(*(self.score(params, rows, p) for p in passes), strict=True)
+        scored = zip(*(self.score(params, rows, p) for p in passes), strict=True)
         return [
             Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
-            for run in parts
+            for run in scored
         ]
 
     def represent(
@@ -189,10 +191,10 @@ class Scorer:
         alone = [known.index(row) for row in (~np.eye(len(known[0]), dtype=bool)).tolist()]
         return means[alone, :, 0], means[alone, :, 1]
 
-    def _probe(self, conditions: Sequence[Condition]) -> train_step.Probe:
+    def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe:
         """`conditions`, which must share their noise, on the host."""
         (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
         assert not others
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
-        return train_step.Probe(available, np.float32(gaussian), np.float32(impulse))
+        return predict_step.Probe(available, np.float32(gaussian), np.float32(impulse))

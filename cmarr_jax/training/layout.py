@@ -20,11 +20,11 @@ AXIS = "devices"
 
 
 class Layout(NamedTuple):
-    """Places a sweep of `num_runs` on `devices`; `layout` is "vmap" or "map" over local runs."""
+    """Places `num_runs` on `devices`; a device's own runs go one after another or vmapped."""
 
     num_runs: int
     devices: tuple[jax.Device, ...]
-    layout: str
+    vmapped: bool  # else mapped
 
     @property
     def cuts_batch(self) -> bool:
@@ -97,7 +97,7 @@ class Layout(NamedTuple):
 
         def local_runs(*args):
             per_run, arrays = args[:-1], args[-1]
-            if self.layout == "vmap":
+            if self.vmapped:
                 return jax.vmap(lambda *run: one_run(*run, arrays))(*per_run)
             return jax.lax.map(lambda run: one_run(*run, arrays), per_run)
 
@@ -144,7 +144,7 @@ def make_layout(num_runs: int, batch_sizes: Sequence[int], layout: str = "auto")
         layout = "map" if devices[0].platform == "cpu" else "vmap"
     if layout not in ("vmap", "map"):
         raise UserError(f"--config.layout={layout}: wanted auto, vmap or map")
-    chosen = Layout(num_runs, devices, layout)
+    chosen = Layout(num_runs, devices, layout == "vmap")
     for size in batch_sizes:
         if chosen.cuts_batch and size % len(devices):
             raise UserError(

@@ -1,35 +1,37 @@
-"""The loop: trains all runs of a sweep, chooses each run's epoch on its validation part.
+"""The loop: trains all runs of an experiment, chooses each run's epoch on its validation part.
 
 A system of several stages (a teacher, then its student) goes through the loop once a stage.
 """
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
-from cmarr_jax.systems.system import Batch, Stage, System
-from cmarr_jax.training import evaluation, prng, train_step
-from cmarr_jax.training import layout as sweep
+from cmarr_jax.systems.system import Stage
+from cmarr_jax.training import train_step
+from cmarr_jax.training.evaluation import Scorer
+from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
-from cmarr_jax.training.runs import RunId, Settings, epoch_order, make_runs
-from cmarr_jax.training.teachers import Teachers
-from cmarr_jax.workdir.checkpoints import Checkpoints
+from cmarr_jax.training.layout import Layout, make_layout
+from cmarr_jax.training.runs import epoch_order, make_runs
+from cmarr_jax.training.train_step import TrainState
+from cmarr_jax.training.vector import Vector, init_params
 from cmarr_jax.workdir.status import Stopped
 
 
 class Epoch(NamedTuple):
     """What the loop reports after each epoch; arrays are `[R]`."""
 
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     number: int  # counted from 1
     total: int  # epochs of the stage
     terms: dict[str, np.ndarray]  # mean training losses
@@ -55,67 +57,309 @@ class Epoch(NamedTuple):
 class Best(NamedTuple):
     """The chosen model of each run."""
 
-    params: np.ndarray  # [R, P], see train_step.Vector
+    params: Any  # [R, P], see vector.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
     val_uar: np.ndarray  # [R] float32; NaN without a validation part
 
 
-def make_vectors(system: System, corpus: Corpus) -> list[train_step.Vector]:
-    """The layout of each stage's parameters."""
-    vectors, shapes = [], None
-    key = prng.key(np.zeros(2, np.uint32))
-    for stage in system.stages:
-        shapes = jax.jit(stage.init).eval_shape(key, _example(corpus), shapes)
-        vectors.append(train_step.Vector.of(shapes, stage.frozen))
-    return vectors
+class Trained(NamedTuple):
+    """R trained runs, on the host."""
+
+    best: Best
+    scorer: Scorer  # of the last stage, to test them with
+    stopped: list[Stopped | None]  # where each run was, if it was
 
 
-def state_bytes(num_params: int, num_runs: int) -> int:
-    """What a stage's runs keep: the parameters, their running mean, the optimizer's two moments
-    and the best so far."""
-    return 5 * 4 * num_params * num_runs
+class Resumed(Protocol):
+    """What a checkpoint holds."""
+
+    epoch: int
+    state: Any
+    stopped: list[dict | None]  # as they were given to `save`
 
 
-def init_params(
-    stage: Stage,
-    vector: train_step.Vector,
-    runs: train_step.Run,
-    corpus: Corpus,
-    before: np.ndarray | None,
-    tree_before: Callable[[jax.Array], Any] | None,
-) -> jax.Array:
-    """Fresh parameters of each run, `[R, P]`.
+class Checkpoints(Protocol):
+    """What the loop needs of `cmarr_jax.workdir.checkpoints`."""
 
-    They depend on the run's key and on its parameters of the stage before alone: row r of
-    `before` `[R, P']`, which `tree_before` makes a tree of.
+    def resume(self, stage: str, like: Any) -> Resumed | None:
+        """The newest `last` of a stage, in the structure of `like`; None at the start."""
+
+    def save(
+        self, stage: str, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping | None]
+    ) -> None:
+        """Saves the `kind` "last" or "best" of a stage."""
+
+
+def train(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Trains every run, stage by stage, going on from a checkpoint if there is one.
+
+    A run with a loss or a gradient that is not finite stays as it was before that step and is
+    out of the sweep; the others do not notice.
+
+    Args:
+      experiment: what is trained.
+      checkpoints: where `last` and `best` are kept.
+      report: called after each epoch.
+      leave: asked after each epoch whether to save and go.
+
+    Returns:
+      Each run's model with the best validation UAR (the first one of equals; the last model
+      without a validation part).
+
+    Raises:
+      Preempted: `leave` said so.
     """
+    before, stopped = None, [None] * len(experiment.run_ids)
+    for number in range(len(experiment.stages) - 1):
+        before, stopped = _teach(experiment, number, before, stopped, checkpoints, report, leave)
+    last = len(experiment.stages) - 1
+    return _train_stage(experiment, last, before, stopped, checkpoints, report, leave)
 
-    def init(run):
-        key, params = run
-        tree = tree_before(params) if tree_before else None
-        # Which `make_vectors` traced already, unless the batch is cut.
-        return vector.ravel(jax.jit(stage.init)(prng.key(key), _example(corpus), tree))
 
-    if before is None:
-        before = np.zeros((len(runs.key), 0), np.float32)
-    return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, before)
+def _teach(
+    experiment: Experiment,
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], bool],
+) -> tuple[np.ndarray, list[Stopped | None]]:
+    """Trains an earlier stage where a run's model does not lie there yet.
+
+    Returns:
+      Each run's parameters `[R, P]`, and where runs were stopped.
+    """
+    teachers, stage = experiment.teachers, experiment.stages[number]
+    files = [teachers.file(experiment.config, stage, run_id) for run_id in experiment.run_ids]
+    new = [r for r, file in enumerate(files) if not teachers.has(file)]
+    if new:  # then all are trained: a checkpoint holds all of them
+        trained = _train_stage(experiment, number, before, stopped, checkpoints, report, leave)
+        stopped = trained.stopped
+        for r in new:
+            if not stopped[r]:
+                teachers.save(files[r], trained.best.params[r])
+    size = experiment.vectors[number].size
+    models = [
+        np.zeros(size, np.float32) if stop else teachers.load(file, size)
+        for file, stop in zip(files, stopped, strict=True)
+    ]
+    return np.stack(models), stopped
+
+
+def _train_stage(
+    experiment: Experiment,
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], bool],
+) -> Trained:
+    """Trains one stage from its start or its last checkpoint to its end.
+
+    `before` is `[R, P']`, of the stage before; runs that an earlier stage has `stopped` are not
+    begun.
+    """
+    plan, point = _start(experiment, number, before, stopped)
+    point, first = _resume(plan, point, checkpoints)
+    last_saved = time.monotonic()
+    while point.epoch < plan.config.epochs and not all(point.stopped):
+        trained = np.array([not stop for stop in point.stopped])
+        point, terms, rate = _train_epoch(plan, point, trained)
+        point, val_uar, fresh = _choose(plan, point, terms)
+        rate = rate if point.epoch > first + 1 else float("nan")
+        chosen = point.best.val_uar, point.best.epoch
+        total = plan.config.epochs
+        report(Epoch(plan.name, point.epoch, total, terms, val_uar, *chosen, rate, trained, fresh))
+
+        ended = point.epoch == total or all(point.stopped)
+        due = time.monotonic() - last_saved >= experiment.config.checkpoint_seconds
+        leaving, due = processes.any_says(leave() and point.epoch < total, due)
+        if due or leaving or ended:
+            _save(plan, point, checkpoints)
+            last_saved = time.monotonic()
+        if leaving:
+            stage = f"{plan.name} " if plan.name else ""
+            raise Preempted(f"{stage}epoch {point.epoch} of {total}")
+    best = point.best._replace(params=plan.layout.collect(point.best.params))
+    return Trained(best, plan.scorer, point.stopped)
+
+
+class _Plan(NamedTuple):
+    """What stays the same while a stage is trained."""
+
+    experiment: Experiment
+    name: str  # of an earlier stage, "" of the last
+    earlier: int  # stages that are still to come
+    config: ConfigDict  # the stage's section
+    conditions: Sequence[Condition]  # that validation chooses under
+    layout: Layout
+    feed: Feed
+    runs: train_step.Run  # on the devices
+    labels: np.ndarray  # [R, N]
+    train_epoch: Callable
+    scorer: Scorer
+
+
+class _Point(NamedTuple):
+    """How far a stage is."""
+
+    epoch: int  # epochs that are done
+    state: TrainState  # on the devices
+    best: Best  # its params on the devices
+    stopped: list[Stopped | None]
+
+
+def _start(
+    experiment: Experiment,
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+) -> tuple[_Plan, _Point]:
+    """The plan of stage `number`, and its start on the host."""
+    section = experiment.sections[number]
+    config, run_ids, vectors = experiment.config[section], experiment.run_ids, experiment.vectors
+    corpus, num_runs = experiment.corpus, len(run_ids)
+    earlier = len(vectors) - 1 - number
+    batch_sizes = config.batch_size, config.eval_batch_size
+    layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
+    stage = experiment.make_system(layout.batch_axis).stages[number]
+    runs = make_runs(
+        corpus, run_ids, experiment.config, section,
+        earlier=earlier, settings=[each[number] for each in experiment.settings],
+    )  # fmt: skip
+    known = (vectors[number - 1], before) if number else None
+    params = init_params(stage, vectors[number], runs.key, corpus, known)
+    state, train_epoch = compile_epoch(
+        stage, vectors[number], params, experiment.masking, config, layout
+    )
+    on_devices, feed = layout.deal(runs), Feed(corpus, layout)
+    plan = _Plan(
+        experiment,
+        stage.name if earlier else "",
+        earlier,
+        config,
+        experiment.conditions[-1:] if earlier else experiment.conditions,
+        layout,
+        feed,
+        on_devices,
+        runs.labels,
+        train_epoch,
+        Scorer(stage, vectors[number], layout, on_devices, feed, corpus, config.eval_batch_size),
+    )
+    best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
+    return plan, _Point(0, state, best, list(stopped))
+
+
+def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Point, int]:
+    """Where the stage goes on, on the devices, and how many epochs were done before."""
+    epoch, (state, best), stopped = 0, (start.state, start.best), start.stopped
+    if resumed := checkpoints.resume(plan.name, (state, best)):
+        epoch, (state, best) = resumed.epoch, resumed.state
+        stopped = [Stopped(**stop) if stop else None for stop in resumed.stopped]
+        # The newest one on the disk may be of an earlier epoch.
+        checkpoints.save(plan.name, "best", epoch, best, resumed.stopped)
+    best = best._replace(params=plan.layout.deal(best.params))
+    return _Point(epoch, plan.layout.deal(state), best, stopped), epoch
+
+
+def _train_epoch(
+    plan: _Plan, point: _Point, trained: np.ndarray
+) -> tuple[_Point, dict[str, np.ndarray], float]:
+    """One more epoch of the runs that are `trained` `[R]`.
+
+    Returns:
+      The point after it; mean losses, name -> `[R]`; utterances a second over all runs.
+    """
+    epoch, size = point.epoch + 1, plan.config.batch_size
+    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.earlier)
+    order[~trained] = -1
+    start = time.monotonic()
+    state, sums, going = point.state, [], trained
+    for rows, arrays in plan.feed.steps(order):
+        rows = np.where(going[:, None, None], rows, -1)
+        state, some = plan.train_epoch(state, plan.runs, plan.layout.deal_rows(rows), arrays)
+        sums.append(plan.layout.collect(some))
+        going = going & np.isfinite(list(sums[-1].values())).all(axis=0)
+    counts = np.maximum((order[:, :, 0] >= 0).sum(axis=1), 1).astype(np.float32)
+    terms = {name: sum(some[name] for some in sums) / counts for name in sums[0]}
+    seconds = time.monotonic() - start
+    rate = float((order[:, :, 0] >= 0).sum() * size) / seconds
+    return point._replace(epoch=epoch, state=state), terms, rate
+
+
+def _choose(
+    plan: _Plan, point: _Point, terms: Mapping[str, np.ndarray]
+) -> tuple[_Point, np.ndarray, list[Stopped | None]]:
+    """Validates an epoch and keeps the models that are better than all before.
+
+    Returns:
+      The point with the best models; validation UAR `[R]`; the runs that end in this epoch, since
+      one of their `terms` or posteriors is not finite.
+    """
+    run_ids, best = plan.experiment.run_ids, point.best
+    validation = [fold.val for fold, _ in run_ids]
+    chooses = all(map(len, validation))
+    watched, val_uar = dict(terms), np.full(len(run_ids), np.nan, np.float32)
+    if chooses:
+        average = point.state.average
+        val_uar = plan.scorer.pooled_uar(average, validation, plan.conditions, plan.labels)
+        watched["val/posteriors"] = val_uar
+    steps = plan.layout.collect(point.state.step)
+    fresh = [
+        Stopped(fold.number, seed, plan.name, point.epoch, int(step) + 1, *end)
+        if end and not before
+        else None
+        for (fold, seed), step, end, before in zip(
+            run_ids, steps, not_finite(watched), point.stopped, strict=True
+        )
+    ]
+    stopped = [new or old for new, old in zip(fresh, point.stopped, strict=True)]
+    better = (val_uar > best.val_uar) if chooses else point.epoch == plan.config.epochs
+    better = better & np.array([not stop for stop in stopped])
+    best = Best(
+        _keep_better(best.params, point.state.average, plan.layout.deal(better)),
+        np.where(better, point.epoch, best.epoch).astype(np.int32),
+        np.where(better, val_uar, best.val_uar),
+    )
+    return point._replace(best=best, stopped=stopped), val_uar, fresh
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _keep_better(old: jax.Array, new: jax.Array, better: jax.Array) -> jax.Array:
+    return jnp.where(better[..., None], new, old)
+
+
+def _save(plan: _Plan, point: _Point, checkpoints: Checkpoints) -> None:
+    best = point.best._replace(params=plan.layout.collect(point.best.params))
+    notes = [stop and stop._asdict() for stop in point.stopped]
+    state = plan.layout.collect(point.state)
+    checkpoints.save(plan.name, "last", point.epoch, (state, best), notes)
+    checkpoints.save(plan.name, "best", point.epoch, best, notes)
 
 
 def compile_epoch(
     stage: Stage,
-    vector: train_step.Vector,
+    vector: Vector,
     params: jax.Array,
     masking: train_step.Masking,
-    config: Any,
-    layout: sweep.Layout,
-) -> tuple[train_step.TrainState, Callable]:
+    config: ConfigDict,
+    layout: Layout,
+) -> tuple[TrainState, Callable]:
     """What a stage's training starts from, leaves `[R, ...]`, and an epoch of all runs.
 
     Args:
-      stage, vector: what is trained, and how its parameters lie.
+      stage: what is trained.
+      vector: of its parameters.
       params: `[R, P]`, of `init_params`.
       masking: the missing patterns of training.
-      config: the stage's part of a config, `train` or `pretrain`.
+      config: the stage's section of a config, `train` or `pretrain`.
       layout: of the runs.
 
     Returns:
@@ -125,7 +369,7 @@ def compile_epoch(
     c = config
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-    state = train_step.TrainState(
+    state = TrainState(
         params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
     )
     epoch = train_step.make_train_epoch(
@@ -134,209 +378,7 @@ def compile_epoch(
     return state, layout.compile(epoch, donate=(0,))
 
 
-def _example(corpus: Corpus) -> Batch:
-    features = {m: np.zeros((2, *x.shape[1:]), np.float32) for m, x in corpus.features.items()}
-    labels, weights = np.zeros(2, np.int32), np.zeros(2, np.float32)
-    return Batch(features, corpus.mask[:2], corpus.present[:2], labels, weights)
-
-
-def train(
-    *,
-    make_system: Callable[[str | None], System],
-    vectors: Sequence[train_step.Vector],
-    corpus: Corpus,
-    run_ids: Sequence[RunId],
-    conditions: Sequence[Condition],
-    masking: train_step.Masking,
-    config: Any,
-    checkpoints: Checkpoints,
-    teachers: Teachers,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], bool] = lambda: False,
-    settings: Sequence[Sequence[Settings]] = (),
-) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
-    """Trains every run, stage by stage, going on from a checkpoint if there is one.
-
-    A run with a loss or a gradient that is not finite stays as it was before that step and is
-    out of the sweep; the others do not notice.
-
-    Args:
-      make_system: batch axis or None -> the system.
-      vectors: of `make_vectors`.
-      corpus: all utterances.
-      run_ids: the R runs.
-      conditions: that validation chooses the last stage's epoch under; the last one is complete
-        data, which an earlier stage's epoch is chosen under.
-      masking: the missing patterns of training.
-      config: of `configs/`; its parts `train` (the last stage's), `pretrain` (the earlier
-        ones'), `data`, `layout` and `checkpoint_seconds`.
-      checkpoints: where `last` and `best` are kept.
-      teachers: where the models of earlier stages are kept.
-      report: called after each epoch.
-      leave: asked after each epoch whether to save and go.
-      settings: of each run and stage; () = the config's for all.
-
-    Returns:
-      Each run's model with the best validation UAR (the first one of equals; the last model
-      without a validation part), the scorer to test it with, and for each run where it was
-      stopped, if it was.
-
-    Raises:
-      Preempted: `leave` said so.
-    """
-    *earlier, _ = stages = make_system(None).stages
-    settings = settings or [Settings.of(config, stages)] * len(run_ids)
-    shared = dict(
-        make_system=make_system, vectors=vectors, corpus=corpus, masking=masking,
-        config=config, checkpoints=checkpoints, report=report, leave=leave, settings=settings,
-    )  # fmt: skip
-    before, stopped = None, [None] * len(run_ids)
-    for k, stage in enumerate(earlier):
-        files = [teachers.file(config, stage, run_id) for run_id in run_ids]
-        new = [r for r, file in enumerate(files) if not teachers.has(file)]
-        if new:  # then all are trained: a checkpoint holds all of them
-            best, _, stopped = _train_stage(
-                k, part="pretrain", run_ids=run_ids, conditions=conditions[-1:], before=before,
-                stopped=stopped, **shared,
-            )  # fmt: skip
-            new = [r for r in new if not stopped[r]]
-            for r in new:
-                teachers.save(files[r], best.params[r])
-        size = vectors[k].size
-        before = np.stack(
-            [
-                np.zeros(size, np.float32) if stopped[r] else teachers.load(file, size)
-                for r, file in enumerate(files)
-            ]
-        )
-    return _train_stage(
-        len(earlier),
-        part="train",
-        run_ids=run_ids,
-        conditions=conditions,
-        before=before,
-        stopped=stopped,
-        **shared,
-    )
-
-
-def _train_stage(
-    number: int,
-    *,
-    part: str,
-    run_ids: Sequence[RunId],
-    conditions: Sequence[Condition],
-    before: np.ndarray | None,
-    stopped: Sequence[Stopped | None],
-    make_system: Callable[[str | None], System],
-    vectors: Sequence[train_step.Vector],
-    corpus: Corpus,
-    masking: train_step.Masking,
-    config: Any,
-    checkpoints: Checkpoints,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
-    settings: Sequence[Sequence[Settings]],
-) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
-    """Trains stage `number` as the `part` of the config says.
-
-    `before` is `[R, P']`; runs that an earlier stage has `stopped` are not begun.
-    """
-    c, num_runs = config[part], len(run_ids)
-    layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
-    stage = make_system(layout.batch_axis).stages[number]
-    vector = vectors[number]
-    # An earlier stage must not draw what the last one draws.
-    earlier = len(vectors) - 1 - number
-    prefix = f"{stage.name}_" if earlier else ""
-
-    runs = make_runs(
-        corpus,
-        run_ids,
-        batch_size=c.batch_size,
-        epochs=c.epochs,
-        normalise=config.data.normalise,
-        quantiles=config.data.quantiles,
-        balance_classes=c.balance_classes,
-        shuffled_labels=config.protocol.shuffled_labels,
-        earlier=earlier,
-        settings=[of_run[number] for of_run in settings],
-    )
-    tree_before = vectors[number - 1].unravel if number else None
-    params = init_params(stage, vector, runs, corpus, before, tree_before)
-    state, train_epoch = compile_epoch(stage, vector, params, masking, c, layout)
-    best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
-    first, stopped = 0, list(stopped)
-    if resumed := checkpoints.resume(prefix, (state, best)):
-        first, (state, best) = resumed.epoch, resumed.state
-        stopped = [Stopped(**s) if s else None for s in resumed.stopped]
-        checkpoints.save(prefix + "best", first, best, resumed.stopped)  # it may be of before
-
-    feed = Feed(corpus, layout)
-    labels, runs = runs.labels, layout.deal(runs)
-    scorer = evaluation.Scorer(stage, vector, layout, runs, feed, corpus, c.eval_batch_size)
-    state, best_params = layout.deal(state), layout.deal(best.params)
-    keep_better = jax.jit(
-        lambda old, new, improved: jnp.where(improved[..., None], new, old), donate_argnums=(0,)
-    )
-    validation = [fold.val for fold, _ in run_ids]
-    chooses = all(map(len, validation))
-    last_saved = time.monotonic()
-
-    for epoch in range(first + 1, c.epochs + 1):
-        if all(stopped):
-            break
-        trained = np.array([not s for s in stopped])
-        order = epoch_order(run_ids, epoch, c.batch_size, earlier)
-        order[~trained] = -1
-        start = time.monotonic()
-        sums, going = [], trained
-        for rows, arrays in feed.steps(order):
-            rows = np.where(going[:, None, None], rows, -1)
-            state, part = train_epoch(state, runs, layout.deal_rows(rows), arrays)
-            sums.append(layout.collect(part))
-            going = going & np.isfinite(list(sums[-1].values())).all(axis=0)
-        counts = np.maximum((order[:, :, 0] >= 0).sum(axis=1), 1).astype(np.float32)
-        terms = {name: sum(part[name] for part in sums) / counts for name in sums[0]}
-        seconds = time.monotonic() - start
-
-        watched, val_uar = terms, np.full(num_runs, np.nan, np.float32)
-        if chooses:
-            val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)
-            watched = terms | {"val/posteriors": val_uar}
-        steps = layout.collect(state.step)
-        ends = not_finite(watched)
-        fresh = [
-            Stopped(fold.number, seed, prefix, epoch, int(step) + 1, *end) if end and on else None
-            for (fold, seed), step, end, on in zip(run_ids, steps, ends, trained, strict=True)
-        ]
-        stopped = [new or old for new, old in zip(fresh, stopped, strict=True)]
-        improved = (val_uar > best.val_uar) if chooses else epoch == c.epochs
-        improved = improved & np.array([not s for s in stopped])
-        best_params = keep_better(best_params, state.average, layout.deal(improved))
-        best = best._replace(
-            epoch=np.where(improved, epoch, best.epoch).astype(np.int32),
-            val_uar=np.where(improved, val_uar, best.val_uar),
-        )
-        utterances = float((order[:, :, 0] >= 0).sum() * c.batch_size)
-        speed = utterances / seconds if epoch > first + 1 else float("nan")
-        chosen = best.val_uar, best.epoch
-        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, fresh))
-
-        due = time.monotonic() - last_saved >= config.checkpoint_seconds
-        leaving, due = processes.any_says(leave() and epoch < c.epochs, due)
-        if due or leaving or epoch == c.epochs or all(stopped):
-            best = best._replace(params=layout.collect(best_params))
-            notes = [s and s._asdict() for s in stopped]
-            checkpoints.save(prefix + "last", epoch, (layout.collect(state), best), notes)
-            checkpoints.save(prefix + "best", epoch, best, notes)
-            last_saved = time.monotonic()
-        if leaving:
-            raise Preempted(f"{prefix.replace('_', ' ')}epoch {epoch} of {c.epochs}")
-    return best, scorer, stopped
-
-
-def not_finite(terms: dict[str, np.ndarray]) -> list[tuple[str, str] | None]:
+def not_finite(terms: Mapping[str, np.ndarray]) -> list[tuple[str, str] | None]:
     """Of each run the first term that is not finite and what it is, if one is.
 
     Args:
@@ -344,7 +386,7 @@ def not_finite(terms: dict[str, np.ndarray]) -> list[tuple[str, str] | None]:
     """
     sums = ("loss", "gradient_norm")  # of the others, which say more
     names = sorted(terms, key=lambda name: name in sums)
-    found = [None] * len(terms["loss"])
+    found: list[tuple[str, str] | None] = [None] * len(terms["loss"])
     for name in reversed(names):
         for r in np.flatnonzero(~np.isfinite(terms[name])):
             found[r] = (name, str(terms[name][r]))

@@ -1,4 +1,4 @@
-"""One run's training epoch and its predictions, as pure functions; knows no system by name.
+"""One run's training epoch, as pure functions; knows no system by name.
 
 A system is trained stage by stage; everything here is about one stage.
 
@@ -6,17 +6,17 @@ A run is one fold with one seed. Everything random in a run follows from the run
 step, so a run's result does not depend on which others run beside it.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import prng
+from cmarr_jax.training.normalise import Statistics, normalise
+from cmarr_jax.training.vector import Vector
 
 
 class Arrays(NamedTuple):
@@ -36,9 +36,7 @@ class Run(NamedTuple):
     """What distinguishes one run from another."""
 
     key: jax.Array  # [2] uint32, a PRNG key's data
-    mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
-    scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
-    quantiles: dict[str, jax.Array]  # modality -> [K, D_m] of the same; empty: not used
+    statistics: Statistics  # of the fold's training part
     labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
     class_weights: jax.Array  # [C]
     # The rest is training's alone.
@@ -55,59 +53,6 @@ class TrainState(NamedTuple):
     step: jax.Array  # scalar int32
 
 
-class Vector(NamedTuple):
-    """All parameters of a system as one vector `[P]`.
-
-    One long array instead of a hundred short ones: the optimizer is then a handful of kernels,
-    which took a quarter off the time to compile an epoch.
-    """
-
-    size: int  # P
-    ravel: Callable[[Any], jax.Array]  # tree -> [P]
-    # [P] -> tree of the same kind; the stage's frozen parameters pass no gradient back
-    unravel: Callable[[jax.Array | np.ndarray], Any]
-    # -> [P] float32, 1 where weight decay acts: on kernels. Made where it is used, since an array
-    # of this length in a program is traced, hashed, compiled and cached with it.
-    decayed: Callable[[], jax.Array]
-    layout: str  # a digest of the leaves' names and shapes, in their order
-
-    @classmethod
-    def of(cls, shapes: Any, frozen: Sequence[str] = ()) -> "Vector":
-        """For the parameters' shapes, as `jax.eval_shape` gives them.
-
-        Args:
-          shapes: of a linen module's variables, {"params": {name: ...}}.
-          frozen: names of modules whose parameters are not trained.
-        """
-        named, structure = jax.tree_util.tree_flatten_with_path(shapes)
-        paths, leaves = zip(*named, strict=True)
-        ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
-        trained = [not {part.key for part in path} & set(frozen) for path in paths]
-        kernel = ["kernel" in str(path[-1].key) for path in paths]
-
-        def ravel(tree):
-            return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
-
-        def unravel(vector):
-            # On the host without a program, which would be compiled.
-            on_host = isinstance(vector, np.ndarray)
-            parts = (np if on_host else jnp).split(vector, ends[:-1])
-            parts = [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)]
-            if not on_host:
-                stop = jax.lax.stop_gradient
-                parts = [p if on else stop(p) for p, on in zip(parts, trained, strict=True)]
-            return structure.unflatten(parts)
-
-        def decayed():
-            marks = [float(k and on) for k, on in zip(kernel, trained, strict=True)]
-            parts = zip(marks, leaves, strict=True)
-            return jnp.concatenate([jnp.full(leaf.size, mark) for mark, leaf in parts])
-
-        lie = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in named]
-        layout = hashlib.blake2b(repr(lie).encode(), digest_size=8).hexdigest()
-        return cls(ends[-1], ravel, unravel, decayed, layout)
-
-
 class Masking(NamedTuple):
     """How training hides modalities."""
 
@@ -118,30 +63,11 @@ class Masking(NamedTuple):
 
 def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
     """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
-    features = {}
-    for modality, values in arrays.features.items():
-        chosen = values[rows].astype(jnp.float32)
-        if run.quantiles:
-            chosen = normal_scores(chosen, run.quantiles[modality])
-        mean, scale = run.mean[modality], run.scale[modality]
-        features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
+    features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics)
     labels = run.labels[arrays.utterances(rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
-
-
-def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
-    """What each value would be, were its feature standard normal: at most 3 from 0.
-
-    Args:
-      x: `[..., D]`.
-      quantiles: `[K, D]`, at K equal steps of probability from 0 to 1; linear in between.
-    """
-    steps = jnp.linspace(0, 1, len(quantiles))
-    scores = jnp.clip(jax.scipy.special.ndtri(steps), -3, 3)
-    along = jax.vmap(jnp.interp, in_axes=(-1, -1, None), out_axes=-1)
-    return along(x, quantiles, scores)
 
 
 def draw_available(
@@ -290,83 +216,3 @@ def make_train_epoch(
         return state, jax.tree.map(jnp.sum, terms)
 
     return train_epoch
-
-
-class Probe(NamedTuple):
-    """What models are scored under: availabilities, and noise on what is available."""
-
-    available: jax.Array  # [K, N, M] bool, of every utterance of the corpus
-    gaussian: jax.Array  # scalar in [0, 1], share of the variance that is noise
-    impulse: jax.Array  # scalar in [0, 1], the same of impulse noise
-
-
-def add_noise(batch: Batch, rows: jax.Array, probe: Probe) -> Batch:
-    """NMER's corruption of normalised features: sqrt(1 - a) x + sqrt(a) noise at level a.
-
-    Gaussian noise is standard normal; impulse noise is +1 or -1 at three values in ten, else 0
-    (Lee et al.'s code). An utterance's noise hangs on its row alone, so that scores repeat.
-    """
-    noisy = {}
-    for k, (modality, x) in enumerate(batch.features.items()):
-
-        def draw(row, k=k, shape=x.shape[1:]):
-            key = jax.random.fold_in(jax.random.fold_in(prng.key(jnp.zeros(2, jnp.uint32)), k), row)
-            normal, uniform = jax.random.split(key)
-            normal = jax.random.normal(normal, shape)
-            return normal, jnp.sign(normal) * (jax.random.uniform(uniform, shape) > 0.7)
-
-        normal, impulse = jax.vmap(draw)(rows)
-        for level, noise in ((probe.gaussian, normal), (probe.impulse, impulse)):
-            x = jnp.sqrt(1 - level) * x + jnp.sqrt(level) * noise
-        noisy[modality] = x
-    return batch._replace(features=noisy)
-
-
-def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
-    """Builds the scoring of one run's model on B utterances under all of a probe's conditions.
-
-    Args:
-      stage: what predicts.
-      vector: the layout of its parameters.
-      noisy: whether the probe adds noise.
-
-    Returns:
-      (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
-      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery is of each missing modality the squared
-      error of what was recovered and the squared length of what was missing; 0 where nothing
-      was. Means are of what was recovered and of what was missing, over all positions that
-      were; D is 0 where the stage recovers nothing. What does not depend on the condition is
-      computed once.
-    """
-
-    def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
-        arrays, probe = shared
-        params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows)
-        if noisy:
-            batch = add_noise(batch, arrays.utterances(rows), probe)
-        encoded = stage.encode(params, batch)
-
-        def under(available):
-            available = available & batch.present
-            prediction = stage.predict(params, encoded, batch.mask, available)
-            posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
-            if prediction.recovered is None:
-                return (
-                    posteriors,
-                    jnp.zeros((*batch.present.shape, 2)),
-                    jnp.zeros((len(rows), 2, 0)),
-                )
-            missing = (batch.present & ~available).T[:, :, None, None]
-            weights = missing & batch.mask[None, :, :, None]
-            recovered, target = prediction.recovered, prediction.target
-            squares = [
-                jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in (recovered - target, target)
-            ]
-            count = jnp.maximum(jnp.sum(weights, (0, 2)), 1)
-            means = [jnp.sum(x * weights, (0, 2)) / count for x in (recovered, target)]
-            return posteriors, jnp.stack(squares, axis=-1), jnp.stack(means, axis=1)
-
-        return jax.lax.map(under, probe.available[:, arrays.utterances(rows)])
-
-    return predict

@@ -14,19 +14,18 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.traverse_util
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from cmarr_jax.data import pooling
+from cmarr_jax.data import pooling, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import write_whole
 
 FORMAT_VERSION = 2
-EXTRACTED_BY = "cmarr_jax.extract"
 _FIELDS = {
     "corpus": str,
     "system": str,
@@ -63,8 +62,8 @@ def write(
     config: Any,
     run_ids: Sequence[Any],
     best: Any,
-    runs: Any,
-    unravel: Any,
+    statistics: Any,
+    tree_of: Callable[[np.ndarray], Any],
 ) -> None:
     """Writes the model folder, whole or not at all; an earlier one is replaced.
 
@@ -74,9 +73,9 @@ def write(
       corpus: `data.pipeline.Corpus`.
       config: of `configs/`.
       run_ids: the R runs.
-      best: `training.Best`.
-      runs: `train_step.Run` on the host; their normalisation is kept.
-      unravel: `train_step.Vector.unravel` of the last stage.
+      best: `training.loop.Best`, on the host.
+      statistics: `training.normalise.Statistics` of the runs, on the host.
+      tree_of: parameters `[P]` -> the last stage's tree.
     """
     facts = {
         "format_version": FORMAT_VERSION,
@@ -99,14 +98,14 @@ def write(
             }
             for (fold, seed), epoch, uar in zip(run_ids, best.epoch, best.val_uar, strict=True)
         ],
-        "encoders": encoders(corpus.provenance, corpus.modalities),
+        "encoders": provenance.encoders(corpus.provenance, corpus.modalities),
     }
-    each = [flax.traverse_util.flatten_dict(unravel(p), sep="/") for p in best.params]
+    each = [flax.traverse_util.flatten_dict(tree_of(p), sep="/") for p in best.params]
     arrays = {name: np.stack([np.asarray(run[name]) for run in each]) for name in each[0]}
     for m in corpus.modalities:
-        arrays |= {f"mean/{m}": runs.mean[m], f"scale/{m}": runs.scale[m]}
-        if runs.quantiles:
-            arrays[f"quantiles/{m}"] = runs.quantiles[m]
+        arrays |= {f"mean/{m}": statistics.mean[m], f"scale/{m}": statistics.scale[m]}
+        if statistics.quantiles:
+            arrays[f"quantiles/{m}"] = statistics.quantiles[m]
     weights = io.BytesIO()
     np.savez(weights, **arrays)
     draft = f"{folder}.tmp{os.getpid()}"
@@ -120,26 +119,6 @@ def write(
         write_whole(os.path.join(draft, name), content)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(draft, folder)
-
-
-def encoders(provenance: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
-    """What made each modality's features, from a pack's provenance; None = not known.
-
-    A known one has `fingerprint` (of the features), `recipe` (of the encoder), `stored_as` (the
-    features' dtype) and `model` (the folder or hub name that the extraction was given).
-    """
-    if provenance.get("made_by") != EXTRACTED_BY:
-        return dict.fromkeys(modalities)
-    made = {}
-    for m in modalities:
-        facts = provenance["modalities"][m]
-        made[m] = {
-            "fingerprint": facts["fingerprint"],
-            "recipe": facts["source"],
-            "stored_as": facts["stored_as"],
-            "model": provenance.get("models", {}).get(m, ""),
-        }
-    return made
 
 
 def read(path: str) -> Model:

@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime.files import remove_drafts
+from cmarr_jax.runtime.files import remove_drafts, write_json
 from cmarr_jax.runtime.lock import locked
 from cmarr_jax.workdir import files, status
 
@@ -19,17 +19,94 @@ from cmarr_jax.workdir import files, status
 _FREE = ("checkpoint_seconds", "teachers", "data.stream")
 
 
-def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
-    """The config's file and content.
+class WorkDir:
+    """The folder of one config: of a sweep, or of the table that its members are joined to.
 
-    Raises:
-      UserError: the work directory was begun with another config.
+    Attributes:
+      folder: its path.
+      config: of `configs/`.
     """
-    file = os.path.join(workdir, files.CONFIG)
-    content = json.loads(config.to_json_best_effort())
-    if os.path.exists(file):
-        before = dict(leaves(files.read_json(file)))
-        for field, value in leaves(content):
+
+    def __init__(self, folder: str, config: ConfigDict):
+        """Makes nothing."""
+        self.folder, self.config = folder, config
+        self._content = json.loads(config.to_json_best_effort())
+
+    @property
+    def name(self) -> str:
+        """The last part of its path, which names a sweep in its table."""
+        return os.path.basename(self.folder)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the sweep, or each member of the table, lies here to its end.
+
+        Raises:
+          UserError: the folder was begun with another config.
+        """
+        before = self._check()
+        if before is None or not status.is_ended(self.folder):
+            return False
+        # What a run that was killed at its very end has left, where it may be written.
+        with contextlib.suppress(UserError), locked(self.folder):
+            remove_drafts(self.folder)
+        return (before.get("members") or []) == self._content["members"]  # else the table has grown
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Makes the folder and locks it, clears what killed runs left, and notes the config.
+
+        Raises:
+          UserError: it cannot be made or written, another run is at work in it, or it was begun
+            with another config.
+        """
+        make_folder("--workdir", self.folder)
+        with locked(self.folder):
+            self._check()  # again: it may have been another's until just now
+            remove_drafts(self.folder)
+            write_json(os.path.join(self.folder, files.CONFIG), self._content)
+            yield
+
+    def newest(self) -> list[tuple[str, int]]:
+        """(kind, newest epoch) of each kind of checkpoint."""
+        folder = os.path.join(self.folder, files.CHECKPOINTS)
+        found = []
+        for kind in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            names = os.listdir(os.path.join(folder, kind))
+            epochs = [int(name) for name in names if name.isdigit()]
+            if epochs:
+                found.append((kind, max(epochs)))
+        return found
+
+    def origin(
+        self, corpus: bytes, run_ids: Sequence[Any], parameters: Sequence[str]
+    ) -> dict[str, str]:
+        """What a checkpoint must agree in for training to go on from it, as digests.
+
+        Args:
+          corpus: of `data.pipeline.Corpus.digest`.
+          run_ids: `training.runs.RunId` of each run.
+          parameters: digest of how each stage's parameters lie.
+        """
+        fields = [item for item in leaves(self._content) if item[0] not in _FREE]
+        config = json.dumps(fields, sort_keys=True).encode()
+        folds = hashlib.blake2b()
+        for fold, seed in run_ids:
+            rows = [r.tolist() for r in (fold.train, fold.val, fold.test)]
+            folds.update(repr((fold.number, seed, rows)).encode())
+        digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus}
+        digests["folds"] = folds.digest()
+        digests["parameters"] = hashlib.blake2b("".join(parameters).encode()).digest()
+        return {name: digest[:8].hex() for name, digest in digests.items()}
+
+    def _check(self) -> dict[str, Any] | None:
+        """The config that the folder was begun with, None where it was not begun."""
+        file = os.path.join(self.folder, files.CONFIG)
+        if not os.path.exists(file):
+            return None
+        content = files.read_json(file)
+        before = dict(leaves(content))
+        for field, value in leaves(self._content):
             if field == "members" and value and before.get(field):
                 continue  # a table may grow
             if before.get(field) != value and field not in _FREE:
@@ -37,50 +114,7 @@ def claim(workdir: str, config: ConfigDict) -> tuple[str, dict]:
                     f"{file}: this work directory belongs to a sweep with {field}="
                     f"{before.get(field)}, now {value}; name a new --workdir"
                 )
-    return file, content
-
-
-def is_ended(workdir: str, config: ConfigDict) -> bool:
-    """Whether the sweep of `config`, or each of its members, lies in `workdir` to its end.
-
-    Raises:
-      UserError: the work directory was begun with another config.
-    """
-    saved, content = claim(workdir, config)
-    if not (os.path.exists(saved) and status.is_ended(workdir)):
-        return False
-    tidy(workdir)
-    before = files.read_json(saved).get("members") or []
-    return before == content["members"]  # else the table has grown
-
-
-def origin(
-    content: dict, corpus: bytes, run_ids: Sequence[Any], layouts: Sequence[str]
-) -> dict[str, str]:
-    """What a checkpoint must agree in to be gone on from, as digests.
-
-    Args:
-      content: of `claim`.
-      corpus: of `data.pipeline.Corpus.digest`.
-      run_ids: `runs.RunId` of each run.
-      layouts: `train_step.Vector.layout` of each stage.
-    """
-    fields = [item for item in leaves(content) if item[0] not in _FREE]
-    config = json.dumps(fields, sort_keys=True).encode()
-    folds = hashlib.blake2b()
-    for fold, seed in run_ids:
-        rows = [r.tolist() for r in (fold.train, fold.val, fold.test)]
-        folds.update(repr((fold.number, seed, rows)).encode())
-    digests = {"config": hashlib.blake2b(config).digest(), "corpus": corpus}
-    digests["folds"] = folds.digest()
-    digests["parameters"] = hashlib.blake2b("".join(layouts).encode()).digest()
-    return {name: digest[:8].hex() for name, digest in digests.items()}
-
-
-def tidy(workdir: str) -> None:
-    """Takes away what a run that was killed at its very end has left, where it may be written."""
-    with contextlib.suppress(UserError), locked(workdir):
-        remove_drafts(workdir)
+        return content
 
 
 def make_folder(flag: str, folder: str) -> None:
@@ -95,14 +129,3 @@ def make_folder(flag: str, folder: str) -> None:
         raise UserError(
             f"{flag}={folder}: cannot be made ({e.strerror}); name a folder where you may write"
         ) from None
-
-
-def newest(workdir: str) -> list[tuple[str, int]]:
-    """(kind, newest epoch) of each kind of checkpoint in a work directory."""
-    folder = os.path.join(workdir, files.CHECKPOINTS)
-    found = []
-    for kind in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        epochs = [int(name) for name in os.listdir(os.path.join(folder, kind)) if name.isdigit()]
-        if epochs:
-            found.append((kind, max(epochs)))
-    return found

@@ -14,16 +14,21 @@ class Stopped(NamedTuple):
 
     fold: int
     seed: int
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     epoch: int  # counted from 1
     step: int  # of the stage, counted from 1
     term: str  # the loss, or "val/posteriors"
     value: str  # "nan", "inf" or "-inf"
 
+    @property
+    def reason(self) -> str:
+        """What was no longer finite."""
+        return f"{self.stage}_{self.term}".lstrip("_") + f" became {self.value}"
+
     def __str__(self) -> str:
         return (
             f"fold {self.fold}, seed {self.seed}: stopped at step {self.step} (epoch {self.epoch}),"
-            f" where {self.stage}{self.term} became {self.value}"
+            f" where {self.reason}"
         )
 
 
@@ -40,6 +45,12 @@ def read_status(workdir: str) -> dict[str, Any]:
         raise UserError(
             f"{file}: missing, so --workdir={workdir} holds no sweep of train.py"
         ) from None
+
+
+def seconds(workdir: str) -> float:
+    """How long the sweep has taken so far; 0 where none was begun."""
+    there = os.path.exists(os.path.join(workdir, files.STATUS))
+    return read_status(workdir)["seconds"] if there else 0.0
 
 
 def is_ended(workdir: str) -> bool:

@@ -1,0 +1,70 @@
+"""What one command trains: a table of sweeps, each in a folder of its own; often of one alone."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from cmarr_jax.experiment import groups
+from cmarr_jax.results import rows
+from cmarr_jax.workdir import files
+from cmarr_jax.workdir.ownership import WorkDir
+
+
+class Table:
+    """The sweeps of one command; a context manager that lets go of the table's own folder.
+
+    Attributes:
+      workdir: of the table; of one sweep alone it is the sweep's own.
+      members: the sweeps' folders, in the table's order.
+      teachers: the folder of the earlier stages' models.
+    """
+
+    def __init__(self, folder: str, config: ConfigDict, members: Mapping[str, ConfigDict]):
+        """`members`: name -> config of each sweep; none = `config` is the one sweep's."""
+        self.workdir = WorkDir(folder, config)
+        self.members = [WorkDir(os.path.join(folder, n), c) for n, c in members.items()]
+        self.members = self.members or [self.workdir]
+        self.teachers = config.teachers or os.path.join(folder, files.TEACHERS)
+        self._ended = set()
+        self._held = contextlib.ExitStack()
+        self._opened = False
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._held.close()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing is left to be trained.
+
+        Raises:
+          UserError: a folder was begun with another config.
+        """
+        return all([each.is_ended for each in (self.workdir, *self.members)])
+
+    def next_group(self) -> list[WorkDir]:
+        """Of the sweeps that are not ended the first, and all that one program trains with it;
+        none where all are ended. Joins the results of those that are."""
+        self._ended |= {each.folder for each in self.members if each.is_ended}
+        missing = [each for each in self.members if each.folder not in self._ended]
+        if self.members != [self.workdir]:
+            self._join(len(missing))
+        group = groups.alike(missing) if missing else []
+        if group and self.members != [self.workdir]:
+            names = ", ".join(each.name for each in group)
+            print(f"[{len(self._ended) + 1}/{len(self.members)}] {names}", file=sys.stderr)
+        return group
+
+    def _join(self, num_missing: int) -> None:
+        done = [each.folder for each in self.members if each.folder in self._ended]
+        if not done:  # a mistake in a config leaves nothing behind
+            return
+        if not self._opened:
+            self._held.enter_context(self.workdir.opened())
+            self._opened = True
+        rows.join(self.workdir.folder, done, missing=num_missing)

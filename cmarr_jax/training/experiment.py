@@ -1,0 +1,109 @@
+"""What one program trains: sweeps that are alike, on their corpus, under their conditions."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cmarr_jax import config as config_lib
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Condition
+from cmarr_jax.systems.system import Stage, System
+from cmarr_jax.training.runs import RunId, Settings
+from cmarr_jax.training.teachers import Teachers
+from cmarr_jax.training.train_step import Masking
+from cmarr_jax.training.vector import Vector, make_vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One config's runs, and what the results say of it.
+
+    Attributes:
+      config: of `configs/`.
+      identity: corpus, system, variant and protocol, as they stand in every results file.
+      run_ids: fold and seed of each run.
+      settings: of each stage, what may differ from the other sweeps of the program.
+    """
+
+    config: ConfigDict
+    identity: Mapping[str, str]
+    run_ids: Sequence[RunId]
+    settings: tuple[Settings, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """R runs of one or several sweeps that one program trains.
+
+    Attributes:
+      sweeps: alike in all but numbers, see `cmarr_jax.experiment.groups`; their runs, one after
+        another, are the R runs.
+      corpus: all N utterances.
+      conditions: that validation chooses the last stage's epoch under, and the test scores; the
+        last one is complete data, which an earlier stage's epoch is chosen under.
+      masking: how training hides modalities.
+      make_system: mapped batch axis or None -> the system.
+      teachers: where the models of earlier stages are kept.
+      digest: the corpus', computed once.
+      curves: further test conditions, of missing rates and noise.
+      audited: what `cmarr_jax.data.audit` found.
+      memory: bytes that training is expected to take; 0 = unknown.
+    """
+
+    sweeps: Sequence[Sweep]
+    corpus: Corpus
+    conditions: Sequence[Condition]
+    masking: Masking
+    make_system: Callable[[str | None], System]
+    teachers: Teachers
+    digest: Callable[[], bytes]
+    curves: Sequence[Condition] = ()
+    audited: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    memory: int = 0
+
+    @property
+    def config(self) -> ConfigDict:
+        """That of the first sweep; the others agree with it in all that the program reads of it."""
+        return self.sweeps[0].config
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The system's stages in order; the last one is tested."""
+        return self.make_system(None).stages
+
+    @functools.cached_property
+    def vectors(self) -> list[Vector]:
+        """How the parameters of each stage lie."""
+        return make_vectors(self.stages, self.corpus)
+
+    @property
+    def sections(self) -> list[str]:
+        """Name of the config's section that each stage is trained by."""
+        return config_lib.sections(len(self.stages))
+
+    @property
+    def run_ids(self) -> list[RunId]:
+        """Of the R runs."""
+        return [run_id for sweep in self.sweeps for run_id in sweep.run_ids]
+
+    @property
+    def settings(self) -> list[tuple[Settings, ...]]:
+        """Of each run and stage."""
+        return [sweep.settings for sweep in self.sweeps for _ in sweep.run_ids]
+
+    @property
+    def slices(self) -> list[slice]:
+        """Of the R runs, those of each sweep."""
+        ends = np.cumsum([0] + [len(sweep.run_ids) for sweep in self.sweeps]).tolist()
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    @property
+    def variants(self) -> str:
+        """The variants of all sweeps, to be shown."""
+        names = [sweep.identity["variant"] for sweep in self.sweeps]
+        return "; ".join(names if len(names) < 4 else [names[0], "...", names[-1]])
