@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from cmarr_jax.data import dialogue, pipeline, protocol
+from cmarr_jax.data import dialogue, pipeline, protocol, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.predictor import Predictor
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
 from cmarr_jax.training import evaluation
-from cmarr_jax.training import layout as sweep
 from cmarr_jax.training.feed import Feed
-from cmarr_jax.workdir import model_folder as export
+from cmarr_jax.training.layout import make_layout
+from cmarr_jax.workdir import model_folder
 from tests import tiny
 
 
@@ -32,7 +32,7 @@ def model(tmp_path_factory, corpus):
     params, runs, system, vector = tiny.export_model(
         str(folder), corpus, tiny.config("full_modality"), folds=3
     )
-    layout = sweep.make_layout(3, (16,))
+    layout = make_layout(3, (16,))
     scorer = evaluation.Scorer(
         system.stages[-1], vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16
     )
@@ -101,7 +101,7 @@ def test_cmarr_recovers_what_is_missing_and_says_how_wide_its_embeddings_are(
         ["u"], sequences(tiny_pack, ["speech"], [5]), batch_size=1
     )
     assert list(made.variance) == ["speech"] and made.reconstructed == ("text", "video")
-    read = export.read(str(tmp_path))
+    read = model_folder.read(str(tmp_path))
     stage = SYSTEMS["cmarr"](read.config, corpus.modalities, 3).stages[-1]
     features = {
         m: (corpus.features[m][None, 5] - read.mean[m][:, None]) * read.scale[m][:, None]
@@ -155,9 +155,9 @@ def test_a_pack_of_another_encoder_is_refused(tiny_pack, predictor, monkeypatch)
     def by(dtype):
         facts = {"fingerprint": "f", "source": {"dtype": dtype}, "stored_as": "float16"}
         modalities = {m: facts for m in tiny_pack.modalities}
-        return {"made_by": export.EXTRACTED_BY, "modalities": modalities}
+        return {"made_by": provenance.EXTRACTED_BY, "modalities": modalities}
 
-    known = export.encoders(by("float32"), tiny_pack.modalities)
+    known = provenance.encoders(by("float32"), tiny_pack.modalities)
     monkeypatch.setitem(predictor.facts, "encoders", known)
     assert next(
         predictor.of_read_pack(tiny_pack._replace(provenance=by("float32")), batch_size=16)

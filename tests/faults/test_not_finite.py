@@ -59,8 +59,8 @@ def linear(*, fold, step, value):
 
 
 def weigh(patch, fold, weight):
-    def made(corpus, run_ids, **fields):
-        runs = make_runs(corpus, run_ids, **fields)
+    def made(corpus, run_ids, *args, **fields):
+        runs = make_runs(corpus, run_ids, *args, **fields)
         runs.class_weights[[r.fold.number == fold for r in run_ids]] = weight
         return runs
 
@@ -150,7 +150,7 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
         report=epochs.append, **{"train.epochs": 1, "pretrain.epochs": 1, "train.batch_size": 8},
     )  # fmt: skip
     assert [bool(s) for s in stopped] == [False, True, False]
-    assert stopped[1].stage == "teacher_" and stopped[1].step == 1
+    assert stopped[1].stage == "teacher" and stopped[1].step == 1
     assert sorted(fold for _, fold, _ in teachers.saved) == [1, 3]
     assert epochs[-1].trained.tolist() == [True, False, True]
 
@@ -158,8 +158,8 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
 # Fold 2's features become NaN in the batch of epoch 3, step 2.
 SPOIL_FOLD_2 = """
 import jax.numpy as jnp
-from cmarr_jax import train_step, training
-whole, order, rows = train_step.take_batch, training.epoch_order, [None]
+from cmarr_jax.training import loop, train_step
+whole, order, rows = train_step.take_batch, loop.epoch_order, [None]
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
@@ -170,7 +170,7 @@ def take_batch(arrays, run, these):
         hit = hit & jnp.all(these == rows[0])
         return batch._replace(features={m: jnp.where(hit, jnp.nan, x) for m, x in batch.features.items()})
     return batch
-train_step.take_batch, training.epoch_order = take_batch, epoch_order
+train_step.take_batch, loop.epoch_order = take_batch, epoch_order
 """
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.faults
 # An epoch that takes minutes, of which Python gets no instruction.
 LONG = """
 import time
-from cmarr_jax import training
+from cmarr_jax.training import loop as training
 order = training.epoch_order
 def long(run_ids, epoch, *rest):
     if epoch == {epoch}:
