@@ -13,6 +13,17 @@ from cmarr_jax.nn.umc import masked_mean
 VARIANTS = ("attention", "concat")
 
 
+def parse_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """("text<-video", ...) -> (("text", "video"), ...), the query first.
+
+    Without `pairs` text, or else the first modality, attends to every other.
+    """
+    if not pairs:
+        query = "text" if "text" in modalities else modalities[0]
+        return tuple((query, m) for m in modalities if m != query)
+    return tuple((query, key) for query, _, key in (pair.partition("<-") for pair in pairs))
+
+
 class Fusion(nn.Module):
     """Text attends to each other modality, self-attention mixes, the mean over time is classified.
 

@@ -16,7 +16,7 @@ from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
-from cmarr_jax.systems.system import Batch, Stage, System
+from cmarr_jax.systems.system import Batch, Stage, System, for_cpu
 from cmarr_jax.training import evaluation, prng, train_step
 from cmarr_jax.training import layout as sweep
 from cmarr_jax.training.feed import Feed
@@ -123,6 +123,8 @@ def compile_epoch(
       the state's buffers over.
     """
     c = config
+    if jax.default_backend() == "cpu":
+        stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
     state = train_step.TrainState(

@@ -9,7 +9,7 @@ from ml_collections import FrozenConfigDict
 from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.flows import RealNVP
-from cmarr_jax.systems import SYSTEMS, mmin, nmer
+from cmarr_jax.systems import SYSTEMS, mmin, nmer, teacher_student
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
 from tests import tiny
@@ -256,13 +256,13 @@ def test_mmins_loss_is_its_parts(rng):
     total, terms = jax.jit(objective(stage))(params, batch, available, KEY)
     config = FrozenConfigDict(tiny.config("mmin", **fields).model)
     student = mmin.Student(config, tuple(DIMS), 3)
-    teacher = mmin.Teacher(config, tuple(DIMS), 3)
+    teacher = teacher_student.teacher_network(config, tuple(DIMS), 3)
     h, forward, back, logits = jax.jit(student.apply)(params, batch, available)
     missing = np.asarray(batch.present & ~available)
     only_missing = {
         m: x * missing[:, k, None, None] for k, (m, x) in enumerate(batch.features.items())
     }
-    (target,) = teacher.apply(
+    target = teacher.apply(
         {"params": params["params"]["teacher"]},
         batch._replace(features=only_missing),
         jnp.ones_like(batch.present),
