@@ -74,11 +74,11 @@ def make(
     """CM-ARR+ as a system; arguments and errors as of `systems.cmarr.make`."""
     cmarr.check(config, modalities)
     check_choice(config, "heads.fusion", _FUSION)
-    parts = tuple(modalities), num_classes, batch_axis
-    network, heads = cmarr.CMARR(config, *parts), Heads(config.heads, *parts)
+    shape = tuple(modalities), num_classes, batch_axis
+    network, heads = cmarr.CMARR(config, *shape), Heads(config.heads, *shape)
     whole = functools.partial(gather, batch_axis=batch_axis)
 
-    def part(params, name):
+    def select(params, name):
         return {"params": params["params"][name]}
 
     def init(key, batch, before):
@@ -91,9 +91,9 @@ def make(
 
     def loss(params, batch, available, key, chunk=0):
         keys = jax.random.split(key)
-        own = part(params, "cmarr")
+        own = select(params, "cmarr")
         encoded, fused = network.apply(own, batch, available, chunk, rngs={"dropout": keys[0]})
-        alone = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
+        alone = heads.apply(select(params, "heads"), batch, rngs={"dropout": keys[1]})
         together = combine(alone, fused.logits, available, config.heads.fusion)
         terms = cmarr.loss_terms(
             network, own, encoded, fused._replace(logits=together), batch, available
@@ -114,12 +114,12 @@ def make(
         return loss(params, batch, available, key, cmarr.training_chunk(config, batch.mask))
 
     def encode(params, batch):
-        encoded = network.apply(part(params, "cmarr"), batch, method="encode")
-        return encoded, heads.apply(part(params, "heads"), batch)
+        encoded = network.apply(select(params, "cmarr"), batch, method="encode")
+        return encoded, heads.apply(select(params, "heads"), batch)
 
     def predict(params, encoded, mask, available):
         encoded, alone = encoded
-        own, chunk = part(params, "cmarr"), cmarr.evaluation_chunk(available)
+        own, chunk = select(params, "cmarr"), cmarr.evaluation_chunk(available)
         fused = network.apply(own, encoded, mask, available, chunk, method="decide")
         together = combine(alone, fused.logits, available, config.heads.fusion)
         return Output(together, fused.recovered, encoded.x)

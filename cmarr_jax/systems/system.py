@@ -121,5 +121,5 @@ def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
 
 def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:
     """L_cls over the whole batch, wherever it lies; `logits` `[B, C]`."""
-    parts = (logits, batch.labels, batch.weights)
-    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in parts))
+    arrays = (logits, batch.labels, batch.weights)
+    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in arrays))

@@ -159,9 +159,12 @@ def test_it_learns_in_the_one_loop_and_no_run_feels_another(corpus, name):
     results = {}
     for folds in ((1, 2), (2, 3)):
         teachers = tiny.NoTeachers()
-        results[folds] = tiny.train(
-            corpus, tiny.Memory(), folds=folds, argument=name, teachers=teachers, **fields
-        )[1:], teachers.saved  # fmt: skip
+        results[folds] = (
+            tiny.train(
+                corpus, tiny.Memory(), folds=folds, argument=name, teachers=teachers, **fields
+            )[1:],
+            teachers.saved,
+        )
     (best, scored), saved = results[1, 2]
     full = np.mean([s.posteriors[-1].argmax(-1) == corpus.labels[s.rows] for s in scored])
     assert full > 0.6  # chance is a third
@@ -217,16 +220,25 @@ def test_a_kept_teacher_is_not_trained_again(corpus):
     teachers, seen = tiny.NoTeachers(), []
     for _ in range(2):
         tiny.train(
-            corpus, tiny.Memory(), folds=(1, 2), argument="mmin", teachers=teachers,
-            report=lambda e: seen.append(e.stage), **{"train.epochs": 1},
-        )  # fmt: skip
+            corpus,
+            tiny.Memory(),
+            folds=(1, 2),
+            argument="mmin",
+            teachers=teachers,
+            report=lambda e: seen.append(e.stage),
+            **{"train.epochs": 1},
+        )
     assert seen == ["teacher_"] * 3 + [""] * 2
     teachers.saved.pop(("teacher", 2, 0))  # killed between two files, or one deleted
     kept = teachers.saved["teacher", 1, 0]
     tiny.train(
-        corpus, tiny.Memory(), folds=(1, 2), argument="mmin", teachers=teachers,
+        corpus,
+        tiny.Memory(),
+        folds=(1, 2),
+        argument="mmin",
+        teachers=teachers,
         **{"train.epochs": 1},
-    )  # fmt: skip
+    )
     assert len(teachers.saved) == 2 and teachers.saved["teacher", 1, 0] is kept
 
 
