@@ -1,9 +1,9 @@
-"""The paper's losses, pure functions of arrays, in float32. They know no model and no device.
+"""The losses of CM-ARR and its baselines: pure functions of arrays, in float32.
 
 Value and gradient are finite for inputs up to 1e4 (temperatures of 0.01 and more, log deviations
 of -7 to 4), for identical samples, batches of one and masks of nothing. "Within k eps of s" means:
 the value differs from float64's by at most k * 2^-23 * s; measured over 10,000 inputs of a few
-features (tests/test_float64.py).
+features (tests/systems/test_float64.py).
 
 A loss sees the whole batch. Where a batch is cut over devices the caller gathers the few
 arrays that a loss reads, so that negatives are global and D devices compute what one does.

@@ -1,14 +1,14 @@
 """The fields that every config shares, with their defaults, and the named variants.
 
-The `model` part holds one field for each point that the paper leaves open (`#n` counts them);
-where a default departs from the paper's own reading, the comment says so. An argument after
-the config file picks variants, joined by commas: `--config configs/iemocap.py:paper,no_udcl`.
+The section `model` holds one field for each point that the paper leaves open: a mark such as (#17)
+is the point's number in docs/open_points.md. Where a default departs from the paper's own reading,
+the comment says so. An argument after the config file picks variants, joined by commas:
+`--config configs/iemocap.py:paper,no_udcl`.
 """
 
 import ast
 import difflib
 import re
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -117,90 +117,97 @@ def get_config() -> ConfigDict:
     return c
 
 
-def _paper(c: ConfigDict) -> None:
-    """Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen
-    features this trains too little, and is here for comparison."""
-    c.train.learning_rate, c.train.batch_size, c.train.epochs = 1e-5, 16, 100
-    c.train.schedule, c.train.warmup, c.train.weight_decay = "constant", 0.0, 0.0
-    c.train.balance_classes = False
-
-
-def _pooled(c: ConfigDict) -> None:
-    """One vector a modality, for packs of pooled features: a shallower, wider and strongly
-    regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals)."""
-    c.data.length = 1
-    c.train.epochs, c.train.weight_decay, c.train.balance_classes = 30, 1.0, True
-    c.train.batch_size, c.train.learning_rate = 256, 1.4e-3
-    c.train.schedule, c.train.averaging = "constant", 0.99
-    m = c.model
-    m.width, m.input_dropout, m.conv_kernel = 256, 0.3, 1
-    m.umc.mlp_ratio = 2
-    m.udcl.weight, m.rec.weight = 0.03, 0.3
-    m.flow.num_couplings, m.flow.hidden = 4, 128
-    m.rec.num_blocks, m.rec.expansion, m.rec.kernel = 1, 1, 1
-    m.classifier.hidden, m.classifier.dropout = 256, 0.5
-
-
-def _set(**fields: object) -> Callable[[ConfigDict], None]:
-    def apply(c: ConfigDict) -> None:
-        c.update_from_flattened_dict(
-            {f"model.{k.replace('__', '.')}": v for k, v in fields.items()}
-        )
-
-    return apply
-
-
-def _shuffled_labels(c: ConfigDict) -> None:
-    c.protocol.shuffled_labels = True
-
-
-def _data(**fields: object) -> Callable[[ConfigDict], None]:
-    return lambda c: c.data.update(fields)
-
-
+# What each variant sets, as `systems.set_fields` reads it. All but "shuffled_labels" are CM-ARR's.
 VARIANTS = {
-    "paper": _paper,
-    "pooled": _pooled,
-    "beta05": _set(spcl__weight=0.5),
-    "no_udcl": _set(udcl__weight=0.0),
-    "no_spcl": _set(spcl__weight=0.0),
-    "no_attention": _set(fusion__variant="concat"),
-    "point": _set(udcl__on="point"),
-    "paper_nll": _set(flow__nll_weight=0.1),
-    "flow_glow": _set(flow__permute="glow"),
-    "flow_dicmor": _set(
-        flow__num_couplings=32, flow__hidden=64, flow__scale="sigmoid", flow__permute="none"
-    ),
-    "shuffled_labels": _shuffled_labels,
+    # Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features
+    # this trains too little, and is here for comparison.
+    "paper": {
+        "train.learning_rate": 1e-5,
+        "train.batch_size": 16,
+        "train.epochs": 100,
+        "train.schedule": "constant",
+        "train.warmup": 0.0,
+        "train.weight_decay": 0.0,
+        "train.balance_classes": False,
+    },
+    # One vector a modality, for packs of pooled features: a shallower, wider and strongly
+    # regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals).
+    "pooled": {
+        "data.length": 1,
+        "train.epochs": 30,
+        "train.weight_decay": 1.0,
+        "train.balance_classes": True,
+        "train.batch_size": 256,
+        "train.learning_rate": 1.4e-3,
+        "train.schedule": "constant",
+        "train.averaging": 0.99,
+        "model.width": 256,
+        "model.input_dropout": 0.3,
+        "model.conv_kernel": 1,
+        "model.umc.mlp_ratio": 2,
+        "model.udcl.weight": 0.03,
+        "model.rec.weight": 0.3,
+        "model.flow.num_couplings": 4,
+        "model.flow.hidden": 128,
+        "model.rec.num_blocks": 1,
+        "model.rec.expansion": 1,
+        "model.rec.kernel": 1,
+        "model.classifier.hidden": 256,
+        "model.classifier.dropout": 0.5,
+    },
+    "beta05": {"model.spcl.weight": 0.5},
+    "no_udcl": {"model.udcl.weight": 0.0},
+    "no_spcl": {"model.spcl.weight": 0.0},
+    "no_attention": {"model.fusion.variant": "concat"},
+    "point": {"model.udcl.on": "point"},
+    "paper_nll": {"model.flow.nll_weight": 0.1},
+    "flow_glow": {"model.flow.permute": "glow"},
+    "flow_dicmor": {
+        "model.flow.num_couplings": 32,
+        "model.flow.hidden": 64,
+        "model.flow.scale": "sigmoid",
+        "model.flow.permute": "none",
+    },
+    "shuffled_labels": {"protocol.shuffled_labels": True},
 }
 
 # Named after cmarr_plus, "cmarr_plus,no_fusion": CM-ARR+ less one of its parts.
 PLUS_VARIANTS = {
-    "fusion_always": _set(heads__fusion="always"),
-    "no_fusion": _set(heads__fusion="never"),
-    "no_distillation": _set(heads__distillation=0.0),
-    "no_periodic": _set(heads__periodic=()),
-    "no_maximum": _data(statistics="mean"),
-    "no_quantiles": _data(quantiles=False),
+    "fusion_always": {"model.heads.fusion": "always"},
+    "no_fusion": {"model.heads.fusion": "never"},
+    "no_distillation": {"model.heads.distillation": 0.0},
+    "no_periodic": {"model.heads.periodic": ()},
+    "no_maximum": {"data.statistics": "mean"},
+    "no_quantiles": {"data.quantiles": False},
 }
 
-_OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
-
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
-WEIGHTS = {"alpha": "udcl.weight", "beta": "spcl.weight", "lambda": "rec.weight"}
+WEIGHTS = {
+    "alpha": "model.udcl.weight",
+    "beta": "model.spcl.weight",
+    "lambda": "model.rec.weight",
+}
 
 # Arguments that stand for several sweeps, each in a folder named as its own argument.
 TABLES = {
     "table2": ("cra", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "augmented", "cmarr"),
     "table3": (
-        "full_modality", "no_udcl", "no_spcl", "no_attention", "point", "paper_nll", "cmarr",
+        "full_modality",
+        "no_udcl",
+        "no_spcl",
+        "no_attention",
+        "point",
+        "paper_nll",
+        "cmarr",
     ),
     "fig4": (
         *(f"alpha={a}" for a in (0.1, 0.5, 1.0, 2.0, 5.0)),
         *(f"beta={b}" for b in (0.05, 0.1, 0.5, 1.0, 2.0)),
         *(f"lambda={x}" for x in (1.0, 5.0, 10.0, 20.0, 50.0)),
     ),
-}  # fmt: skip
+}
+
+_OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
 
 
 def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
@@ -208,57 +215,49 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
     ("train.learning_rate=0.001"), a table.
 
     None or "" applies nothing. Of a table only the list of its members is made.
+
+    Raises:
+      UserError: a name is unknown, or another system's; a value is not what its field holds.
     """
     names = _OUTER_COMMA.split(argument) if argument else []
     variants = []
     for name in names:
-        weight, _, value = name.partition("=")
         if name in systems.PRESETS:
             if others := [n for n in names if n in systems.PRESETS and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
-            systems.PRESETS[name](config)
+            systems.set_preset(config, name)
         elif name in TABLES:
             rest = [n for n in names if n != name]
             config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
-        elif name in PLUS_VARIANTS:
-            if config.system != "cmarr_plus":
-                raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
-            PLUS_VARIANTS[name](config)
-            variants.append(name)
-        elif name in VARIANTS:
-            if name != "shuffled_labels":  # which is a protocol's, of any system
-                _needs_cmarr(config, name)
-            VARIANTS[name](config)
-            variants.append(name)
-        elif weight in WEIGHTS:
-            _needs_cmarr(config, name)
-            try:
-                _set(**{WEIGHTS[weight]: float(value)})(config)
-            except ValueError:
-                raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
-            variants.append(name)
-        elif value and (weight == "system" or "." in weight):
-            _set_field(config, weight, value)
-            variants.append(name)
         else:
-            known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
-            if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
-                raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
-            known = ", ".join(known)
-            raise UserError(
-                f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=, FIELD="
-            )
+            _set_variant(config, name)
+            variants.append(name)
     config.variant = ",".join(variants) or "default"
     return config
 
 
-def fits(config: ConfigDict) -> bool:
-    """Whether `config.model` has the fields that the preset of `config.system`, if any, makes."""
-    if config.system not in systems.PRESETS:
-        return True
-    wanted = get_config()
-    systems.PRESETS[config.system](wanted)
-    return set(config.model) == set(wanted.model)
+def _set_variant(config: ConfigDict, name: str) -> None:
+    field, _, value = name.partition("=")
+    if name in PLUS_VARIANTS:
+        if config.system != "cmarr_plus":
+            raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
+        systems.set_fields(config, PLUS_VARIANTS[name])
+    elif name in VARIANTS or field in WEIGHTS:
+        if config.system != "cmarr" and name != "shuffled_labels":
+            raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
+        try:
+            fields = VARIANTS.get(name) or {WEIGHTS[field]: float(value)}
+        except ValueError:
+            raise UserError(f"{name!r}: wanted a number, such as {field}=0.5") from None
+        systems.set_fields(config, fields)
+    elif value and (field == "system" or "." in field):
+        _set_field(config, field, value)
+    else:
+        known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
+        wanted = f"{', '.join(known)}, alpha=, beta=, lambda=, FIELD="
+        raise UserError(f"variant {name!r}: wanted some of {wanted}")
 
 
 def _set_field(config: ConfigDict, field: str, text: str) -> None:
@@ -270,12 +269,16 @@ def _set_field(config: ConfigDict, field: str, text: str) -> None:
     except (ValueError, SyntaxError):
         value = text
     try:
-        config.update_from_flattened_dict({field: value})
+        systems.set_fields(config, {field: value})
     except (TypeError, ValueError):
         kind = type(known[field]).__name__
         raise UserError(f"'{field}={text}': wanted a value of type {kind}") from None
 
 
-def _needs_cmarr(config: ConfigDict, name: str) -> None:
-    if config.system != "cmarr":
-        raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
+def fits(config: ConfigDict) -> bool:
+    """Whether `config.model` has the fields that the preset of `config.system`, if any, makes."""
+    if config.system not in systems.PRESETS:
+        return True
+    wanted = get_config()
+    systems.set_preset(wanted, config.system)
+    return set(config.model) == set(wanted.model)

@@ -1,4 +1,8 @@
-"""What a number of a config may be, so that a slip is one line before anything is read."""
+"""The range of every number of a config: a slip is one line, before anything is read.
+
+Words, and fields that must fit each other or the pack, are checked where they are used
+(cmarr_jax/systems/checks.py and each system's `make`).
+"""
 
 import math
 from collections.abc import Callable
@@ -11,6 +15,8 @@ from cmarr_jax.errors import UserError
 
 
 class Limit(NamedTuple):
+    """A range: its test, and its name in the line that refuses a number."""
+
     fits: Callable[[float], bool]
     wanted: str
 
@@ -95,8 +101,6 @@ _LISTS = {
 
 def check(config: ConfigDict) -> None:
     """Refuses numbers that no system could be trained with.
-
-    Words, and what hangs on the pack or on several fields, are checked where they are used.
 
     Raises:
       UserError: names the flag, what it holds and what was wanted.

@@ -14,5 +14,5 @@ from configs import common, systems
 
 def get_config(argument: str | None = None) -> ConfigDict:
     c = common.with_variants(common.get_config(), argument)
-    systems.msp_improv(c)
+    systems.set_fields(c, systems.MSP_IMPROV.get(c.system, {}))
     return c

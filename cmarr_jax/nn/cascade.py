@@ -18,7 +18,9 @@ class _Autoencoder(nn.Module):
     wiring: str
 
     @nn.compact
-    def __call__(self, carry: tuple[jax.Array, jax.Array], context: jax.Array):
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], context: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         received, out = carry
         received = (received if self.wiring == "sum" else context) + out
         hidden = received

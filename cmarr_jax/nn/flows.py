@@ -24,8 +24,8 @@ class RealNVP(nn.Module):
     with a two-layer net whose last layer starts at zero, so that at first b' = s(0) * b. All
     layers have equal shapes: their parameters are stacked and scanned.
 
-    Numbers, over 10,000 inputs at random weights (tests/test_float64.py): forward, inverse and
-    round trip of |x| up to 10 differ from float64's, over max(1, |x|), by at most 1e-3 (tanh,
+    Numbers, over 10,000 inputs at random weights (tests/systems/test_float64.py): forward, inverse
+    and round trip of |x| up to 10 differ from float64's, over max(1, |x|), by at most 1e-3 (tanh,
     swap, 8 couplings), 3e-3 (tanh, glow, 8), 1e-5 (sigmoid, swap, 8), 0.01 (sigmoid, none, 32). Up
     to 1e4 all is finite, gradients too, and 99 in 100 differ by at most 0.01 (tanh, swap) or 0.5
     (tanh, glow); a sigmoid at its floor has lost what it scaled: its round trip promises nothing.

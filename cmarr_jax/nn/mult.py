@@ -48,11 +48,15 @@ class MulT(nn.Module):
 
 
 class _Layer(nn.Module):
+    """One block; a scan body over a stack's layers."""
+
     num_heads: int
     dropout: Callable[[], nn.Module]
 
     @nn.compact
-    def __call__(self, x, mask, context):
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, context: jax.Array | None
+    ) -> tuple[jax.Array, None]:
         return AttentionBlock(self.num_heads, self.dropout)(x, mask, context), None
 
 

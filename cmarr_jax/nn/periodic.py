@@ -15,7 +15,8 @@ class Head(nn.Module):
     exp(-|x - y|^2 / D) (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, NIPS
     2007), so that the head begins as a kernel machine; W and b are then trained with the rest
     (periodic features: Gorishniy et al., On Embeddings for Numerical Features, NeurIPS 2022).
-    W has no weight decay, which would make the kernel wider: it is not called a kernel here.
+    Weight decay would make the Gaussian kernel wider, so W is not named "kernel", which decays
+    (`systems.system.kernels`).
 
     Attributes:
       width: of the hidden layer.

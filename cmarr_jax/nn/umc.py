@@ -1,4 +1,4 @@
-"""Uncertainty modelling component: from point representations to Gaussians (paper, Fig. 3)."""
+"""Uncertainty modelling component (UMC): makes Gaussians of points (paper, Fig. 3)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -5,14 +5,15 @@ has not earned its machinery.
 """
 
 from collections.abc import Sequence
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from cmarr_jax.systems import full_modality
 from cmarr_jax.systems.system import System
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
     """The augmented baseline as a system; arguments and errors as of `systems.cmarr.make`."""
     stage = full_modality.make_stage(config, modalities, num_classes, batch_axis, complete=False)

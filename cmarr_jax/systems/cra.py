@@ -9,23 +9,18 @@ classified, and decoded to the utterance's mean input of every modality. No teac
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System
-from cmarr_jax.systems.teacher_student import (
-    as_sequences,
-    embed_both,
-    pick,
-    whole_cross_entropy,
-)
+from cmarr_jax.systems.system import Batch, Output, Stage, System, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import as_sequences, embed_both, pick
 
 
 class Decoders(nn.Module):
@@ -48,7 +43,7 @@ class Decoders(nn.Module):
 class CRA(nn.Module):
     """Encoders, the cascade, a classifier and the decoders."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
@@ -67,6 +62,7 @@ class CRA(nn.Module):
         return self.decide(self.embed(batch, available), widths)
 
     def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> `[B, M, W]`."""
         return self.encoders(batch.features, batch.mask, available)
 
     def decide(
@@ -78,7 +74,7 @@ class CRA(nn.Module):
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
     """CRA as a system; arguments as of `systems.cmarr.make`."""
     network = CRA(config, tuple(modalities), num_classes, batch_axis)
@@ -103,7 +99,7 @@ def make(
         both, target = encoded
         widths = [x.shape[-1] for x in target]
         decoded, logits = network.apply(params, pick(both, available), widths, method="decide")
-        return Prediction(logits, _stack(decoded), _stack(target))
+        return Output(logits, _stack(decoded), _stack(target))
 
     def init(key, batch, before):
         return network.init(key, batch, batch.present)

@@ -9,11 +9,11 @@ class-conditional Gaussians, and recovery and fusion learn under missing modalit
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
@@ -23,14 +23,14 @@ from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.mult import MulT, ResidualMLP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, check_faithful_to, gather
-from cmarr_jax.systems.teacher_student import whole_cross_entropy
+from cmarr_jax.systems.checks import check_choice, check_faithful_to
+from cmarr_jax.systems.system import Batch, Output, Stage, System, gather, whole_cross_entropy
 
 
 class Backbone(nn.Module):
     """The convolutions and the fusion: all of the first stage."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
@@ -68,6 +68,7 @@ class Backbone(nn.Module):
         )
 
     def decide(self, sequences: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[M, B, T, D]` under `mask` `[B, T]` -> logits `[B, C]`."""
         if len(self.modalities) == 1:
             return self.classifier(masked_mean(sequences[0], mask))
         return self.classifier(self.fusion(sequences, mask))
@@ -76,7 +77,7 @@ class Backbone(nn.Module):
 class Recovery(nn.Module):
     """The second stage: the backbone, flows, a class prior and recovery."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
@@ -108,12 +109,14 @@ class Recovery(nn.Module):
         return x, z, log_det, recovered, logits
 
     def encode(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """-> x, z `[M, B, T, D]`, log_det `[M, B, T]`; x is a constant."""
         x = jax.lax.stop_gradient(self.backbone.embed(batch))
         return x, *self.flow.forward_and_log_det(x)
 
     def decide(
         self, x: jax.Array, z: jax.Array, mask: jax.Array, available: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        """-> recovered `[M, B, T, D]`, logits `[B, C]`."""
         masks = jnp.broadcast_to(mask, (len(self.modalities), *mask.shape))
         has = available.T[:, :, None, None]
         latents = jnp.where(has, z, 0)
@@ -145,7 +148,7 @@ class Recovery(nn.Module):
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
     """DiCMoR as a system; arguments as of `systems.cmarr.make`.
 
@@ -153,11 +156,7 @@ def make(
       UserError: a field of `config` has no meaning.
     """
     check_faithful_to(config)
-    if config.flow.permute not in PERMUTATIONS:
-        raise UserError(
-            f"--config.model.flow.permute={config.flow.permute}: wanted one of "
-            f"{', '.join(PERMUTATIONS)}"
-        )
+    check_choice(config, "flow.permute", PERMUTATIONS)
     if config.width % (2 * config.num_heads) or not config.conv_kernel % 2:
         raise UserError(
             f"--config.model.width={config.width}, conv_kernel={config.conv_kernel}: wanted a "
@@ -191,7 +190,7 @@ def make(
     def predict(params, encoded, mask, available):
         x, z, _ = encoded
         recovered, logits = network.apply(params, x, z, mask, available, method="decide")
-        return Prediction(logits, recovered, x)
+        return Output(logits, recovered, x)
 
     def encode(params, batch):
         return network.apply(params, batch, method="encode")
@@ -203,7 +202,7 @@ def make(
 
 
 def _pretrain(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
     network = Backbone(config, tuple(modalities), num_classes, batch_axis)
 
@@ -213,7 +212,7 @@ def _pretrain(
 
     def predict(params, encoded, mask, available):
         sequences = jnp.where(available.T[:, :, None, None], encoded, 0)
-        return Prediction(network.apply(params, sequences, mask, method="decide"), None, None)
+        return Output(network.apply(params, sequences, mask, method="decide"), None, None)
 
     return Stage(
         "pretrain",
@@ -222,6 +221,13 @@ def _pretrain(
         lambda params, batch: network.apply(params, batch, method="embed"),
         predict,
         complete=True,
-        depends=("width", "conv_kernel", "num_layers", "num_heads", "dropout", "text_dropout",
-                 "out_dropout"),
-    )  # fmt: skip
+        depends=(
+            "width",
+            "conv_kernel",
+            "num_layers",
+            "num_heads",
+            "dropout",
+            "text_dropout",
+            "out_dropout",
+        ),
+    )

@@ -10,21 +10,21 @@ invariant features restores the teacher's vectors, which are then classified.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
 from cmarr_jax.systems.if_mmin import SharedEncoder, make_discrepancy_teacher
-from cmarr_jax.systems.system import Batch, System
-from cmarr_jax.systems.teacher_student import make_student, whole_cross_entropy
+from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import make_student, teach, teacher_network
 
 _LATENT = 64
 _FEED_FORWARD = 128  # hidden width of the published blocks, which are themselves 768 wide
@@ -41,48 +41,25 @@ class Encoders(nn.Module):
 
     modalities: tuple[str, ...]
     width: int
-    dropout: Any
+    dropout: Callable[[], nn.Module]
 
     def setup(self):
         self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.shared = SharedEncoder(self.width)
 
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: dict[str, jax.Array], mask: jax.Array, available: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """-> x, c, both `[B, M, W]`."""
-        of = (batch.features, batch.mask, available)
-        return self.specific(*of), self.shared(self.invariant(*of))
-
-
-class Teacher(nn.Module):
-    """Both kinds of vectors and a classifier of them; the published diffusion part is left out."""
-
-    config: Any
-    modalities: tuple[str, ...]
-    num_classes: int
-    batch_axis: str | None = None
-
-    def setup(self):
-        dropout = functools.partial(Dropout, self.config.teacher_dropout, self.batch_axis)
-        self.encoders = Encoders(self.modalities, self.config.width, dropout)
-        self.classifier = Classifier(self.num_classes, dropout)
-
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """-> logits `[B, C]`, invariants `[B, M, W]`."""
-        x, c = self.embed(batch, available)
-        return self.classify(x, c), c
-
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.encoders(batch, available)
-
-    def classify(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return self.classifier(jnp.concatenate([x, c], axis=1).reshape(len(x), -1))
+        inputs = (features, mask, available)
+        return self.specific(*inputs), self.shared(self.invariant(*inputs))
 
 
 class Student(nn.Module):
-    """The student; `teacher` is a frozen copy that gives its targets."""
+    """Encoders, the variational autoencoder and a classifier of what it restores."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
@@ -90,7 +67,6 @@ class Student(nn.Module):
     def setup(self):
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = Encoders(self.modalities, c.width, dropout)
         self.blocks = [
             AttentionBlock(c.num_heads, dropout, _FEED_FORWARD) for _ in range(c.num_layers)
@@ -102,16 +78,19 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> x^, c `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
-        if self.is_initializing():
-            self.teacher(batch, available)  # makes its parameters
         x, c = self.embed(batch, available)
-        restored, logits, divergence = self.decide(x, c)
+        restored, logits, divergence = self.decide((x, c))
         return restored, c, logits, divergence
 
     def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.encoders(batch, available)
+        """-> x, c, both `[B, M, W]`."""
+        return self.encoders(batch.features, batch.mask, available)
 
-    def decide(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def decide(
+        self, embedded: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x, c -> x^ `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
+        x, c = embedded
         tokens = jnp.concatenate([x, c], axis=-1)
         everything = jnp.ones(tokens.shape[:2], bool)
         for block in self.blocks:
@@ -126,9 +105,6 @@ class Student(nn.Module):
         restored = self.restored(hidden)
         divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mu**2 - 1 - log_variance, axis=-1)
         return restored.reshape(x.shape), self.classifier(restored), divergence
-
-    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.teacher.embed(batch, available)
 
 
 def corrupt(
@@ -147,7 +123,7 @@ def corrupt(
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
     """NMER as a system; arguments as of `systems.cmarr.make`.
 
@@ -160,6 +136,7 @@ def make(
             f"num_heads={config.num_heads}"
         )
     network = Student(config, tuple(modalities), num_classes, batch_axis)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, Encoders)
 
     def loss(params, batch, available, key):
         noise_key, dropout_key = jax.random.split(key)
@@ -167,9 +144,7 @@ def make(
         restored, invariants, logits, divergence = network.apply(
             params, noisy, batch.present, rngs={"dropout": dropout_key}
         )
-        target, invariants_target = jax.lax.stop_gradient(
-            network.apply(params, batch, batch.present, method="target")
-        )
+        target, invariants_target = teach(teacher, params, batch, batch.present)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
@@ -177,9 +152,8 @@ def make(
             "kl": jnp.mean(divergence),
         }
 
-    teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
     weights = {"kl": config.kl_weight}
-    student = make_student(network, loss, weights, copied=("encoders",), blank=_only_noise)
+    student = make_student(network, teacher, loss, weights, ("encoders",), _only_noise)
     return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 

@@ -1,4 +1,4 @@
-"""What the loop knows of a system: stages, each a value of four pure functions."""
+"""What a system is to the training loop: stages, each a value of pure functions."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from cmarr_jax.errors import UserError
+from cmarr_jax import losses
 
-Params = Any
-Encoded = Any
+Params = Any  # a tree of arrays: linen variables, {"params": {module: ...}}
+Encoded = Any  # a tree of arrays; which ones is the system's own business
 
 
 class Batch(NamedTuple):
@@ -22,19 +22,29 @@ class Batch(NamedTuple):
     weights: jax.Array  # [B], of the classification loss
 
 
-class Prediction(NamedTuple):
-    """What a system says of a batch under one availability."""
+class Output(NamedTuple):
+    """What a system says of a batch under one availability.
 
-    logits: jax.Array  # [B, C]
-    recovered: jax.Array | None  # [M, B, T, D]; None if the system recovers nothing. Where a
-    # modality is not missing it means nothing, but is finite
-    target: jax.Array | None  # [M, B, T, D], what `recovered` should be
-    variance: jax.Array | None = None  # [M, B], of each modality's embedding; None if it has none
+    Attributes:
+      logits: `[B, C]`.
+      recovered: `[M, B, T, D]`, finite everywhere, but without a meaning where a modality is not
+        missing; None if the system recovers nothing.
+      target: `[M, B, T, D]`, what `recovered` should be.
+      variance: `[M, B]`, of each modality's embedding; None if it has none.
+    """
+
+    logits: jax.Array
+    recovered: jax.Array | None
+    target: jax.Array | None
+    variance: jax.Array | None = None
 
 
 def kernels(params: Params) -> Any:
-    """A tree of bools like `params`: True for the kernels of products, as their names say."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1].key), params)
+    """A tree like `params`, arrays or their shapes: True for each leaf named as a kernel is.
+
+    Matrices are named so, and by linen's layers too: "kernel", "kernel_0", "recurrent_kernel".
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in path[-1].key, params)
 
 
 class Stage(NamedTuple):
@@ -46,27 +56,30 @@ class Stage(NamedTuple):
         the stage before, None in the first; what a student needs of its teacher, it copies.
       loss: (params, batch, available, key) -> name -> scalar term, not weighted yet.
       encode: (params, batch) -> whatever does not depend on the availability.
-      predict: (params, encoded, batch.mask, available) -> Prediction. The values of a
-        modality that is not available must not reach it.
+      predict: (params, encoded, batch.mask, available) -> Output. The values of a modality that is
+        not available must not reach it.
       weights: of the loss' terms, by name; 1 where there is none. Runs that differ in nothing
         else are trained in one program, see `objective`.
       complete: trained on complete data, not under the simulated missing patterns.
       frozen: names of modules whose parameters stay as `init` made them.
-      decayed: params (or their shapes) -> tree of bools, True where weight decay acts.
       depends: names of the model's config fields that an earlier stage depends on; runs that
         agree on them share its result.
+      decayed: params -> a tree like it, True for each leaf that weight decay acts on.
+      loss_on_cpu: the same loss in the order that a CPU computes fastest, where that is another
+        than an accelerator's; see `for_cpu`.
     """
 
     name: str
     init: Callable[[jax.Array, Batch, Params], Params]
     loss: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]]
     encode: Callable[[Params, Batch], Encoded]
-    predict: Callable[[Params, Encoded, jax.Array, jax.Array], Prediction]
+    predict: Callable[[Params, Encoded, jax.Array, jax.Array], Output]
     weights: Mapping[str, float] = MappingProxyType({})
     complete: bool = False
     frozen: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
     decayed: Callable[[Params], Any] = kernels
+    loss_on_cpu: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
 
 
 class System(NamedTuple):
@@ -92,10 +105,9 @@ def objective(stage: Stage) -> Callable[..., tuple[jax.Array, dict[str, jax.Arra
     return total
 
 
-def check_faithful_to(config: Any) -> None:
-    """Refuses a model config whose `faithful_to` is neither "code" nor "paper"."""
-    if config.faithful_to not in ("code", "paper"):
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+def for_cpu(stage: Stage) -> Stage:
+    """The stage as a CPU trains it fastest. Who trains knows where; no system asks."""
+    return stage._replace(loss=stage.loss_on_cpu or stage.loss)
 
 
 def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
@@ -105,3 +117,9 @@ def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
     computes.
     """
     return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
+
+
+def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:
+    """L_cls over the whole batch, wherever it lies; `logits` `[B, C]`."""
+    arrays = (logits, batch.labels, batch.weights)
+    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in arrays))

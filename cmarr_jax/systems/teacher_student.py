@@ -1,39 +1,89 @@
-"""What the MMIN family shares: a teacher on complete data, a student that keeps a copy of it.
+"""What the MMIN family shares: a teacher on complete data, and a student that keeps a copy of it.
 
-A teacher's network has
+A network of either kind has
 
-    embed(batch, available)   -> a tuple of what the encoders make, each `[B, ...]`
-    classify(*embedded)       -> logits `[B, C]`
+    embed(batch, available)   -> what its encoders make: vectors `[B, M, W]`, or a tuple of such
 
-and a student's, which holds its teacher as the module "teacher",
+a teacher's besides
 
-    embed(batch, available)   -> as above
-    decide(*embedded)         -> imagined vectors `[B, M, W]`, logits, and whatever its loss needs
-    target(batch, available)  -> what the teacher makes of it `[B, M, W]`, and whatever else
+    classify(embedded)        -> logits `[B, C]`
+
+and a student's
+
+    decide(embedded)          -> imagined vectors `[B, M, W]`, logits, and what its loss needs
+
+A student's parameters hold those of its teacher under the name "teacher"; its network does not.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from cmarr_jax import losses
-from cmarr_jax.systems.system import Batch, Encoded, Params, Prediction, Stage, gather
+from cmarr_jax.nn.dropout import Dropout
+from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
+from cmarr_jax.systems.system import Batch, Encoded, Output, Params, Stage
 
 
-def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:
-    """L_cls over the whole batch, wherever it lies."""
-    of = (logits, batch.labels, batch.weights)
-    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in of))
+class Teacher(nn.Module):
+    """Encoders, and a classifier of all that they make, side by side.
+
+    Attributes:
+      encoders: (features, mask, available) -> vectors `[B, M, W]`, or a tuple of such.
+      classifier: `[B, D]` -> logits `[B, C]`.
+      shared: `[B, M, W]` -> invariants `[B, M, W]` of the encoders' vectors, which then stand
+        beside these; None = there are none.
+    """
+
+    encoders: nn.Module
+    classifier: nn.Module
+    shared: nn.Module | None = None
+
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, Encoded]:
+        """-> logits `[B, C]` and what they are made of, as `embed`."""
+        embedded = self.embed(batch, available)
+        return self.classify(embedded), embedded
+
+    def embed(self, batch: Batch, available: jax.Array) -> Encoded:
+        """-> vectors `[B, M, W]`, or a tuple of such."""
+        vectors = self.encoders(batch.features, batch.mask, available)
+        return (vectors, self.shared(vectors)) if self.shared else vectors
+
+    def classify(self, embedded: Encoded) -> jax.Array:
+        """-> logits `[B, C]`."""
+        joined = jnp.concatenate(jax.tree.leaves(embedded), axis=1)
+        return self.classifier(joined.reshape(len(joined), -1))
+
+
+def teacher_network(
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    encoders: Callable[..., nn.Module] = UtteranceEncoders,
+    shared: nn.Module | None = None,
+) -> Teacher:
+    """The family's teacher.
+
+    Args:
+      config, modalities, num_classes, batch_axis: as of `systems.cmarr.make`.
+      encoders: (modalities, width, dropout) -> `Teacher.encoders`.
+      shared: `Teacher.shared`.
+    """
+    dropout = functools.partial(Dropout, config.teacher_dropout, batch_axis)
+    made = encoders(tuple(modalities), config.width, dropout)
+    return Teacher(made, Classifier(num_classes, dropout), shared)
 
 
 def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> Stage:
     """The first stage. `loss` and `depends` as of `systems.system.Stage`."""
 
     def predict(params, encoded, mask, available):
-        logits = network.apply(params, *pick(encoded, available), method="classify")
-        return Prediction(logits, None, None)
+        logits = network.apply(params, pick(encoded, available), method="classify")
+        return Output(logits, None, None)
 
     return Stage(
         "teacher",
@@ -48,6 +98,7 @@ def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> 
 
 def make_student(
     network: nn.Module,
+    teacher: nn.Module,
     loss: Callable,
     weights: Mapping[str, float],
     copied: Sequence[str],
@@ -57,6 +108,7 @@ def make_student(
 
     Args:
       network: of the student.
+      teacher: network of the first stage.
       loss, weights: of `systems.system.Stage`.
       copied: names of the teacher's modules where the student's own start.
       blank: batch -> the batch and the availability that stand for nothing being available; by
@@ -65,19 +117,25 @@ def make_student(
 
     def init(key, batch, before):
         params = network.init(key, batch, batch.present)["params"]
-        teacher = before["params"]
-        return {"params": params | {"teacher": teacher} | {name: teacher[name] for name in copied}}
+        kept = before["params"]
+        return {"params": params | {"teacher": kept} | {name: kept[name] for name in copied}}
 
     def encode(params, batch):
-        target, *_ = network.apply(params, batch, batch.present, method="target")
+        target = jax.tree.leaves(teach(teacher, params, batch, batch.present))[0]
         return embed_both(network, params, batch, blank), target
 
     def predict(params, encoded, mask, available):
         both, target = encoded
-        imagined, logits, *_ = network.apply(params, *pick(both, available), method="decide")
-        return Prediction(logits, as_sequences(imagined), as_sequences(target))
+        imagined, logits, *_ = network.apply(params, pick(both, available), method="decide")
+        return Output(logits, as_sequences(imagined), as_sequences(target))
 
     return Stage("student", init, loss, encode, predict, weights, frozen=("teacher",))
+
+
+def teach(teacher: nn.Module, params: Params, batch: Batch, available: jax.Array) -> Encoded:
+    """What the teacher in a student's `params` makes of a batch: a constant, without dropout."""
+    own = {"params": params["params"]["teacher"]}
+    return jax.lax.stop_gradient(teacher.apply(own, batch, available, method="embed"))
 
 
 def embed_both(
@@ -96,5 +154,5 @@ def pick(both: Encoded, available: jax.Array) -> Encoded:
 
 
 def as_sequences(vectors: jax.Array) -> jax.Array:
-    """`[B, M, W]` -> `[M, B, 1, W]`, the shape of a prediction's recovered sequences."""
+    """`[B, M, W]` -> `[M, B, 1, W]`, the shape of an output's recovered sequences."""
     return jnp.swapaxes(vectors, 0, 1)[:, :, None]

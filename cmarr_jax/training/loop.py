@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
-from cmarr_jax.systems.system import Stage
+from cmarr_jax.systems.system import Stage, for_cpu
 from cmarr_jax.training import train_step
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.experiment import Experiment
@@ -367,6 +367,8 @@ def compile_epoch(
       the state's buffers over.
     """
     c = config
+    if jax.default_backend() == "cpu":
+        stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
     state = TrainState(

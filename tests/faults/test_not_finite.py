@@ -12,7 +12,7 @@ from cmarr_jax import losses
 from cmarr_jax.data import pack, pipeline
 from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.systems.system import Prediction, Stage, System
+from cmarr_jax.systems.system import Output, Stage, System
 from cmarr_jax.training import loop as training
 from cmarr_jax.training import prng
 from cmarr_jax.training.runs import make_runs
@@ -51,7 +51,7 @@ def linear(*, fold, step, value):
             return {"cls": jnp.where(hit, value, cls)}
 
         def predict(params, encoded, mask, available):
-            return Prediction(encoded, recovered=None, target=None)
+            return Output(encoded, recovered=None, target=None)
 
         return System((Stage("train", init, loss, logits, predict),))
 

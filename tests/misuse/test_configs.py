@@ -68,8 +68,16 @@ CASES = [  # (argument, fields, what the line must say)
     ),
     (None, {"masking.probabilities": (NAN,) * 7}, "--config.masking.probabilities=(nan"),
     (None, {"masking.probabilities": ("a",) * 7}, "--config.masking.probabilities=('a'"),
-    (None, {"robustness.missing_rates": (1.0,)}, "missing_rates=(1.0,): wanted numbers 0 to below 1"),
-    (None, {"robustness.missing_rates": (0.3, 0.3)}, "missing_rates=(0.3, 0.3): has a number twice"),
+    (
+        None,
+        {"robustness.missing_rates": (1.0,)},
+        "missing_rates=(1.0,): wanted numbers 0 to below 1",
+    ),
+    (
+        None,
+        {"robustness.missing_rates": (0.3, 0.3)},
+        "missing_rates=(0.3, 0.3): has a number twice",
+    ),
     (None, {"robustness.missing_rates": (NAN,)}, "missing_rates=(nan,)"),
     (None, {"robustness.noise_levels": (0.0,)}, "noise_levels=(0.0,): wanted numbers above 0"),
     (None, {"robustness.noise_levels": ("loud",)}, "noise_levels=('loud',)"),
@@ -84,7 +92,11 @@ CASES = [  # (argument, fields, what the line must say)
     (None, {"model.input_dropout": -0.1}, "--config.model.input_dropout=-0.1"),
     (None, {"model.conv_kernel": 4}, "--config.model.conv_kernel=4: wanted an odd number"),
     (None, {"model.udcl.scale": 0.1}, "--config.model.udcl.scale=0.1: wanted a negative number"),
-    (None, {"model.udcl.temperature": 0.0}, "--config.model.udcl.temperature=0.0: wanted 0.01 to 1"),
+    (
+        None,
+        {"model.udcl.temperature": 0.0},
+        "--config.model.udcl.temperature=0.0: wanted 0.01 to 1",
+    ),
     (None, {"model.udcl.weight": NAN}, "--config.model.udcl.weight=nan"),
     (None, {"model.rec.weight": -1.0}, "--config.model.rec.weight=-1.0: wanted 0 or more"),
     (None, {"model.rec.kernel": 2}, "--config.model.rec.kernel=2: wanted an odd number"),
@@ -96,7 +108,7 @@ CASES = [  # (argument, fields, what the line must say)
     ("if_mmin", {"model.faithful_to": "x"}, "--config.model.faithful_to=x: wanted code or paper"),
     ("nmer", {"model.width": 10}, "--config.model.width=10: wanted twice the width"),
     ("dicmor", {"model.width": 20}, "--config.model.width=20, conv_kernel=5: wanted a multiple"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

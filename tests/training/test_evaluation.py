@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.systems.system import Prediction, Stage
+from cmarr_jax.systems.system import Output, Stage
 from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.evaluation import Scored, Scorer
 from cmarr_jax.training.feed import Feed
@@ -23,7 +23,7 @@ def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
     recovered, target = rng.normal(size=(2, 2, num, length, dim)).astype(np.float32)
 
     def predict(params, encoded, mask, available):
-        return Prediction(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
+        return Output(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
 
     stage = Stage("train", lambda *a: {}, None, lambda p, batch: None, predict)
     vector = make_vector(stage, {"w": jnp.zeros(1)})
