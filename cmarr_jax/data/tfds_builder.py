@@ -134,7 +134,10 @@ def remove_damaged(builder: tfds.core.DatasetBuilder, reason: str, pack_dir: str
 
 
 def _make(pack: pack_lib.Pack, data_dir: str, place: tfds.core.Path) -> None:
-    """Prepares and seals the dataset in a draft, which then becomes `place`."""
+    """Prepares and seals the dataset in a draft, which then becomes `place`.
+
+    By tfds' paths, not by `runtime.files.draft`, which knows no buckets.
+    """
     draft = tfds.core.Path(data_dir) / "draft"
     if draft.exists():  # of a process that was killed: only one makes it at a time
         draft.rmtree()
