@@ -226,11 +226,11 @@ def train(sweeps: Mapping[str, ConfigDict], teachers: str, leave: Callable[[], b
             recording.end(*mine, scored[runs], stopped[runs], pair, scorer.vector.unravel)
 
     if first:
-        from cmarr_jax.results import figure_files
         from cmarr_jax.results import folder as results_folder
+        from cmarr_jax.results.tensorboard import to_tensorboard
 
         for folder in filter(has_results, folders):
-            figure_files.to_tensorboard(folder, results_folder.load(folder))
+            to_tensorboard(folder, results_folder.load(folder))
         progress.done(folders, sum(read_status(folder)["seconds"] for folder in folders))
     return folders
 
