@@ -85,11 +85,11 @@ def _moments(means: np.ndarray | RowsOnDisk, rows: np.ndarray) -> tuple[np.ndarr
 
 def _equal_pairs(digests: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of equal digests; 0 equals nothing."""
-    of: dict[int, list[int]] = {}
+    same: dict[int, list[int]] = {}
     for i, digest in enumerate(digests.tolist()):
         if digest:
-            of.setdefault(digest, []).append(i)
-    return [pair for members in of.values() for pair in itertools.combinations(members, 2)]
+            same.setdefault(digest, []).append(i)
+    return [pair for members in same.values() for pair in itertools.combinations(members, 2)]
 
 
 def _near_pairs(means: np.ndarray | RowsOnDisk, digests: np.ndarray) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ def make_folds(
         them, and no epoch is chosen.
       val_fraction: share of the training utterances that validate.
       seed: of the random validation part; does not depend on the run's seed, so that the
-        spread over seeds is that of training alone.
+        deviation over seeds is that of training alone.
       select_on_test: validation = test, as in some published code. Optimistic.
 
     Returns:

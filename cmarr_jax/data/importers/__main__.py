@@ -26,7 +26,8 @@ it is refused by name. The pack appears whole or not at all. Then
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
@@ -100,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m cmarr_jax.data.importers", __doc__, "; see --help")
     formats = parser.add_subparsers(metavar="FORMAT", required=True)
 
-    def add(name: str, module, read) -> argparse.ArgumentParser:
+    def add(
+        name: str, module: ModuleType, read: Callable[[argparse.Namespace], assemble.Archive]
+    ) -> argparse.ArgumentParser:
         command = formats.add_parser(
             name,
             help=module.__doc__.splitlines()[0],

@@ -126,7 +126,7 @@ def _sequences(
         if array.ndim != 2 or array.shape[1] != width:
             raise UserError(
                 f"{store.path}: {modality} of {i!r} has shape {array.shape}, "
-                f"wanted (rows, {width}) as of the first utterance"
+                f"wanted (rows, {width}), as the first utterance has"
             )
         if dtype is None:
             dtype = np.float16 if array.dtype == np.float16 else np.float32

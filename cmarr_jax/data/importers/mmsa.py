@@ -96,9 +96,9 @@ def read(
 
 
 def _identifier(value: Any) -> str:
-    parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
-    parts = np.asarray(parts).ravel().tolist()
-    return "$_$".join(p.decode() if isinstance(p, bytes) else str(p) for p in parts)
+    names = value if isinstance(value, list | tuple | np.ndarray) else [value]
+    names = np.asarray(names).ravel().tolist()
+    return "$_$".join(n.decode() if isinstance(n, bytes) else str(n) for n in names)
 
 
 def _field(part: Any, key: str, where: str) -> Sequence:
