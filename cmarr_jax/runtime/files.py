@@ -96,7 +96,7 @@ def remove_drafts(folder: str) -> None:
 def _remove(path: str) -> None:
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif os.path.lexists(path):
         with contextlib.suppress(OSError):
             os.remove(path)
 
