@@ -57,6 +57,7 @@ _CAPTION = flags.DEFINE_bool(
 
 
 def main() -> None:
+    """Prints the table, then draws and writes what the flags ask for."""
     workdir = _WORKDIR.value
     if not workdir:
         raise UserError("--workdir: missing; name the folder of a sweep of train.py")

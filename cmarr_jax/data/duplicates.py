@@ -62,8 +62,12 @@ def find(corpus: Corpus) -> Prints:
 def _scan(
     values: np.ndarray | RowsOnDisk, mask: np.ndarray
 ) -> tuple[np.ndarray | RowsOnDisk, np.ndarray, np.ndarray]:
-    """Of one modality's features: each utterance's mean over time, `[N, D]`, a digest, and
-    whether it holds anything but zeros, `[N]` each."""
+    """Goes through one modality's features once.
+
+    Returns:
+      Each utterance's mean over time `[N, D]`; its digest `[N]`; whether it holds anything but
+      zeros `[N]`.
+    """
     means = zeros_beside(values, (len(values), values.shape[-1]), np.float32)
     digests, filled = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     for block in blocks(len(values)):

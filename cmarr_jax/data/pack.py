@@ -45,6 +45,7 @@ class Pack(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """In the manifest's order."""
         return tuple(self.features)
 
     def sequence(self, modality: str, i: int) -> np.ndarray:
@@ -217,8 +218,11 @@ def _stamp(file: str) -> tuple:
 
 
 def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Rows of a memory-mapped array, read from its file: where somebody cuts the file short
-    meanwhile, a touch of the map would end the process without a word."""
+    """Rows of a memory-mapped array, read from its file.
+
+    Where somebody cuts the file short meanwhile, a touch of the map would end the process without
+    a word.
+    """
     if not isinstance(features, np.memmap) or not features.flags.c_contiguous:
         return features[start:stop]
     width = features.shape[1]

@@ -35,6 +35,7 @@ class Corpus(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """M names, in the order of `present`."""
         return tuple(self.features)
 
     @property

@@ -12,10 +12,10 @@ _BLOCK = 256  # rows
 
 
 class RowsOnDisk:
-    """An array `[N, ...]` in a file; a row, a slice or an array of rows is read when it is asked
-    for, as an array of NumPy's.
+    """An array `[N, ...]` in a file.
 
-    The file has no name: it goes with the process, however that ends. What was never written is
+    A row, a slice or an array of rows is read when it is asked for, as an array of NumPy's. The
+    file has no name: it goes with the process, however that ends. What was never written is
     zero.
     """
 

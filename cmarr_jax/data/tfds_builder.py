@@ -34,6 +34,7 @@ class FeaturePack(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(_VERSION)
 
     def __init__(self, *, pack: pack_lib.Pack, data_dir: str):
+        """Names the dataset after the pack; nothing is written yet."""
         self._pack = pack
         config = tfds.core.BuilderConfig(name=pack_lib.fingerprint(pack), version=_VERSION)
         super().__init__(config=config, data_dir=data_dir)

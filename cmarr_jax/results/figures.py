@@ -17,8 +17,7 @@ _EDGE = {"edgecolor": INK, "linewidth": 0.5}  # of a bar
 
 def sample(r: Results) -> str:
     """n, folds and seeds, as they stand below every figure."""
-    num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]]
-    return sizes(int(num[:, len(r.conditions) - 1].sum()), len(r.folds), len(r.seeds))
+    return sizes(int(r.tested()[len(r.conditions) - 1]), len(r.folds), len(r.seeds))
 
 
 def sizes(num: int, folds: int, seeds: int) -> str:

@@ -24,8 +24,7 @@ _T = TypeVar("_T")
 
 
 class Predictions(NamedTuple):
-    """predictions.csv by columns: P predictions, each of one run for one utterance under one
-    condition."""
+    """predictions.csv by columns: P predictions, each one run's under one condition."""
 
     ids: np.ndarray  # [P] str
     run: np.ndarray  # [P], index into `Results.runs`
@@ -63,11 +62,21 @@ class Results(NamedTuple):
 
     @property
     def folds(self) -> list[int]:
+        """Numbers of the folds, in order."""
         return list(dict.fromkeys(fold for fold, _ in self.runs))
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds, in order."""
         return list(dict.fromkeys(seed for _, seed in self.runs))
+
+    def tested(self) -> np.ndarray:
+        """Utterances that are scored over all folds, `[K + curves]`.
+
+        Every seed is tested on the same ones, so the first seed's are counted.
+        """
+        first = [r for r, (_, seed) in enumerate(self.runs) if seed == self.seeds[0]]
+        return self.num[first].sum(axis=0)
 
     def majority(self) -> np.ndarray:
         """Mean over the runs of the most frequent class' share of the test part, `[K]`."""
@@ -101,7 +110,7 @@ def load(workdir: str) -> Results:
         confusion, classes = arrays["confusion"], [str(c) for c in arrays["classes"]]
     config = _optional(workdir, files.CONFIG, files.read_json)
     with _whole(workdir, files.PREDICTIONS):
-        known = dict(runs=runs, names=(*conditions, *curves), classes=classes)
+        known = {"runs": runs, "names": (*conditions, *curves), "classes": classes}
         predictions = _optional(workdir, files.PREDICTIONS, lambda f: _predictions(f, **known))
         if predictions is not None:
             held = np.zeros_like(num)

@@ -148,8 +148,11 @@ def _line(number: int) -> dict[str, Any]:
 
 
 def curve_names(r: Results) -> list[str]:
-    """Names of `curve`: the last stage first; in each validation UAR, then the loss and its
-    terms; then the legend."""
+    """The panels of `curve`, in order.
+
+    The last stage comes first, as its epoch is the one that is tested; in each stage the
+    validation UAR, the loss, then its terms. The legend has a panel of its own.
+    """
     stages = list(dict.fromkeys(row["stage"] for row in r.history))[::-1]
     names = []
     for stage in stages:

@@ -112,9 +112,7 @@ def _caveats(r: Results, level: int, prefix: str) -> str:
 def _results(r: Results, level: int, prefix: str) -> str:
     estimates = folder.estimates(r)
     majority = dict(zip(r.conditions, r.majority(), strict=True))
-    # Every seed is tested on the same utterances: the first one's are counted.
-    num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]].sum(axis=0)
-    num = dict(zip([*r.conditions, *r.curves], num, strict=True))
+    num = dict(zip([*r.conditions, *r.curves], r.tested(), strict=True))
     head = ("available", "n", "WAR %", "UAR %", "macro F1 %", "majority WAR %", "rec. error")
 
     def line(name: str, label: str) -> list[str]:

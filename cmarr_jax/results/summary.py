@@ -10,8 +10,9 @@ SCORES = ("war", "uar", "macro_f1", "rec_error")
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of summary.csv: each condition, "avg" (the arithmetic mean of the missing
-    conditions, taken within each run) and "full".
+    """Rows of summary.csv: each condition, "avg" and "full".
+
+    "avg" is the arithmetic mean of the missing conditions, taken within each run.
 
     Args:
       results: rows of results.csv; per run the conditions in order, the last of them full, then

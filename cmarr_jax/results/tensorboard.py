@@ -25,6 +25,15 @@ class Scalars:
     """
 
     def __init__(self, workdir: str, run_ids: Sequence[tuple[Fold, int]]):
+        """Opens a file for each run.
+
+        Args:
+          workdir: the sweep's folder.
+          run_ids: fold and seed of the R runs.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
         from tensorboard.summary import Writer  # imports TensorFlow where that is installed
 
         self._folder, self._writers = os.path.join(workdir, files.METRICS), []

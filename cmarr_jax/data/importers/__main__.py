@@ -39,6 +39,7 @@ _MODALITIES = ("text", "speech", "video")
 
 
 def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
         pack = assemble.write(
