@@ -28,30 +28,36 @@ from cmarr_jax.cli import flags as cli
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results, read_summary
 from cmarr_jax.results.summary import summarise, summary_table
-from cmarr_jax.workdir.files import read_json
+from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import stopped_runs
 from configs import common, systems
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
 _TABLE = flags.DEFINE_enum(
-    "table", None, ["2", "3", "own"], "The paper's table of several systems, or one of the "
-    "--config.members that the folder was trained with; the last is compared with each.",
-)  # fmt: skip
+    "table",
+    None,
+    ["2", "3", "own"],
+    "The paper's table of several systems, or one of the --config.members that the folder was "
+    "trained with; the last is compared with each.",
+)
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
 _ENSEMBLE = flags.DEFINE_bool(
     "ensemble", False, "The table of each fold's seeds as one model, their posteriors averaged."
 )
 _REPORT = flags.DEFINE_bool("report", False, "Writes the page report.html into the folder.")
 _FIGURE = flags.DEFINE_string(
-    "figure", None, "conditions, confusion, curves, calibration, reconstruction, 4, 5 or all: as "
-    "PDF and PNG in the folder; or FILE.pdf or FILE.png: conditions as that file.",
-)  # fmt: skip
+    "figure",
+    None,
+    "conditions, confusion, curves, calibration, reconstruction, 4, 5 or all: as PDF and PNG in "
+    "the folder; or FILE.pdf or FILE.png: conditions as that file.",
+)
 _CAPTION = flags.DEFINE_bool(
     "caption", True, "Below each figure; --nocaption writes it to a .txt file beside it instead."
 )
 
 
 def main() -> None:
+    """Prints the table, then draws and writes what the flags ask for."""
     workdir = _WORKDIR.value
     if not workdir:
         raise UserError("--workdir: missing; name the folder of a sweep of train.py")
@@ -75,15 +81,19 @@ def main() -> None:
     if _FIGURE.value:
         print("drawn: " + ", ".join(draw(workdir, _FIGURE.value, _CAPTION.value)))
     if _REPORT.value:
-        from cmarr_jax.results import report_page as page
+        from cmarr_jax.results import report_page
 
-        print("written: " + page.write(workdir, systems.TITLES))
+        print("written: " + report_page.write(workdir, systems.TITLES))
 
 
 def members_of(workdir: str) -> list[str]:
-    """What the folder's config.json names as its sweeps."""
-    file = os.path.join(workdir, "config.json")
-    members = read_json(file).get("members") if os.path.exists(file) else ()
+    """What the folder's config.json names as its members, in the order of a table's columns.
+
+    Raises:
+      UserError: it names none, or is damaged.
+    """
+    file = os.path.join(workdir, files.CONFIG)
+    members = files.read_json(file).get("members") if os.path.exists(file) else ()
     if not members:
         raise UserError(
             f"--table=own: {file} names no members; wanted the folder of several sweeps"
@@ -92,10 +102,23 @@ def members_of(workdir: str) -> list[str]:
 
 
 def draw(workdir: str, name: str, below: bool) -> list[str]:
-    """Draws what --figure names, captions `below` or in files of their own; returns the files."""
-    from cmarr_jax.results import figure_files, figures, folder  # matplotlib takes a second
+    """Draws what --figure names.
 
-    def files_of(name: str) -> list[str]:
+    Args:
+      workdir: the folder, of one sweep or, for Figure 4, of fig4.
+      name: of a figure, "all", or a file for the figure `conditions`.
+      below: whether captions stand below the figures; else in files of their own.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: an unknown name, or the folder lacks what the figure needs.
+    """
+    # matplotlib takes a second to import
+    from cmarr_jax.results import figure_files, figures, folder, tensorboard
+
+    def places_of(name: str) -> list[str]:
         stem = f"figure{name}" if name.isdigit() else name
         return [os.path.join(workdir, f"{stem}.{kind}") for kind in ("pdf", "png")]
 
@@ -103,8 +126,8 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
     if name == "4":
         drawn = figures.loss_weights(read_summary(workdir))
         caption = figure_files.weights_caption(read_results(workdir))
-        figure_files.write(drawn, files_of(name), caption, below)
-        return files_of(name)
+        figure_files.write(drawn, places_of(name), caption, below)
+        return places_of(name)
     is_file = name.endswith((".pdf", ".png"))
     if not is_file and name not in (*known, "all"):
         raise UserError(
@@ -115,17 +138,17 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
     if is_file:
         wanted = {"conditions": [name]}
     else:
-        chosen = figure_files.of(sweep) if name == "all" else [name]
-        wanted = {one: files_of(one) for one in chosen}
-    for one, files in wanted.items():
+        chosen = figure_files.drawable(sweep) if name == "all" else [name]
+        wanted = {one: places_of(one) for one in chosen}
+    for one, places in wanted.items():
         caption = figure_files.caption(sweep, one)
-        figure_files.write(figure_files.make(sweep, one), files, caption, below)
+        figure_files.write(figure_files.make(sweep, one), places, caption, below)
     if "5" in wanted:
         for modality, share in figures.overlaps(sweep.representations).items():
             print(f"{modality}: {share:.2f} of the neighbours cross over (0.5 = no difference)")
     if name == "all":
-        figure_files.to_tensorboard(workdir, sweep)
-    return [file for files in wanted.values() for file in files]
+        tensorboard.to_tensorboard(workdir, sweep)
+    return [file for places in wanted.values() for file in places]
 
 
 if __name__ == "__main__":

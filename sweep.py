@@ -17,9 +17,7 @@ entries that were added to the file meanwhile among them.
 Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some run has no results.
 """
 
-import csv
 import importlib.util
-import io
 import os
 import subprocess
 import sys
@@ -29,17 +27,17 @@ from typing import Any, NamedTuple
 from cmarr_jax.cli import arguments
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results
-from cmarr_jax.runtime.files import write_whole
-from cmarr_jax.workdir.files import read_json
+from cmarr_jax.runtime.files import write_csv
+from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import has_results, is_ended
 
 _TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py")
-_STDERR = 2  # where an entry's own table goes
+_STDERR = 2  # where the table of an entry that is trained by itself goes
 _INTERRUPTED = (130, 143, -2, -15)  # the exit codes of a train.py that was told to stop
 
 
 class Entry(NamedTuple):
-    """One config of the sweep."""
+    """One config that the file adds."""
 
     argument: str  # of the config file, "" = none
     fields: dict[str, Any]  # "train.learning_rate" -> value
@@ -47,8 +45,8 @@ class Entry(NamedTuple):
     @property
     def setting(self) -> str:
         """All of it as one argument of the config file."""
-        parts = [self.argument] if self.argument else []
-        return ",".join(parts + [f"{k}={_text(v)}" for k, v in self.fields.items()])
+        argument = [self.argument] if self.argument else []
+        return ",".join(argument + [f"{k}={_text(v)}" for k, v in self.fields.items()])
 
     @property
     def name(self) -> str:
@@ -83,34 +81,34 @@ def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[st
     train = [sys.executable, _TRAIN]
     members = f"--config.members={tuple(arguments_of.items())}"
     command = [*train, f"--config={config}", members, *flags]
-    made = subprocess.run([*command, f"--workdir={workdir}"])
+    done = subprocess.run([*command, f"--workdir={workdir}"])
     if "dry-run" in names:
-        return made.returncode
-    if made.returncode not in (0, 2, 3, *_INTERRUPTED):
+        return done.returncode
+    if done.returncode not in (0, 2, 3, *_INTERRUPTED):
         # It died of something: each of the others has a process of its own to die in.
         for name, own in arguments_of.items():
             folder = os.path.join(workdir, name)
             if not is_ended(folder):
                 command = [*train, f"--config={file}" + (f":{own}" if own else ""), *flags]
-                made = subprocess.run([*command, f"--workdir={folder}"], stdout=_STDERR)
-                if made.returncode in _INTERRUPTED:
+                done = subprocess.run([*command, f"--workdir={folder}"], stdout=_STDERR)
+                if done.returncode in _INTERRUPTED:
                     break
     missing = collect(workdir, entries)
-    if made.returncode in _INTERRUPTED:
-        return made.returncode if made.returncode > 0 else 128 - made.returncode
-    if made.returncode == 2:
+    if done.returncode in _INTERRUPTED:
+        return done.returncode if done.returncode > 0 else 128 - done.returncode
+    if done.returncode == 2:
         return 2  # a mistake, which train.py has named
-    print(f"{os.path.join(workdir, 'sweep.csv')}: {len(entries) - len(missing)} entries")
+    print(f"{os.path.join(workdir, files.SWEEP)}: {len(entries) - len(missing)} entries")
     if missing:
         print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
-    return 3 if missing or made.returncode == 3 else 0
+    return 3 if missing or done.returncode == 3 else 0
 
 
 def read(file: str) -> list[Entry]:
-    """The entries of a sweep file, in its order.
+    """The entries that a file adds, in its order.
 
     Raises:
-      UserError: there is no such file, or it does not define a sweep; names what is wrong.
+      UserError: there is no such file, or it defines no `sweep(add)`; names what is wrong.
     """
     if not os.path.isfile(file):
         raise UserError(f"{file}: no such file; the sweeps are in configs/sweeps/")
@@ -138,29 +136,29 @@ def read(file: str) -> list[Entry]:
 
 
 def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
-    """Writes DIR/sweep.csv from the entries that are complete; returns the names of the others."""
-    done = []
-    for entry in entries:
-        folder = os.path.join(workdir, entry.name)
-        if is_ended(folder) and has_results(folder):
-            done.append(entry)
+    """Writes DIR/sweep.csv from the entries that have results.
+
+    Returns:
+      The names of the others.
+
+    Raises:
+      UserError: a file of an entry is damaged, or sweep.csv cannot be written.
+    """
+    folder_of = {entry.name: os.path.join(workdir, entry.name) for entry in entries}
+    done = [e for e in entries if is_ended(folder_of[e.name]) and has_results(folder_of[e.name])]
     names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
     rows = []
     for entry in done:
-        folder = os.path.join(workdir, entry.name)
+        folder = folder_of[entry.name]
         given = {"entry": entry.name, "argument": entry.argument}
         given |= {name: _text(entry.fields[name]) if name in entry.fields else "" for name in names}
-        chosen = read_json(os.path.join(folder, "model", "model.json"))["runs"]
-        chosen = [r for r in chosen if r["val_uar"] is not None]
-        val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in chosen}
+        runs = files.read_json(os.path.join(folder, files.MODEL, files.MODEL_FACTS))["runs"]
+        runs = [r for r in runs if r["val_uar"] is not None]
+        val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in runs}
         for row in read_results(folder):
             rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})
     if rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(os.path.join(workdir, "sweep.csv"), text.getvalue().encode())
+        write_csv(os.path.join(workdir, files.SWEEP), rows)
     return [entry.name for entry in entries if entry not in done]
 
 

@@ -40,6 +40,7 @@ import tqdm
 
 from cmarr_jax.cli import arguments
 from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import opened
 
 _VIDEOS = 8  # utterances encoded together where videos are: each takes seconds
 _LONGEST = 1 << 24  # characters of a field of --csv; Python's own limit is 131,072
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         return _run(args)
     except UserError as e:
         arguments.fail(str(e))
-    except BrokenPipeError:  # as of `| head`
+    except BrokenPipeError:  # such as by `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as e:
@@ -112,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
         if kinds[0]:
             lines = [_only(lines)]
     empty = harmed = 0
-    with _opened(args.out) as out, _progress(total) as progress:
+    with _output(args.out) as out, _progress(total) as progress:
         for line in lines:
             empty += line["posterior"] is None
             harmed += bool(line.get("problems"))
@@ -155,9 +156,9 @@ def _of_raw(predictor, rows: Sequence[dict], args) -> Iterator[dict]:
     size = min(len(rows), _VIDEOS if "video" in given else BATCH)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
-        part = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
-        features, problems = raw.encode(sources, part, stored_as)
-        ids = [u.id for u in part]
+        batch = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
+        features, problems = raw.encode(sources, batch, stored_as)
+        ids = [u.id for u in batch]
         predictions = predictor.of_features(ids, features, batch_size=size)
         for prediction, problem in zip(predictions, problems, strict=True):
             yield prediction._asdict() | {"problems": problem}
@@ -204,21 +205,13 @@ def _read_csv(file: str) -> list[dict[str, str | None]]:
 
 
 @contextlib.contextmanager
-def _opened(file: str | None) -> Iterator[TextIO]:
+def _output(file: str | None) -> Iterator[TextIO]:
     """Standard output, or `file` that appears when all is written."""
     if not file:
         yield sys.stdout
         return
-    draft = f"{file}.tmp{os.getpid()}"
-    try:
-        with open(draft, "w", encoding="utf-8") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(draft)
+    with opened(file, "w") as f:
+        yield f
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from cmarr_jax.data import audit, describe, pack
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import write_json
 
+_REMEDY = "; wanted `describe PACK` or `validate PACK` or `audit PACK`, see --help"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("python -m cmarr_jax.data", __doc__, "; see --help")
+    parser = make_parser("python -m cmarr_jax.data", __doc__, _REMEDY)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
         ("describe", "what is inside a pack"),

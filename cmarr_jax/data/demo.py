@@ -99,6 +99,7 @@ def make(path: str, num_utterances: int = 600, seed: int = 0) -> pack_lib.Pack:
 
 
 def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code."""
     if len(argv) != 1 or argv[0].startswith("-"):
         print(__doc__)
         return 0 if argv in (["-h"], ["--help"]) else 2

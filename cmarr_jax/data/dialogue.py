@@ -94,6 +94,7 @@ def _sequences(pack: pack_lib.Pack, modality: str, turns: np.ndarray) -> Iterato
 
 
 def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
     parser = make_parser("python -m cmarr_jax.data.dialogue", __doc__, "; see --help")
     parser.add_argument("pack", metavar="PACK", help="folder of a feature pack with dialogues")
     parser.add_argument("out", metavar="OUT", help="folder of the pack to write; a new one")

@@ -11,7 +11,6 @@ Zero rows mean that the utterance lacks this modality. One vector per utterance 
     python -m cmarr_jax.data validate PACK    whether it can be trusted
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from cmarr_jax.data import manifest as manifest_lib
 from cmarr_jax.data import utterances
 from cmarr_jax.data.utterances import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import draft, to_csv
 
 _CHUNK_ROWS = 65_536
 
@@ -45,6 +45,7 @@ class Pack(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """In the manifest's order."""
         return tuple(self.features)
 
     def sequence(self, modality: str, i: int) -> np.ndarray:
@@ -138,30 +139,30 @@ def write(
     if os.path.exists(path):
         raise UserError(f"{path}: exists already; name a new folder or remove it first")
     _check_given(path, columns, sequences)
-    draft = path.rstrip("/") + f".tmp{os.getpid()}"
     try:
-        os.makedirs(draft)
-        num = len(columns["id"])
-        dims = {m: _write_modality(draft, m, arrays, num) for m, arrays in sequences.items()}
-        with open(os.path.join(draft, "utterances.csv"), "w", newline="", encoding="utf-8") as f:
-            writer = csv.writer(f, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-        manifest = {
-            "format_version": manifest_lib.FORMAT_VERSION,
-            "corpus": name,
-            "classes": list(class_names),
-            "modalities": list(dims),
-            "dims": dims,
-            "provenance": dict(provenance),
-        }
-        with open(os.path.join(draft, "pack.json"), "w", encoding="utf-8") as f:
-            json.dump(manifest, f, indent=2)
-        try:
-            read(draft)
-        except UserError as e:
-            raise UserError(str(e).replace(draft, path)) from None
-        os.replace(draft, path)
+        with draft(path.rstrip("/")) as folder:
+            os.makedirs(folder)
+            num = len(columns["id"])
+            dims = {m: _write_modality(folder, m, arrays, num) for m, arrays in sequences.items()}
+            values = zip(*columns.values(), strict=True)
+            rows = [dict(zip(columns, row, strict=True)) for row in values]
+            with open(os.path.join(folder, "utterances.csv"), "wb") as f:
+                f.write(to_csv(rows, columns).encode())
+            manifest = {
+                "format_version": manifest_lib.FORMAT_VERSION,
+                "corpus": name,
+                "classes": list(class_names),
+                "modalities": list(dims),
+                "dims": dims,
+                "provenance": dict(provenance),
+            }
+            # Every byte counts for the fingerprint, so the form of this file never changes.
+            with open(os.path.join(folder, "pack.json"), "w", encoding="utf-8") as f:
+                json.dump(manifest, f, indent=2)
+            try:
+                read(folder)
+            except UserError as e:
+                raise UserError(str(e).replace(folder, path)) from None
     except OSError as e:
         reason = e.strerror or e
         raise UserError(
@@ -169,8 +170,6 @@ def write(
         ) from None
     except UnicodeEncodeError as e:
         raise UserError(f"{path}: a column holds what UTF-8 cannot write ({e.reason})") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return read(path)
 
 
@@ -219,8 +218,11 @@ def _stamp(file: str) -> tuple:
 
 
 def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Rows of a memory-mapped array, read from its file: where somebody cuts the file short
-    meanwhile, a touch of the map would end the process without a word."""
+    """Rows of a memory-mapped array, read from its file.
+
+    Where somebody cuts the file short meanwhile, a touch of the map would end the process without
+    a word.
+    """
     if not isinstance(features, np.memmap) or not features.flags.c_contiguous:
         return features[start:stop]
     width = features.shape[1]

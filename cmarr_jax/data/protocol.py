@@ -66,7 +66,7 @@ def make_folds(
         them, and no epoch is chosen.
       val_fraction: share of the training utterances that validate.
       seed: of the random validation part; does not depend on the run's seed, so that the
-        spread over seeds is that of training alone.
+        deviation over seeds is that of training alone.
       select_on_test: validation = test, as in some published code. Optimistic.
 
     Returns:
@@ -86,7 +86,7 @@ def make_folds(
             "protocol.validation=none: wanted with protocol.scheme=session, without select_on_test"
         )
     groups = columns.get("group")
-    carve = dict(labels=labels, groups=groups, fraction=val_fraction)
+    carve = {"labels": labels, "groups": groups, "fraction": val_fraction}
     folds = []
     if scheme == "split":
         if "split" not in columns:
@@ -126,10 +126,18 @@ def make_folds(
 
 
 def shuffle_labels(labels: np.ndarray, fold: Fold, seed: int) -> np.ndarray:
-    """The control that must score chance: labels `[N]` dealt out anew over what a fold learns
-    from, training and validation part together; the test part keeps its own.
+    """The control that must score chance: a fold's learned labels, dealt out anew.
 
-    Another permutation each fold and seed, so that several seeds are several draws.
+    Training and validation part are shuffled together; the test part keeps its labels. Another
+    permutation each fold and seed, so that several seeds are several draws.
+
+    Args:
+      labels: `[N]`.
+      fold: of the run.
+      seed: of the run.
+
+    Returns:
+      `[N]`.
     """
     learned = np.concatenate([fold.train, fold.val])
     shuffled = labels.copy()

@@ -34,6 +34,7 @@ class FeaturePack(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(_VERSION)
 
     def __init__(self, *, pack: pack_lib.Pack, data_dir: str):
+        """Names the dataset after the pack; nothing is written yet."""
         self._pack = pack
         config = tfds.core.BuilderConfig(name=pack_lib.fingerprint(pack), version=_VERSION)
         super().__init__(config=config, data_dir=data_dir)
@@ -134,7 +135,10 @@ def remove_damaged(builder: tfds.core.DatasetBuilder, reason: str, pack_dir: str
 
 
 def _make(pack: pack_lib.Pack, data_dir: str, place: tfds.core.Path) -> None:
-    """Prepares and seals the dataset in a draft, which then becomes `place`."""
+    """Prepares and seals the dataset in a draft, which then becomes `place`.
+
+    By tfds' paths, not by `runtime.files.draft`, which knows no buckets.
+    """
     draft = tfds.core.Path(data_dir) / "draft"
     if draft.exists():  # of a process that was killed: only one makes it at a time
         draft.rmtree()

@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 
-from cmarr_jax.results import arrays, rows
+from cmarr_jax.results import arrays, folder, rows, tensorboard
 from cmarr_jax.results.history import History
-from cmarr_jax.results.tensorboard import Scalars
 from cmarr_jax.runtime import devices
 from cmarr_jax.runtime.files import write_json
 from cmarr_jax.training.experiment import Experiment, Sweep
@@ -67,10 +66,8 @@ class Recording:
         """Puts figures of the results beside TensorBoard's scalars."""
         if not self._sweeps:
             return
-        from cmarr_jax.results import figure_files, folder  # matplotlib takes a second
-
         for path in filter(status.has_results, self._folders):
-            figure_files.to_tensorboard(path, folder.load(path))
+            tensorboard.to_tensorboard(path, folder.load(path))
 
     @property
     def seconds(self) -> float:
@@ -103,7 +100,7 @@ class _SweepRecording:
             origin = self._workdir.origin(experiment.digest(), sweep.run_ids, digests)
             self._open = held.enter_context(contextlib.ExitStack())
             self.checkpoints = self._open.enter_context(Checkpoints(folder, origin))
-            self._scalars = self._open.enter_context(Scalars(folder, sweep.run_ids))
+            self._scalars = self._open.enter_context(tensorboard.Scalars(folder, sweep.run_ids))
             self._held = held.pop_all()
         return self
 

@@ -1,6 +1,5 @@
 """The end of an extraction: features and problems become one pack, whole or not at all."""
 
-import csv
 import json
 import os
 from collections import Counter
@@ -12,6 +11,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Utterance
 from cmarr_jax.extract.store import Store
+from cmarr_jax.runtime.files import to_csv
 
 PROBLEM_COLUMNS = ("id", "modality", "status", "detail")
 
@@ -92,17 +92,10 @@ def write(
         sequences={m: map(store.features, [u.id for u in kept]) for m, store in stores.items()},
         provenance={**corpus.provenance, **facts, "extraction": report._asdict()},
     )
-    with open(
-        os.path.join(draft, "problems.csv"),
-        "w",
-        newline="",
-        encoding="utf-8",
-        errors="backslashreplace",
-    ) as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(PROBLEM_COLUMNS)
-        writer.writerows(problems)
-    os.replace(draft, out)
+    rows = [dict(zip(PROBLEM_COLUMNS, problem, strict=True)) for problem in problems]
+    with open(os.path.join(draft, "problems.csv"), "wb") as f:
+        f.write(to_csv(rows, PROBLEM_COLUMNS).encode(errors="backslashreplace"))
+    os.replace(draft, out)  # out of the folder that the next start tidies up
     return report
 
 

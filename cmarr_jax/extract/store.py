@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import opened, remove_drafts, sync, write_whole
 
 
 class Entry(NamedTuple):
@@ -62,28 +63,26 @@ class Store:
         self._journal = os.path.join(folder, "journal.jsonl")
         self.entries: dict[str, Entry] = {}
         os.makedirs(folder, exist_ok=True)
-        write_whole(
-            os.path.join(folder, "recipe.json"), json.dumps(recipe, indent=2, sort_keys=True)
-        )
+        remove_drafts(folder)  # whoever makes a store holds `locked`
+        shown = json.dumps(recipe, indent=2, sort_keys=True)
+        write_whole(os.path.join(folder, "recipe.json"), shown.encode())
         lines = []
         for line in self._lines():
             shard, members = line["shard"], line["utterances"]
             if self._is_whole(shard, sum(rows for _, rows, _, _ in members)):
                 lines.append(line)
                 self._enter(shard, members)
-        write_whole(self._journal, "".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(self._journal, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add(self, shard: str, batch: Sequence[tuple[str, np.ndarray, str, str]]) -> None:
         """Keeps one batch: (id, features `[T, D]`, status, detail) of each utterance in it."""
         file = os.path.join(self._folder, f"{shard}.npy")
-        with open(f"{file}.tmp", "wb") as f:
+        with opened(file) as f:
             np.save(f, np.concatenate([features for _, features, _, _ in batch]))
-            _sync(f)
-        os.replace(f"{file}.tmp", file)
         members = [(i, len(features), status, detail) for i, features, status, detail in batch]
         with open(self._journal, "a", encoding="utf-8") as f:
             f.write(json.dumps({"shard": shard, "utterances": members}) + "\n")
-            _sync(f)
+            sync(f)
         self._enter(shard, members)
 
     def reject(self, identifier: str, status: str, detail: str) -> None:
@@ -118,16 +117,3 @@ class Store:
         except (OSError, ValueError, EOFError):
             return False
         return array.shape == (rows, self._dim) and array.dtype == self.dtype
-
-
-def write_whole(file: str, text: str) -> None:
-    """Writes a text file that appears whole or not at all."""
-    with open(f"{file}.tmp", "w", encoding="utf-8", newline="") as f:
-        f.write(text)
-        _sync(f)
-    os.replace(f"{file}.tmp", file)
-
-
-def _sync(f) -> None:
-    f.flush()
-    os.fsync(f.fileno())

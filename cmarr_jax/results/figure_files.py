@@ -1,10 +1,9 @@
-"""The figures of a folder by name, with their captions; as files, in TensorBoard, in a page."""
+"""The figures of a folder by name, with their captions; as files, or as SVG in a page."""
 
 import io
 import os
 import re
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -14,10 +13,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import figures
+from cmarr_jax.results import figures, panels, style
 from cmarr_jax.results.folder import Results
 from cmarr_jax.results.summary import plain_conditions
-from cmarr_jax.runtime.files import cannot_write, write_whole
+from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.workdir import files
 
 
 class Figure(NamedTuple):
@@ -29,25 +29,24 @@ class Figure(NamedTuple):
     caption: Callable[[Results], str]
 
 
-def _panels(draw: Callable, names: Callable, columns: int, *size: float) -> Callable:
-    return lambda r: figures.panels(partial(draw, r), names(r), columns, size)
-
-
 def _confusions(r: Results) -> plt.Figure:
     """Over one column of a paper, or over two where many classes need the room."""
-    side = (
-        figures.COLUMN / 2 if figures.confusion_size(r)[0] <= figures.COLUMN / 2 else figures.COLUMN
-    )
-    return figures.panels(partial(figures.confusion, r), r.conditions, 2, (side, side))
+    fits = panels.confusion_size(r)[0] <= style.COLUMN / 2
+    side = style.COLUMN / 2 if fits else style.COLUMN
+    return panels.grid(partial(panels.confusion, r), r.conditions, 2, (side, side))
 
 
-def _conditions(r: Results) -> list[str]:
-    return r.conditions
+def _curves(r: Results) -> plt.Figure:
+    return panels.grid(partial(panels.curve, r), panels.curve_names(r), 4, (1.75, 1.4))
+
+
+def _reliabilities(r: Results) -> plt.Figure:
+    return panels.grid(partial(panels.reliability, r), r.conditions, 2, (1.75, 1.75))
 
 
 FIGURES = {
     "conditions": Figure(
-        "results.csv",
+        files.RESULTS,
         lambda r: True,
         figures.conditions,
         lambda r: (
@@ -56,7 +55,7 @@ FIGURES = {
         ),
     ),
     "confusion": Figure(
-        "confusion.npz",
+        files.CONFUSION,
         lambda r: True,
         _confusions,
         lambda r: (
@@ -65,18 +64,18 @@ FIGURES = {
         ),
     ),
     "curves": Figure(
-        "history.csv",
+        files.HISTORY,
         lambda r: bool(r.history),
-        _panels(figures.curve, figures.curve_names, 4, 1.75, 1.4),
+        _curves,
         lambda r: (
             "Validation UAR and the terms of the training loss by epoch, a line a fold, each the "
             "mean of its seeds."
         ),
     ),
     "calibration": Figure(
-        "predictions.csv",
+        files.PREDICTIONS,
         lambda r: r.predictions is not None,
-        _panels(figures.reliability, _conditions, 2, 1.75, 1.75),
+        _reliabilities,
         lambda r: (
             "Accuracy by confidence in ten bins of equal width (dots) against perfect "
             "calibration (dashed), and the bins' shares of the predictions (grey). ECE: expected "
@@ -84,7 +83,7 @@ FIGURES = {
         ),
     ),
     "reconstruction": Figure(
-        "reconstruction.csv",
+        files.RECONSTRUCTION,
         lambda r: bool(r.reconstruction),
         figures.reconstruction,
         lambda r: (
@@ -94,7 +93,7 @@ FIGURES = {
         ),
     ),
     "5": Figure(
-        "representations.npz",
+        files.REPRESENTATIONS,
         lambda r: r.representations is not None,
         lambda r: figures.representations(r.representations),
         lambda r: (
@@ -109,14 +108,19 @@ FIGURES = {
 
 
 def caption(r: Results, name: str) -> str:
-    """The whole caption of one of `FIGURES`."""
+    """The whole caption of one of `FIGURES`: what is seen, whose, and from how much."""
     who = f"{r.identity['system']} ({r.identity['variant']}) on {r.identity['corpus']}"
     rest = f"{r.identity['protocol']}; {figures.sample(r)}."
     return f"{FIGURES[name].caption(r)} {who}; {rest}"
 
 
 def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
-    """Of Figure 4, from the rows of its folder's results.csv."""
+    """The caption of Figure 4.
+
+    Args:
+      rows: of results.csv in the folder of fig4.
+    """
+    # Every setting is tested on the same utterances: the first one's are counted.
     mine = [row for row in rows if row["variant"] == rows[0]["variant"]]
     full = plain_conditions(mine)[-1]
     mine = [row for row in mine if row["condition"] == full]
@@ -131,7 +135,7 @@ def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def make(r: Results, name: str) -> plt.Figure:
-    """One of `FIGURES`.
+    """Draws one of `FIGURES`; whoever takes the figure closes it.
 
     Raises:
       UserError: the folder lacks what it needs.
@@ -146,25 +150,35 @@ def make(r: Results, name: str) -> plt.Figure:
 
 def how_to_get(file: str) -> str:
     """Where a file of the results folder that is not there comes from."""
-    if file in ("reconstruction.csv", "representations.npz"):
+    if file in (files.RECONSTRUCTION, files.REPRESENTATIONS):
         return "train.py writes it for systems that recover missing modalities"
     return "train.py writes it: train anew, or copy the whole folder"
 
 
-def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = True) -> None:
-    """Writes and closes a figure, its caption in the file's own title and `below` it, or in a text
-    file beside it.
+def drawable(r: Results) -> list[str]:
+    """Names of the `FIGURES` that a folder has the data for."""
+    return [name for name, figure in FIGURES.items() if figure.has(r)]
+
+
+def write(figure: plt.Figure, places: Sequence[str], caption: str, below: bool = True) -> None:
+    """Writes a figure to files, and closes it.
+
+    Args:
+      figure: as it was drawn.
+      places: file names that end in .pdf or .png; their folders are made.
+      caption: stands in each file's own title, whether it is seen or not.
+      below: whether it is seen below the figure; else it becomes a .txt file beside each.
 
     Raises:
       UserError: another ending than .pdf or .png, or a place that cannot be written.
     """
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, int(20 * width))
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         if below:
             figure.set_size_inches(width, height + 0.12 * len(lines) + 0.05)
             figure.supxlabel("\n".join(lines), fontsize=6, x=0.01, ha="left")
-        for file in files:
+        for file in places:
             if not file.endswith((".pdf", ".png")):
                 plt.close(figure)
                 raise UserError(f"--figure={file}: wanted a file name that ends in .pdf or .png")
@@ -176,17 +190,28 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = 
                     f"--figure={file}: cannot be written ({e.strerror}); name a file in a folder "
                     "where you may write"
                 ) from None
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption})
-            write_whole(file, drawn.getvalue())
+            stem, ending = os.path.splitext(file)
+            content = io.BytesIO()
+            figure.savefig(content, format=ending[1:], metadata={"Title": caption})
+            write_whole(file, content.getvalue())
             if not below:
-                write_whole(os.path.splitext(file)[0] + ".txt", f"{caption}\n".encode())
+                write_whole(f"{stem}.txt", f"{caption}\n".encode())
     plt.close(figure)
 
 
-_VARIABLES = {figures.INK: "ink", figures.PAPER: "paper", figures.GREY: "grey"}
-_VARIABLES |= {colour: f"series{k}" for k, colour in enumerate(figures.SERIES)}
-_VARIABLES |= {figures.HEAT: "heat", figures.SECOND: "second"}
+def png(figure: plt.Figure) -> bytes:
+    """A figure as a PNG file for a screen, and closes it."""
+    content = io.BytesIO()
+    with matplotlib.rc_context(style.STYLE):
+        figure.savefig(content, format="png", dpi=150)
+    plt.close(figure)
+    return content.getvalue()
+
+
+# Colour of a drawing -> the CSS variable of the page that takes its place.
+_VARIABLES = {style.INK: "ink", style.PAPER: "paper", style.GREY: "grey"}
+_VARIABLES |= {colour: f"series{k}" for k, colour in enumerate(style.SERIES)}
+_VARIABLES |= {style.HEAT: "heat", style.SECOND: "second"}
 
 
 def svg(figure: plt.Figure, name: str, title: str) -> str:
@@ -201,7 +226,7 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
       title: what a screen reader says.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(figures.STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(style.STYLE | {"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True)
     width = figure.get_size_inches()[0]
     plt.close(figure)
@@ -210,7 +235,7 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
     (box,) = re.findall(r'viewBox="([^"]+)"', text[: text.index(">")])
     body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index(">") + 1 :], flags=re.DOTALL)
     body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)", body))
+    used = set(re.findall(r"#([\w-]+)", body))  # ids that nothing refers to are left out
 
     def adapt(found: re.Match) -> str:
         tag = re.sub(
@@ -229,40 +254,3 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
     body = re.sub(r"\n\s+", "\n", body)
     head = f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}" style="--width: {width}"'
     return f"{head}>{body}"
-
-
-def of(r: Results) -> list[str]:
-    """Names of the `FIGURES` that a folder has the data for."""
-    return [name for name, figure in FIGURES.items() if figure.has(r)]
-
-
-def to_tensorboard(workdir: str, r: Results) -> None:
-    """Puts the figures beside the scalars, as images of the run "figures".
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
-    for name in of(r):
-        figure, buffer = make(r, name), io.BytesIO()
-        with matplotlib.rc_context(figures.STYLE):
-            figure.savefig(buffer, format="png", dpi=150)
-        plt.close(figure)
-        tag = f"figure {name}" if name.isdigit() else name
-        image = Summary.Image(encoded_image_string=buffer.getvalue())
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        events.append(Event(wall_time=time.time(), step=r.status.get("epochs", 0), summary=summary))
-    content = io.BytesIO()
-    writer = RecordWriter(content)
-    for event in events:
-        writer.write(event.SerializeToString())
-    folder = os.path.join(workdir, "metrics", "figures")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as e:
-        raise UserError(cannot_write(folder, e)) from None
-    write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())

@@ -11,7 +11,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) -> bytes:
-    """The whole file.
+    """The whole file; what UTF-8 cannot write becomes a question mark.
 
     Args:
       title: of the page.
@@ -49,17 +49,26 @@ def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) 
     return text.encode("utf-8", "replace")
 
 
-def section(id: str, title: str, *parts: str, level: int = 2) -> str:
-    """A part of the page with a heading."""
+def section(id: str, title: str, *pieces: str, level: int = 2) -> str:
+    """A section of the page.
+
+    Args:
+      id: what links jump to.
+      title: plain text, becomes the heading.
+      pieces: HTML below it.
+      level: of the heading: 2 below the page's own, 3 within a system's section.
+    """
     heading = f"<h{level}>{escape(title)}</h{level}>"
-    return f'<section id="{escape(id)}">\n{heading}\n' + "\n".join(parts) + "\n</section>"
+    return f'<section id="{escape(id)}">\n{heading}\n' + "\n".join(pieces) + "\n</section>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
+    """Plain text as a paragraph; `kind` is a class of page.css, as everywhere here."""
     return f"<p{_kind(kind)}>{escape(text)}</p>"
 
 
 def bullets(items: Sequence[str]) -> str:
+    """Plain texts as a list."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
@@ -104,9 +113,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
 
 def figure(drawings: Sequence[str], caption: str, kind: str) -> str:
     """SVG elements side by side, as many as fit, above one caption."""
-    parts = "\n".join(drawings)
+    side_by_side = "\n".join(drawings)
     return (
-        f'<figure class="{kind}"><div>{parts}</div>\n'
+        f'<figure class="{kind}"><div>{side_by_side}</div>\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -8,6 +8,8 @@ from cmarr_jax.results.folder import Predictions
 
 
 class Mistake(NamedTuple):
+    """An utterance whose most probable class is not its label."""
+
     id: str
     label: int  # class index
     predicted: int  # by the mean of the seeds' posteriors
@@ -38,8 +40,13 @@ def most_confident(predictions: Predictions, condition: int, limit: int) -> list
     order = wrong[np.argsort(-mean[wrong, guess[wrong]], kind="stable")][:limit]
     return [
         Mistake(
-            str(ids[i]), int(truth[i]), int(guess[i]), float(mean[i, guess[i]]),
-            float(mean[i, truth[i]]), int(agree[i]), int(seeds[i]),
+            id=str(ids[i]),
+            label=int(truth[i]),
+            predicted=int(guess[i]),
+            probability=float(mean[i, guess[i]]),
+            of_label=float(mean[i, truth[i]]),
+            agree=int(agree[i]),
+            seeds=int(seeds[i]),
         )
         for i in order
-    ]  # fmt: skip
+    ]

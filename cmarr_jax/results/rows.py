@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax import metrics
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.arrays import write_confusion
 from cmarr_jax.results.summary import SCORES, number, summarise
@@ -19,10 +21,10 @@ def write_results(
     workdir: str,
     *,
     identity: Mapping[str, str],
-    corpus: Any,
-    conditions: Sequence[Any],
-    curves: Sequence[Any],
-    run_ids: Sequence[Any],
+    corpus: Corpus,
+    conditions: Sequence[Condition],
+    curves: Sequence[Condition],
+    run_ids: Sequence[tuple[Fold, int]],
     scored: Sequence[Any],
 ) -> None:
     """Writes every result file of a finished sweep, each one whole or not at all.
@@ -30,10 +32,10 @@ def write_results(
     Args:
       workdir: the sweep's folder.
       identity: corpus, system, variant and protocol, as they stand in every row.
-      corpus: `data.pipeline.Corpus`.
+      corpus: its labels, class names, ids and modalities.
       conditions: the K conditions; the last is "full".
       curves: further conditions, of missing rates and noise.
-      run_ids: the R runs.
+      run_ids: fold and seed of the R runs.
       scored: `evaluation.Scored` of each run's test part under `conditions`, then `curves`.
     """
     results, reconstruction, predictions, confusions = [], [], [], []
@@ -79,8 +81,13 @@ def _mean_of_finite(values: np.ndarray) -> float:
 
 
 def join(workdir: str, members: Sequence[str], missing: int) -> None:
-    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing and
-    none of their runs was stopped."""
+    """Joins the results of sweeps that ended; complete when all are there and no run was stopped.
+
+    Args:
+      workdir: the folder of them all, where results.csv, summary.csv and status.json are written.
+      members: the sweeps' own folders.
+      missing: how many further sweeps have not ended.
+    """
     results, stopped = [], []
     for member in members:
         name = os.path.basename(member)
@@ -129,7 +136,7 @@ def _read(workdir: str, name: str) -> list[dict[str, str]]:
     if not os.path.exists(os.path.join(workdir, name)):
         raise UserError(
             "; ".join(stopped_runs(workdir))
-            or f"{os.path.join(workdir, name)}: missing; delete status.json beside it, and "
+            or f"{os.path.join(workdir, name)}: missing; delete {files.STATUS} beside it, and "
             "train.py with the same flags writes it anew"
         )
     return files.read_csv(os.path.join(workdir, name))

@@ -10,8 +10,9 @@ SCORES = ("war", "uar", "macro_f1", "rec_error")
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of summary.csv: each condition, "avg" (the arithmetic mean of the missing
-    conditions, taken within each run) and "full".
+    """Rows of summary.csv: each condition, "avg" and "full".
+
+    "avg" is the arithmetic mean of the missing conditions, taken within each run.
 
     Args:
       results: rows of results.csv; per run the conditions in order, the last of them full, then
@@ -50,7 +51,21 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def plain_conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the conditions of the paper, full last: neither means nor curves."""
     names = dict.fromkeys(row["condition"] for row in rows)
-    return [name for name in names if name not in ("avg", "full") and "=" not in name]
+    return [name for name in names if _is_plain(name)]
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("avg", "full") and "=" not in name
+
+
+def braces(name: str) -> str:
+    """How a condition is shown: "vt" as "{v,t}", "full vt" as "full {v,t}".
+
+    Means and curves keep their names: "avg", "missing=0.3".
+    """
+    kind, _, letters = name.rpartition(" ")
+    shown = "{" + ",".join(letters) + "}" if _is_plain(letters) else letters
+    return f"{kind} {shown}".strip()
 
 
 def summary_table(summary: Sequence[Mapping[str, str]]) -> str:
@@ -64,9 +79,9 @@ def summary_table(summary: Sequence[Mapping[str, str]]) -> str:
             f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}"
         )
         *missing, full = plain_conditions(rows)
-        names = {c: "{" + ",".join(c) + "}" for c in missing}
+        names = {c: braces(c) for c in missing}
         names |= {r["condition"]: r["condition"] for r in rows if "=" in r["condition"]}
-        names |= {"avg": "avg", "full": "full {" + ",".join(full) + "}"}
+        names |= {"avg": "avg", "full": braces(f"full {full}")}
         for row in rows:
             if row["condition"] in names:
                 if row["condition"] == "avg":

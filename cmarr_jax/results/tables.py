@@ -6,8 +6,6 @@ folds share training data (a fold's test part over its training part is taken as
 1)), with Holm's correction over the columns. One fold alone is not tested: seeds are no sample.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,7 +14,9 @@ import scipy.stats
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.results import intervals
-from cmarr_jax.results.summary import plain_conditions
+from cmarr_jax.results.summary import braces, plain_conditions
+from cmarr_jax.runtime.files import to_csv
+from cmarr_jax.workdir import files
 
 FORMATS = ("text", "markdown", "latex", "csv")
 _SCORES = ("war", "uar")
@@ -39,14 +39,16 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     """Lines up the rows of results.csv.
 
     Args:
-      results: of one corpus and protocol.
+      results: rows of one corpus and protocol.
       members: which systems or variants, in the order of the columns.
 
     Raises:
       UserError: a member is not in the results, or has other runs than the rest; or the corpus
         has one modality.
     """
-    named: dict[str, list] = {}
+    # A member goes by what its variant has of its own, else by its system: what every row shares
+    # (such as "smoke") tells nothing apart.
+    named: dict[str, list[Mapping[str, str]]] = {}
     shared = set.intersection(*(set(row["variant"].split(",")) for row in results))
     for row in results:
         named_so = {*shared, "default", f"system={row['system']}"}
@@ -55,23 +57,24 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
     missing = [m for m in members if m not in named]
     if missing:
         raise UserError(
-            f"results.csv: holds {', '.join(named)}, but not {', '.join(missing)}; train it first"
+            f"{files.RESULTS}: holds {', '.join(named)}, but not {', '.join(missing)}; "
+            "train it first"
         )
     conditions = plain_conditions(results)
     if len(conditions) < 2:
-        raise UserError("results.csv: one modality has no missing conditions to compare under")
+        raise UserError(f"{files.RESULTS}: one modality has no missing conditions to compare under")
     scores, runs = [], None
     for member in members:
         cell = {(r["fold"], r["seed"], r["condition"]): r for r in named[member]}
         own_runs = sorted({key[:2] for key in cell})
         if runs not in (None, own_runs):
-            raise UserError(f"results.csv: {member} has other folds or seeds than {members[0]}")
+            raise UserError(f"{files.RESULTS}: {member} has other folds or seeds than {members[0]}")
         runs = own_runs
-        of = [
+        of_member = [
             [[float(cell[*run, c][s] or "nan") for s in _SCORES] for c in conditions]
             for run in runs
         ]
-        scores.append(100 * np.array(of))
+        scores.append(100 * np.array(of_member))
     scores = np.stack(scores, axis=2)  # [R, C, S, 2]
     average = scores[:, :-1].mean(axis=1, keepdims=True)
     scores = np.concatenate([scores[:, :-1], average, scores[:, -1:]], axis=1)
@@ -101,12 +104,19 @@ def paired_p_value(differences: np.ndarray, test_over_train: float) -> float:
     runs = len(differences)
     if runs < 2 or np.ptp(differences) == 0:
         return float("nan")
-    spread = np.sqrt((1 / runs + test_over_train) * differences.var(ddof=1))
-    return float(2 * scipy.stats.t.sf(abs(differences.mean()) / spread, df=runs - 1))
+    error = np.sqrt((1 / runs + test_over_train) * differences.var(ddof=1))
+    return float(2 * scipy.stats.t.sf(abs(differences.mean()) / error, df=runs - 1))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of `[S]` p-values; NaN stays NaN and does not count."""
+    """Holm's step-down correction of p-values.
+
+    Args:
+      p: `[S]`; NaN stays NaN and does not count as a comparison.
+
+    Returns:
+      `[S]`, at most 1.
+    """
     adjusted, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known])]
     steps = [p[i] * (len(order) - rank) for rank, i in enumerate(order)]
@@ -136,14 +146,14 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
     for i, row in enumerate(table.rows):
         cells = []
         for j in range(len(table.columns)):
-            parts = []
+            scores = []
             for k in range(2):
                 mean, deviation = table.mean[i, j, k], table.deviation[i, j, k]
                 text = f"{mean:.2f}"
                 if mean >= np.nanmax(table.mean[i, :, k], initial=-1):
                     text = bold.format(text)
-                parts.append(text + ("" if np.isnan(deviation) else f" {plus} {deviation:.2f}"))
-            cells.append(" / ".join(parts))
+                scores.append(text + ("" if np.isnan(deviation) else f" {plus} {deviation:.2f}"))
+            cells.append(" / ".join(scores))
         body.append([braces(row), *cells])
     if table.runs > 1:
         p = [
@@ -162,14 +172,8 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
     return "\n".join([caption + " * = best of the row.", "", *(line.rstrip() for line in lines)])
 
 
-def braces(row: str) -> str:
-    """ "full vt" -> "full {v,t}"."""
-    kind, _, letters = row.rpartition(" ")
-    return row if row == "avg" else f"{kind} {{{','.join(letters)}}}".strip()
-
-
 def _latex(head: list[str], body: list[list[str]], caption: str) -> str:
-    def line(cells):
+    def line(cells: Sequence[str]) -> str:
         return "  " + " & ".join(cells).replace("_", r"\_") + r" \\"
 
     body = [[_math(cells[0]), *cells[1:]] for cells in body]
@@ -190,13 +194,14 @@ def _math(name: str) -> str:
 
 
 def _csv(table: Comparison) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["condition", "system", "war", "war_std", "uar", "uar_std", "p_war", "p_uar"])
-    for i, row in enumerate(table.rows):
-        for j, column in enumerate(table.columns):
-            p = table.p_value[j] if row == "avg" else (np.nan, np.nan)
-            values = [*zip(table.mean[i, j], table.deviation[i, j], strict=True)]
-            numbers = [x for pair in values for x in pair] + list(p)
-            writer.writerow([row, column, *("" if np.isnan(x) else f"{x:.4f}" for x in numbers)])
-    return text.getvalue().rstrip("\n")
+    rows = []
+    for i, condition in enumerate(table.rows):
+        for j, system in enumerate(table.columns):
+            p = table.p_value[j] if condition == "avg" else (np.nan, np.nan)
+            numbers = {}
+            for k, score in enumerate(_SCORES):
+                numbers |= {score: table.mean[i, j, k], f"{score}_std": table.deviation[i, j, k]}
+            numbers |= {f"p_{score}": p[k] for k, score in enumerate(_SCORES)}
+            shown = {name: "" if np.isnan(x) else f"{x:.4f}" for name, x in numbers.items()}
+            rows.append({"condition": condition, "system": system} | shown)
+    return to_csv(rows).rstrip("\n")

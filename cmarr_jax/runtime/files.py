@@ -8,8 +8,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from cmarr_jax.errors import UserError
 
@@ -24,22 +24,54 @@ _CAUSES = (
 )
 
 
+@contextlib.contextmanager
+def draft(path: str) -> Iterator[str]:
+    """The name of a draft beside `path`, which the caller makes: a file or a folder.
+
+    It takes `path`'s name at the end, and a file that is there gives way; after an error it is
+    removed. What a killed process leaves is for `remove_drafts`.
+
+    Raises:
+      OSError: it cannot take the name, as where a folder is there.
+    """
+    name = f"{path}.tmp{os.getpid()}"
+    _remove(name)  # of a process that was killed and had the same number
+    try:
+        yield name
+        os.replace(name, path)
+    finally:
+        _remove(name)
+
+
+@contextlib.contextmanager
+def opened(file: str, mode: str = "wb") -> Iterator[IO]:
+    """A file to write into, text in UTF-8, that appears when all is written and on the disk.
+
+    Raises:
+      OSError: no space, no permission, a read-only disk.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with draft(file) as name, open(name, mode, encoding=encoding) as f:
+        yield f
+        sync(f)
+
+
+def sync(f: IO) -> None:
+    """Sees that what was written into `f` is on the disk, so that a power cut does not undo it."""
+    f.flush()
+    os.fsync(f.fileno())
+
+
 def write_whole(file: str, content: bytes) -> None:
     """Writes `file`; whoever reads it meanwhile, or after a kill, finds the old one or the new.
 
     Raises:
       UserError: no space, no permission, a read-only disk.
     """
-    draft = f"{file}.tmp{os.getpid()}"
     try:
-        with open(draft, "wb") as f:
+        with opened(file) as f:
             f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, file)
     except OSError as e:
-        with contextlib.suppress(OSError):
-            os.remove(draft)
         raise UserError(cannot_write(file, e)) from None
 
 
@@ -57,8 +89,16 @@ def cannot_write(file: str, error: Exception) -> str:
 
 def remove_drafts(folder: str) -> None:
     """Removes what killed writes left in `folder`, which must be locked."""
-    for draft in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
-        shutil.rmtree(draft) if os.path.isdir(draft) else os.remove(draft)
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        with contextlib.suppress(OSError):
+            os.remove(path)
 
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:
@@ -69,7 +109,12 @@ def write_json(file: str, content: Mapping[str, Any]) -> None:
 def write_csv(
     file: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None
 ) -> None:
-    """Writes a CSV file, whole or not at all; `columns` = None: those of the first row.
+    """Writes a CSV file, whole or not at all; arguments of `to_csv`."""
+    write_whole(file, to_csv(rows, columns).encode())
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None) -> str:
+    """Rows as CSV; `columns` = None: those of the first row.
 
     A column that a row lacks is empty there.
     """
@@ -78,4 +123,4 @@ def write_csv(
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(file, text.getvalue().encode())
+    return text.getvalue()

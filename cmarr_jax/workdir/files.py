@@ -13,10 +13,13 @@ representations.npz    of some test utterances of the first run, recovered and t
 metrics/               TensorBoard's
 checkpoints/           see `cmarr_jax.workdir.checkpoints`
 model/                 see `cmarr_jax.workdir.model_folder`
+report.html            a page about it all, when asked for
+sweep.csv              above the folders of sweep.py's entries: all their results
 """
 
 import csv
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,8 @@ RESULTS, SUMMARY, RECONSTRUCTION = "results.csv", "summary.csv", "reconstruction
 PREDICTIONS, HISTORY = "predictions.csv", "history.csv"
 CONFUSION, REPRESENTATIONS = "confusion.npz", "representations.npz"
 METRICS, CHECKPOINTS, MODEL, TEACHERS = "metrics", "checkpoints", "model", "teachers"
+MODEL_FACTS = "model.json"  # in MODEL
+REPORT, SWEEP = "report.html", "sweep.csv"
 
 
 def read_json(file: str) -> dict[str, Any]:
@@ -48,8 +53,13 @@ def read_json(file: str) -> dict[str, Any]:
 
 def read_csv(file: str) -> list[dict[str, str]]:
     """The rows of a CSV file that exists."""
+    return list(iterate_csv(file))
+
+
+def iterate_csv(file: str) -> Iterator[dict[str, str]]:
+    """The rows one by one: those of predictions.csv may be a million."""
     with open(file, newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
+        yield from csv.DictReader(f)
 
 
 def read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Every layout as a miniature tree, imported by the real command, against what it must become."""
+"""Every format as a miniature tree, imported by the real command, against what it must become."""
 
 import csv
 import os
@@ -311,7 +311,7 @@ class Touch:
         return os.system, (f"touch {self.target}",)
 
 
-def test_a_malicious_pickle_is_refused_by_every_layout(capsys, tmp_path):
+def test_a_malicious_pickle_is_refused_by_every_format(capsys, tmp_path):
     target = tmp_path / "touched"
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"train": [Touch(target)], "test": 1}))
     np.savez(tmp_path / "x.npz", whole_corpus=np.array({"a": Touch(target)}, object))
@@ -546,13 +546,13 @@ def test_an_existing_pack_stays(capsys, tmp_path, mmin_tree):
     assert pack_lib.fingerprint(pack_lib.read(str(tmp_path / "pack"))) == first
 
 
-@pytest.mark.parametrize("layout", ["", "mmin", "mmsa", "gcnet", "merbench", "csv"])
-def test_help_teaches(capsys, layout):
-    code, shown, _ = run(capsys, *([layout] if layout else []), "--help")
+@pytest.mark.parametrize("kind", ["", "mmin", "mmsa", "gcnet", "merbench", "csv"])
+def test_help_teaches(capsys, kind):
+    code, shown, _ = run(capsys, *([kind] if kind else []), "--help")
     assert code == 0
     wanted = [
         "--out",
         "PACK",
-        "Source" if layout not in ("", "csv") else "train.py" if not layout else "KEY",
+        "Source" if kind not in ("", "csv") else "train.py" if not kind else "KEY",
     ]
     assert all(word in shown for word in wanted)

@@ -138,6 +138,8 @@ def test_every_part_is_there_with_its_numbers(page, folder):
     assert "Nadeau and Bengio" in page.text and "not in this folder" not in page.text.lower()
     assert "No leak found" in page.text and "1 x cpu" in page.text
     assert re.search(r"[12] of 2", page.text)  # seeds agree
+    spoken = [attributes.get("aria-label") for _, attributes in page.tags]
+    assert "curves, train val_uar" in spoken and "confusion, {v,t}" in spoken
     charts = sum(tag == "svg" for tag, _ in page.tags)
     assert charts == 1 + 7 + 7 + 7 + 1 + 1  # bars, confusion, curves, calibration, rec., t-SNE
 

@@ -1,8 +1,8 @@
-"""Makes a feature pack of features that you already have, in the layout of another toolkit.
+"""Makes a feature pack of features that you already have, in the format of another toolkit.
 
-    python -m cmarr_jax.data.importers LAYOUT ... --out PACK
+    python -m cmarr_jax.data.importers FORMAT ... --out PACK
 
-Layouts, each explained by `python -m cmarr_jax.data.importers LAYOUT --help`:
+Formats, each explained by `python -m cmarr_jax.data.importers FORMAT --help`:
 
     mmin      MMIN, IF-MMIN, CIF-MMIN, NMER: HDF5 features and .npy labels by fold
                   mmin --features IEMOCAP/features --target IEMOCAP/target --out PACK
@@ -26,7 +26,8 @@ it is refused by name. The pack appears whole or not at all. Then
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
@@ -38,6 +39,7 @@ _MODALITIES = ("text", "speech", "video")
 
 
 def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
         pack = assemble.write(
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _read_mmin(a: argparse.Namespace) -> assemble.Layout:
+def _read_mmin(a: argparse.Namespace) -> assemble.Archive:
     return mmin.read(
         a.features,
         a.target,
@@ -69,19 +71,19 @@ def _read_mmin(a: argparse.Namespace) -> assemble.Layout:
     )
 
 
-def _read_mmsa(a: argparse.Namespace) -> assemble.Layout:
+def _read_mmsa(a: argparse.Namespace) -> assemble.Archive:
     return mmsa.read(a.file, polarity=a.polarity, label_key=a.label_key, classes=_names(a.classes))
 
 
-def _read_gcnet(a: argparse.Namespace) -> assemble.Layout:
+def _read_gcnet(a: argparse.Namespace) -> assemble.Archive:
     return gcnet.read(a.labels, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
-def _read_merbench(a: argparse.Namespace) -> assemble.Layout:
+def _read_merbench(a: argparse.Namespace) -> assemble.Archive:
     return merbench.read(a.labels, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
-def _read_csv(a: argparse.Namespace) -> assemble.Layout:
+def _read_csv(a: argparse.Namespace) -> assemble.Archive:
     return table.read(a.utterances, _features(a), classes=_names(a.classes))
 
 
@@ -98,19 +100,21 @@ def _names(joined: str) -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m cmarr_jax.data.importers", __doc__, "; see --help")
-    layouts = parser.add_subparsers(metavar="LAYOUT", required=True)
+    formats = parser.add_subparsers(metavar="FORMAT", required=True)
 
-    def add(name: str, module, read) -> argparse.ArgumentParser:
-        layout = layouts.add_parser(
+    def add(
+        name: str, module: ModuleType, read: Callable[[argparse.Namespace], assemble.Archive]
+    ) -> argparse.ArgumentParser:
+        command = formats.add_parser(
             name,
             help=module.__doc__.splitlines()[0],
             description=module.__doc__,
-            epilog="An example of every layout: python -m cmarr_jax.data.importers --help",
+            epilog="An example of every format: python -m cmarr_jax.data.importers --help",
             **FORM,
         )
-        layout.set_defaults(read=read)
-        layout.error = parser.error
-        return layout
+        command.set_defaults(read=read)
+        command.error = parser.error
+        return command
 
     p = add("mmin", mmin, _read_mmin)
     p.add_argument("--features", required=True, help="folder with A, V and L")
@@ -145,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_features(p, "PATH")
     _add_labels(p, polarity=False)
 
-    for p in layouts.choices.values():
+    for p in formats.choices.values():
         p.add_argument("--out", required=True, metavar="PACK", help="a new folder")
         p.add_argument("--name", default="", help="of the corpus in results (default: PACK's name)")
         p.add_argument(

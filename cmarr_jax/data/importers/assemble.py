@@ -1,4 +1,4 @@
-"""The last step of every importer: what a layout holds becomes a feature pack."""
+"""The last step of every importer: what an archive holds becomes a feature pack."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from cmarr_jax.data.importers.stores import Store
 from cmarr_jax.errors import UserError
 
 
-class Layout(NamedTuple):
+class Archive(NamedTuple):
     """What another toolkit's files say of N utterances."""
 
     ids: list[str]
@@ -21,11 +21,11 @@ class Layout(NamedTuple):
     class_names: tuple[str, ...]
     stores: dict[str, Store]  # modality -> features by id
     columns: dict[str, list[str]]  # any further column of a pack
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # "layout" names the format: packs keep the word they had
 
 
 def write(
-    layout: Layout,
+    archive: Archive,
     out: str,
     *,
     name: str,
@@ -36,45 +36,45 @@ def write(
     """Writes the pack; it appears whole or not at all.
 
     Args:
-      layout: of one of the readers beside this file.
+      archive: of one of the readers beside this file.
       out: a folder that does not exist yet.
       name: the corpus' name, as it will stand in every results file.
       id_pattern: see `naming.by_pattern`; "" = ids name session and speaker, or columns do.
       allow_missing: an utterance without features in a modality lacks it; else an error.
-      keep_zero_rows: by default rows of zeros alone are left out: in these layouts they are
+      keep_zero_rows: by default rows of zeros alone are left out: in these formats they are
         padding or frames without a face.
 
     Returns:
       The pack, read back and validated.
 
     Raises:
-      UserError: the layout contradicts itself, or `out` exists.
+      UserError: the archive contradicts itself, or `out` exists.
     """
-    columns = _columns(layout, id_pattern)
-    for modality, store in layout.stores.items():
-        _check_ids(layout.ids, modality, store, allow_missing)
+    columns = _columns(archive, id_pattern)
+    for modality, store in archive.stores.items():
+        _check_ids(archive.ids, modality, store, allow_missing)
     return pack_lib.write(
         out,
         name=name,
-        class_names=layout.class_names,
+        class_names=archive.class_names,
         columns=columns,
         sequences={
-            m: _sequences(layout.ids, m, s, keep_zero_rows) for m, s in layout.stores.items()
+            m: _sequences(archive.ids, m, s, keep_zero_rows) for m, s in archive.stores.items()
         },
         provenance={
-            **layout.provenance,
+            **archive.provenance,
             "zero_rows": "kept" if keep_zero_rows else "left out",
         },
     )
 
 
-def _columns(layout: Layout, id_pattern: str) -> dict[str, list[str]]:
-    columns: dict[str, list[str]] = {"id": layout.ids, "label": layout.labels}
-    given: Mapping[str, list[str]] = layout.columns
+def _columns(archive: Archive, id_pattern: str) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {"id": archive.ids, "label": archive.labels}
+    given: Mapping[str, list[str]] = archive.columns
     if id_pattern:
-        turns = [naming.by_pattern(id_pattern, i) for i in layout.ids]
+        turns = [naming.by_pattern(id_pattern, i) for i in archive.ids]
     else:
-        turns = [naming.parse(i) for i in layout.ids]
+        turns = [naming.parse(i) for i in archive.ids]
     known = None not in turns
     for field in naming.Turn._fields:
         values = [getattr(turn, field) for turn in turns] if known else []
@@ -84,7 +84,7 @@ def _columns(layout: Layout, id_pattern: str) -> dict[str, list[str]]:
         elif field in given:
             columns[field] = given[field]
         elif field != "group":
-            odd = layout.ids[turns.index(None)]
+            odd = archive.ids[turns.index(None)]
             raise UserError(
                 f"id {odd!r} is not named as in IEMOCAP or MSP-IMPROV, so its {field} is unknown; "
                 "give --id-pattern='(?P<session>...)(?P<speaker>...)'"
@@ -126,7 +126,7 @@ def _sequences(
         if array.ndim != 2 or array.shape[1] != width:
             raise UserError(
                 f"{store.path}: {modality} of {i!r} has shape {array.shape}, "
-                f"wanted (rows, {width}) as of the first utterance"
+                f"wanted (rows, {width}), as the first utterance has"
             )
         if dtype is None:
             dtype = np.float16 if array.dtype == np.float16 else np.float32

@@ -1,4 +1,4 @@
-"""The layout of GCNet: one label pickle and, for each modality, a folder of .npy files.
+"""The format of GCNet: one label pickle and, for each modality, a folder of .npy files.
 
     LABELS.pkl     (videoIDs, videoLabels, videoSpeakers, videoSentences, train, [val,] test):
                    dicts by video of lists by utterance, and sets of videos
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cmarr_jax.data.importers import naming, pickles, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -28,7 +28,7 @@ def read(
     *,
     classes: Sequence[str] = (),
     polarity: str = "",
-) -> Layout:
+) -> Archive:
     """Reads the labels without running the pickle, see `pickles`, and opens the features.
 
     Videos are groups. Where ids name no speaker, the video stands for the speaker and the split
@@ -41,7 +41,7 @@ def read(
       polarity: see `labels.to_classes`; "" = labels are classes.
 
     Raises:
-      UserError: the file is refused, or not of this layout.
+      UserError: the file is refused, or not of this format.
     """
     content = pickles.load(labels_file)
     if not isinstance(content, tuple | list) or len(content) not in (6, 7):
@@ -78,7 +78,7 @@ def read(
     if any(naming.parse(i) is None for i in ids):
         columns |= {"session": split, "speaker": columns["group"]}
     letter = dict(zip(ids, map(str, speakers), strict=True))
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,

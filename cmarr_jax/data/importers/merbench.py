@@ -1,4 +1,4 @@
-"""The layout of MERBench: one label archive and, for each modality, a folder of .npy files.
+"""The format of MERBench: one label archive and, for each modality, a folder of .npy files.
 
     label-4way.npz  `whole_corpus`, or `train_corpus`, `val_corpus` and `test_corpus`:
                     a dict {id: {"emo": class, "val": score}} kept as an array of one object
@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from cmarr_jax.data.importers import naming, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def read(
     *,
     classes: Sequence[str] = (),
     polarity: str = "",
-) -> Layout:
+) -> Archive:
     """Reads the labels without running what the archive holds, see `pickles`.
 
     Args:
@@ -39,7 +39,7 @@ def read(
       polarity: makes two classes of `val`, see `labels.to_classes`; "" = takes `emo`.
 
     Raises:
-      UserError: the file is refused, or not of this layout.
+      UserError: the file is refused, or not of this format.
     """
     archive = stores.open_npz(labels_file)
     field = "val" if polarity else "emo"
@@ -67,7 +67,7 @@ def read(
     if columns and any(naming.parse(i) is None for i in ids):
         columns |= {"session": split, "speaker": [i.rpartition("_")[0] or i for i in ids]}
         columns["group"] = columns["speaker"]
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,

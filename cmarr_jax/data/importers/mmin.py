@@ -1,4 +1,4 @@
-"""The layout of MMIN and its forks (IF-MMIN, CIF-MMIN, NMER, GCNet's baselines).
+"""The format of MMIN and its forks (IF-MMIN, CIF-MMIN, NMER, GCNet's baselines).
 
     FEATURES/A/comparE.h5  V/denseface.h5  L/bert_large.h5    id -> [T, D]
     FEATURES/A/[NAME/]CV/{trn,val,tst}.npy                    older: rows beside the labels
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cmarr_jax.data.importers import pickles, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -30,7 +30,7 @@ def read(
     names: Mapping[str, str] | None = None,
     classes: Sequence[str] = (),
     polarity: str = "",
-) -> Layout:
+) -> Archive:
     """Reads one fold's labels and the features of all its utterances.
 
     Args:
@@ -58,7 +58,7 @@ def read(
             opened[modality] = _rows(path, target, cv)
     if not opened:
         raise UserError(f"{features}: has none of the folders A, V and L")
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax.data.importers import naming, pickles, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def read(
     polarity: str = "",
     label_key: str = "annotations",
     classes: Sequence[str] = (),
-) -> Layout:
+) -> Archive:
     """Reads a pickle without running it, see `pickles`.
 
     As MMSA does, infinities and NaN become 0. The video is the group, and the speaker too
@@ -45,7 +45,7 @@ def read(
       classes: see `labels.to_classes`.
 
     Raises:
-      UserError: the file is refused, or not of this layout.
+      UserError: the file is refused, or not of this format.
     """
     if label_key not in _LABELS:
         raise UserError(f"--label-key={label_key}: wanted one of {', '.join(_LABELS)}")
@@ -79,7 +79,7 @@ def read(
         columns |= {"session": split, "speaker": videos}
     if all("raw_text" in part for part in parts.values()):
         columns["text"] = [str(t) for part in parts.values() for t in part["raw_text"]]
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,
@@ -96,9 +96,9 @@ def read(
 
 
 def _identifier(value: Any) -> str:
-    parts = value if isinstance(value, list | tuple | np.ndarray) else [value]
-    parts = np.asarray(parts).ravel().tolist()
-    return "$_$".join(p.decode() if isinstance(p, bytes) else str(p) for p in parts)
+    names = value if isinstance(value, list | tuple | np.ndarray) else [value]
+    names = np.asarray(names).ravel().tolist()
+    return "$_$".join(n.decode() if isinstance(n, bytes) else str(n) for n in names)
 
 
 def _field(part: Any, key: str, where: str) -> Sequence:

@@ -125,7 +125,7 @@ class _Dtype:
 
     def __setstate__(self, state: tuple) -> None:
         _, order, *nested = state
-        if any(part is not None for part in nested[:3]):
+        if any(field is not None for field in nested[:3]):
             raise _RefusedError("a structured dtype")
         if order in ("<", ">"):
             self.real = self.real.newbyteorder(order)

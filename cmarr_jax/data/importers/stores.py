@@ -42,7 +42,7 @@ def open_store(path: str) -> Store:
 
 
 def short(path: str) -> str:
-    """The last part of a path, for a pack's provenance: where it lay says nothing elsewhere."""
+    """The last name of a path, for a pack's provenance: where it lay says nothing elsewhere."""
     return os.path.basename(os.path.normpath(path))
 
 

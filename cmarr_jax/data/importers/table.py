@@ -1,4 +1,4 @@
-"""The plain layout: one CSV of utterances, and features by id or in the CSV's order.
+"""The plain format: one CSV of utterances, and features by id or in the CSV's order.
 
 UTTERANCES.csv    header with id and label; session and speaker unless ids name them;
                   any of split, group, text, start, end
@@ -17,12 +17,12 @@ import numpy as np
 
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data.importers import stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
 
-def read(utterances: str, features: Mapping[str, str], *, classes: Sequence[str] = ()) -> Layout:
+def read(utterances: str, features: Mapping[str, str], *, classes: Sequence[str] = ()) -> Archive:
     """Reads the CSV and opens the features.
 
     Args:
@@ -38,7 +38,7 @@ def read(utterances: str, features: Mapping[str, str], *, classes: Sequence[str]
     if classes and all(v == "" or v.lstrip("-").isdigit() for v in values):
         values = [int(v) if v else -1 for v in values]
     labels, class_names = to_classes(values, utterances, classes=classes)
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,
