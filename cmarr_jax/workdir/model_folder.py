@@ -23,7 +23,7 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax.data import pooling, provenance
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.runtime.files import draft, write_whole
 
 FORMAT_VERSION = 2
 _FIELDS = {
@@ -108,17 +108,16 @@ def write(
             arrays[f"quantiles/{m}"] = statistics.quantiles[m]
     weights = io.BytesIO()
     np.savez(weights, **arrays)
-    draft = f"{folder}.tmp{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    os.makedirs(draft)
-    for name, content in (
-        ("weights.npz", weights.getvalue()),
-        ("config.json", config.to_json_best_effort(indent=2).encode() + b"\n"),
-        ("model.json", json.dumps(facts, indent=2).encode() + b"\n"),
-    ):
-        write_whole(os.path.join(draft, name), content)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    contents = {
+        "weights.npz": weights.getvalue(),
+        "config.json": config.to_json_best_effort(indent=2).encode() + b"\n",
+        "model.json": json.dumps(facts, indent=2).encode() + b"\n",
+    }
+    with draft(folder) as unfinished:
+        os.makedirs(unfinished)
+        for name, content in contents.items():
+            write_whole(os.path.join(unfinished, name), content)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(path: str) -> Model:
