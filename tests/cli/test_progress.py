@@ -72,6 +72,7 @@ def terminal(monkeypatch):
     made = Terminal()
     made.resize(80, 24)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
     # The test's own process belongs to another terminal, if to any.
     monkeypatch.setattr(terminal_lib.os, "tcgetpgrp", lambda fd: os.getpgrp())
     monkeypatch.setattr(progress_lib, "_host_bytes", lambda: 1.5e9)
@@ -269,7 +270,7 @@ def test_each_stage_has_a_block_and_a_rate_of_its_own(terminal, clock):
             clock[0] += 10 * (number < 3)
     rows = terminal.read()
     heads = [row for row in rows if ("epoch " in row and "━" in row) or "compiling" in row]
-    assert [re.sub(" +━+ +", "  ", row) for row in heads] == [
+    assert [re.sub(" +[━╸]+ +", "  ", row) for row in heads] == [
         "teacher epoch 2/2  loss 1.000, utt/s 200, in 3.3 min",
         "epoch 3/5  loss 0.667, utt/s 200, in 20.3 min, ETA 20 s",
     ]
@@ -382,9 +383,9 @@ def test_bars_of_reading_testing_and_drawing_leave_nothing(terminal, clock):
         progress.advance(5)
         clock[0] += 10
         rows = terminal.read(until=lambda rows: "5 of 15" in rows[-2])
-        assert re.fullmatch(r"testing: +━+ +5 of 15, 0\.5 runs/s, ETA 20 s", rows[-2])
+        assert re.fullmatch(r"testing: +[━╸]+ +5 of 15, 0\.5 runs/s, ETA 20 s", rows[-2])
         progress.drawing("report.html")
-        assert re.fullmatch(r"drawing report\.html  ━+  0 s", terminal.read()[-2])
+        assert re.fullmatch(r"drawing report\.html  [━ ]+  0 s", terminal.read()[-2])
         progress.done(["results/demo"], 12.3)
     assert terminal.read() == [
         "reading packs/demo ...", "done in 12 s; results lie in results/demo", ""
