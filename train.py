@@ -146,8 +146,10 @@ def train(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) ->
 
         progress.sweep(experiment)
         trained = loop.train(experiment, recording.checkpoints, report, leave)
+        progress.testing()
         recording.end(testing.test(experiment, trained))
-    recording.draw()
+        progress.drawing("figures")
+        recording.draw()
     progress.done([each.folder for each in group], recording.seconds)
 
 

@@ -36,9 +36,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
-import tqdm
-
 from cmarr_jax.cli import arguments
+from cmarr_jax.cli.bar import track
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import opened
 
@@ -113,12 +112,20 @@ def _run(args: argparse.Namespace) -> int:
         if kinds[0]:
             lines = [_only(lines)]
     empty = harmed = 0
-    with _output(args.out) as out, _progress(total) as progress:
+    start = time.monotonic()
+    if total > 1 and (args.out or not sys.stdout.isatty()):  # a bar would stand amid the lines
+        lines = track(lines, "predicting", total=total)
+    with _output(args.out) as out:
         for line in lines:
             empty += line["posterior"] is None
             harmed += bool(line.get("problems"))
             out.write(json.dumps(line) + "\n")
-            progress.update(1)
+    if total > 1:
+        seconds = time.monotonic() - start
+        print(
+            f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
+            file=sys.stderr,
+        )
     if harmed and total > 1:
         print(
             f"{harmed} of {total} utterances have input that could not be read or was cut; "
@@ -212,27 +219,6 @@ def _output(file: str | None) -> Iterator[TextIO]:
         return
     with opened(file, "w") as f:
         yield f
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[tqdm.tqdm]:
-    """A bar in a terminal, and how fast it was; nothing for a single utterance."""
-    start = time.monotonic()
-    with tqdm.tqdm(
-        total=total,
-        unit="utt",
-        leave=False,
-        mininterval=0.1 if sys.stderr.isatty() else 10,
-        disable=total == 1,
-        file=sys.stderr,
-    ) as bar:
-        yield bar
-    if total > 1:
-        seconds = time.monotonic() - start
-        print(
-            f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
-            file=sys.stderr,
-        )
 
 
 def command() -> NoReturn:

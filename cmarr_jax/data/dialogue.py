@@ -21,9 +21,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tqdm
 
 from cmarr_jax.cli.arguments import fail, make_parser
+from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 
@@ -87,7 +87,7 @@ def _sequences(pack: pack_lib.Pack, modality: str, turns: np.ndarray) -> Iterato
     for i in np.flatnonzero(present):
         means[i] = pack.sequence(modality, i).mean(axis=0, dtype=np.float64)
     means = contexts(means, present, turns).astype(dtype)
-    for i in tqdm.tqdm(range(num), desc=modality, unit="utt", disable=None):
+    for i in track(range(num), modality):
         rows = pack.sequence(modality, i)
         yield np.concatenate([rows, np.broadcast_to(means[i], rows.shape)], axis=1)
     pack_lib.check_unchanged(pack)

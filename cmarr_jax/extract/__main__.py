@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cmarr_jax.cli import arguments
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine, flags, result
 from cmarr_jax.extract.corpora import iemocap, msp_improv
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Source, Utterance
 
 _READERS = {"iemocap": iemocap, "msp_improv": msp_improv}
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    progress = Progress(args.quiet)
+    progress = Bars(args.quiet)
     utterances, warnings, options = _scan(args)
     turns = len(utterances)
     if not args.keep_unlabelled:

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import result
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.result import Corpus, Report
 from cmarr_jax.extract.source import Loaded, Source, Utterance
-from cmarr_jax.extract.store import Store, locked
+from cmarr_jax.extract.store import Store
+from cmarr_jax.runtime.lock import locked
 
 VERSION = 1  # of the batch plan and the shards; part of every fingerprint
 
@@ -41,7 +42,7 @@ def extract(
     dtype: str,
     environment: Mapping[str, str],
     cache: str | None,
-    progress: Progress,
+    progress: Bars,
 ) -> Report:
     """Writes the pack `out` with the features of `sources`, and `problems.csv` inside it.
 
@@ -70,8 +71,9 @@ def extract(
         shutil.rmtree(partial, ignore_errors=True)  # of a run killed before it could
         return report
     with ExitStack() as stack:
+        stack.callback(progress.close)
         for folder in sorted({os.path.realpath(partial), os.path.realpath(features)}):
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, ("--out", "--cache")))
         for name in os.listdir(partial):
             if name.startswith("pack"):  # the draft of a run that was killed while writing it
                 shutil.rmtree(os.path.join(partial, name))
@@ -128,9 +130,7 @@ def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _encode(
-    source: Source, utterances: Sequence[Utterance], store: Store, progress: Progress
-) -> None:
+def _encode(source: Source, utterances: Sequence[Utterance], store: Store, progress: Bars) -> None:
     """Encodes what the store lacks, longest first, so that too little memory shows at once."""
     amounts = {u.id: source.amount(u) for u in utterances}
     order = sorted(utterances, key=lambda u: (-amounts[u.id], u.id))

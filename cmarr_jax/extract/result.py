@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Utterance
 from cmarr_jax.extract.store import Store
 from cmarr_jax.runtime.files import to_csv
@@ -44,7 +44,7 @@ def write(
     corpus: Corpus,
     stores: Mapping[str, Store],
     facts: Mapping[str, Any],
-    progress: Progress,
+    progress: Bars,
 ) -> Report:
     """Writes pack and `problems.csv` into `partial` and moves them to `out` in one step.
 

@@ -9,7 +9,6 @@ and the torn last line of a killed run are forgotten when the folder is opened.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import opened, remove_drafts, sync, write_whole
 
 
@@ -29,30 +27,6 @@ class Entry(NamedTuple):
     rows: int
     status: str
     detail: str
-
-
-@contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Holds `folder`, made if need be, against other processes; a dead one's hold is void.
-
-    Raises:
-      UserError: a live process holds it; names its process id.
-    """
-    os.makedirs(folder, exist_ok=True)
-    # The kernel drops a process' lock when it dies, however it dies.
-    with open(os.path.join(folder, "lock"), "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            f.seek(0)
-            raise UserError(
-                f"{folder}: process {f.read().strip() or 'unknown'} is working in it; "
-                "wait for it, or name another --out or --cache"
-            ) from None
-        f.truncate(0)
-        f.write(str(os.getpid()))
-        f.flush()
-        yield
 
 
 class Store:

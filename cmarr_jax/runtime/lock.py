@@ -1,72 +1,95 @@
-"""The lock of a work directory: one living run at a time.
+"""The lock of a folder: one living process at a time works in it.
 
-The kernel's lock on the file decides, for it goes when its process dies, however that dies. What
-the file says is for people, and for disks that know no such lock or share it with other machines.
+`filelock` asks the kernel, whose lock goes when its process dies, however that dies. What the file
+says is ours: it names the holder to people, and it decides on disks that know no such lock or
+share the file with other machines, for filelock's own lock for those disks (SoftFileLock) does not
+see a holder that has the kernel's lock.
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import platform
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Sequence
+
+from filelock import FileLock, Timeout
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import cannot_write
 
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Holds the existing `folder` against other runs; a dead one's lock is taken over.
+def locked(folder: str, flags: Sequence[str] = ("--workdir",)) -> Iterator[None]:
+    """Holds `folder`, made if need be, against other processes; a dead one's lock is taken over.
+
+    Args:
+      folder: what is held.
+      flags: those that may have named it.
 
     Raises:
-      UserError: a living run holds it, or one on another machine, of which nothing can be
+      UserError: a living process holds it, or one on another machine, of which nothing can be
         known; or the folder cannot be written.
     """
+    name = f"{flags[0]}={folder}" if len(flags) == 1 else folder
     file = os.path.join(folder, "lock")
+    lock = FileLock(file, blocking=False, fallback_to_soft=False)
     try:
-        f = _claim(folder, file)
+        holder = _claim(lock, file)
+        if not holder:
+            _sign(file)
     except OSError as e:
-        raise UserError(cannot_write(f"--workdir={folder}", e)) from None
+        lock.release()
+        raise UserError(cannot_write(name, e)) from None
+    if holder:
+        lock.release()
+        here = holder.get("host", platform.node()) == platform.node()
+        who = f"process {holder.get('pid', 'unknown')}" + ("" if here else f" on {holder['host']}")
+        remedy = "wait for it or end it" if here else f"if that machine is gone, delete {file}"
+        others = " or ".join(flags)
+        raise UserError(f"{name}: {who} is at work there; {remedy}, or name another {others}")
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.remove(file)
-        f.close()
+            os.remove(file)  # while it is held, so that it is nobody else's
+        lock.release()
 
 
-def _claim(folder: str, file: str) -> IO[str]:
+def _claim(lock: FileLock, file: str) -> dict:
+    """Acquires `lock`, unless somebody else holds it: then the holder, as far as it is known."""
     while True:
-        f = open(file, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, held by the caller
-        f.seek(0)
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _refuse(folder, file, _parse(f.read()))
-        except OSError:
-            pass  # a disk without such locks: the file's word has to do
-        # Whoever held it may have removed it between our two steps.
-        if os.path.exists(file) and os.path.samestat(os.fstat(f.fileno()), os.stat(file)):
-            break
-        f.close()
-    holder = _parse(f.read())
-    if holder and (holder["host"] != platform.node() or _is_alive(holder)):
-        _refuse(folder, file, holder)
+            lock.acquire()
+        except Timeout:
+            if not os.path.exists(file):
+                continue  # its holder removed it between filelock's two steps
+            return _read(file) or {"pid": "unknown"}
+        except OSError as e:
+            if e.errno not in _NO_LOCKS_HERE:
+                raise
+        break
+    holder = _read(file)
+    elsewhere = holder and holder["host"] != platform.node()
+    return holder if elsewhere or (holder and _is_alive(holder)) else {}
+
+
+def _sign(file: str) -> None:
     pid = os.getpid()
-    f.truncate(0)
-    f.write(json.dumps({"pid": pid, "host": platform.node(), "started": _started(pid)}) + "\n")
-    f.flush()
-    return f
+    with open(file, "w", encoding="utf-8") as f:
+        json.dump({"pid": pid, "host": platform.node(), "started": _started(pid)}, f)
+        f.write("\n")
 
 
-def _parse(text: str) -> dict:
-    """What a lock says; nothing where it was killed while writing that."""
+def _read(file: str) -> dict:
+    """What a lock says; nothing where its process was killed while writing that."""
     try:
-        holder = json.loads(text)
+        with open(file, encoding="utf-8", errors="replace") as f:
+            holder = json.load(f)
         return {k: holder[k] for k in ("pid", "host", "started")}
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -84,12 +107,3 @@ def _started(pid: int) -> str:
             return f"{f.read().strip()} {tick}"
     except OSError:
         return ""
-
-
-def _refuse(folder: str, file: str, holder: dict) -> None:
-    here = holder.get("host", platform.node()) == platform.node()
-    who = f"process {holder.get('pid', 'unknown')}" + ("" if here else f" on {holder['host']}")
-    remedy = "wait for it or end it" if here else f"if that machine is gone, delete {file}"
-    raise UserError(
-        f"--workdir={folder}: {who} is at work there; {remedy}, or name another --workdir"
-    )

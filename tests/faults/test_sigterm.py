@@ -36,7 +36,7 @@ def terminate(sweeps, pid):
 
 def test_what_was_trained_is_saved_though_no_checkpoint_was_due(sweeps, whole, tmp_path):
     out, rarely = tmp_path / "out", "--config.checkpoint_seconds=1000"
-    slow = "import time; from cmarr_jax import progress; old = progress.Progress.epoch\n"
+    slow = "import time; from cmarr_jax.cli import progress; old = progress.Progress.epoch\n"
     slow += "progress.Progress.epoch = lambda self, epoch: (old(self, epoch), time.sleep(0.5))"
     pid = sweeps.start(out, rarely, before=slow)
     sweeps.said(pid, "epoch 2/6")

@@ -1,12 +1,11 @@
 """The last step of every importer: what an archive holds becomes a feature pack."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
+from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data.importers import naming
 from cmarr_jax.data.importers.stores import Store
@@ -115,8 +114,7 @@ def _sequences(
     """`[T_i, D]` an id, `T_i = 0` where the store lacks it."""
     width = _width(ids, modality, store)
     dtype = None
-    quiet = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
-    for i in tqdm.tqdm(ids, desc=modality, unit="utt", leave=False, **quiet):
+    for i in track(ids, modality):
         array = store.read(i) if i in store.ids else np.zeros((0, width), np.float32)
         if array.size == 0:
             array = np.zeros((0, width), array.dtype)
