@@ -71,6 +71,7 @@ def write(
 def _columns(layout: Layout, id_pattern: str) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {"id": layout.ids, "label": layout.labels}
     given: Mapping[str, list[str]] = layout.columns
+    turns: list[naming.Turn | None]
     if id_pattern:
         turns = [naming.by_pattern(id_pattern, i) for i in layout.ids]
     else:
