@@ -2,10 +2,13 @@
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Of the command and of each of its sub-commands: help is a docstring, as it is written.
-FORM = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+FORM: dict[str, Any] = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
 
 
 def make_parser(prog: str, description: str, remedy: str = "") -> argparse.ArgumentParser:

@@ -78,7 +78,9 @@ def _utterance_table(pack: pack_lib.Pack) -> str:
 
 
 def _feature_table(pack: pack_lib.Pack) -> str:
-    rows = [["modality", "dim", "dtype", "have it", "rows", "min", "median", "max", "MB"]]
+    rows: list[list[Any]] = [
+        ["modality", "dim", "dtype", "have it", "rows", "min", "median", "max", "MB"]
+    ]
     for m, features in pack.features.items():
         lengths = np.diff(pack.offsets[m])
         lengths = lengths[lengths > 0]

@@ -84,7 +84,7 @@ def _sequences(pack: pack_lib.Pack, modality: str, turns: np.ndarray) -> Iterato
     num, dtype = len(turns), pack.features[modality].dtype
     present = np.diff(pack.offsets[modality]) > 0
     means = np.zeros((num, pack.features[modality].shape[1]), np.float32)
-    for i in np.flatnonzero(present):
+    for i in np.flatnonzero(present).tolist():
         means[i] = pack.sequence(modality, i).mean(axis=0, dtype=np.float64)
     means = contexts(means, present, turns).astype(dtype)
     for i in track(range(num), modality):

@@ -126,7 +126,8 @@ def _near_pairs(means: np.ndarray | RowsOnDisk, digests: np.ndarray) -> list[tup
         for a in (i[b] for b in blocks(len(i))):
             apart = (means[rows[a + shift]] - means[rows[a]]) * scale
             near = a[np.linalg.norm(apart, axis=1) <= radius]
-            pairs += [tuple(sorted((int(rows[x]), int(rows[x + shift])))) for x in near]
+            ends = zip(rows[near].tolist(), rows[near + shift].tolist(), strict=True)
+            pairs += [(min(pair), max(pair)) for pair in ends]
     return pairs
 
 

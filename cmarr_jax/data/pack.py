@@ -73,7 +73,7 @@ def read(path: str) -> Pack:
         features[modality], offsets[modality] = _read_modality(
             path, modality, manifest["dims"][modality], len(labels)
         )
-    lengths = sum(np.diff(o) for o in offsets.values())
+    lengths = np.sum([np.diff(o) for o in offsets.values()], axis=0)
     if (lengths == 0).any():
         i = int(np.argmin(lengths))
         raise UserError(
@@ -116,7 +116,7 @@ def write(
     *,
     name: str,
     class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
+    columns: Mapping[str, Sequence[str] | np.ndarray],
     sequences: Mapping[str, Iterable[np.ndarray]],
     provenance: Mapping[str, Any],
 ) -> Pack:
@@ -173,7 +173,9 @@ def write(
     return read(path)
 
 
-def _check_given(path: str, columns: Mapping[str, Sequence], sequences: Mapping) -> None:
+def _check_given(
+    path: str, columns: Mapping[str, Sequence[str] | np.ndarray], sequences: Mapping
+) -> None:
     """What must hold before the first file is written."""
     unknown = set(columns) - set(REQUIRED_COLUMNS) - set(OPTIONAL_COLUMNS)
     absent = set(REQUIRED_COLUMNS) - set(columns)
@@ -225,14 +227,15 @@ def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
     """
     if not isinstance(features, np.memmap) or not features.flags.c_contiguous:
         return features[start:stop]
+    file = str(features.filename)
     width = features.shape[1]
     offset = features.offset + start * width * features.itemsize
     try:
-        rows = np.fromfile(features.filename, features.dtype, (stop - start) * width, offset=offset)
+        rows = np.fromfile(file, features.dtype, (stop - start) * width, offset=offset)
     except OSError as e:
-        raise UserError(f"{features.filename}: cannot be read any more ({e.strerror})") from None
+        raise UserError(f"{file}: cannot be read any more ({e.strerror})") from None
     if len(rows) < (stop - start) * width:
-        raise UserError(f"{features.filename}: ends before row {stop}; it was cut short meanwhile")
+        raise UserError(f"{file}: ends before row {stop}; it was cut short meanwhile")
     return rows.reshape(-1, width)
 
 

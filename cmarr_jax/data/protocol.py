@@ -13,6 +13,7 @@ from the training sessions (`validation`), unless `select_on_test` asks for the 
 without any, the last epoch counts, and all else must have been settled before.
 """
 
+import functools
 import itertools
 import re
 import runpy
@@ -40,7 +41,8 @@ class Condition(NamedTuple):
     """What is available, named by its letters, and how noisy that is."""
 
     name: str
-    available: np.ndarray  # [M] bool in the order of the corpus' modalities, or [N, M]
+    # [M] bool in the order of the corpus' modalities, or [N, M]
+    available: np.ndarray | tuple[bool, ...]
     gaussian: float = 0.0  # share of the features' variance that is noise, 0 to 1
     impulse: float = 0.0  # the same of impulse noise
 
@@ -86,7 +88,7 @@ def make_folds(
             "protocol.validation=none: wanted with protocol.scheme=session, without select_on_test"
         )
     groups = columns.get("group")
-    carve = {"labels": labels, "groups": groups, "fraction": val_fraction}
+    carve = functools.partial(_carve, labels=labels, groups=groups, fraction=val_fraction)
     folds = []
     if scheme == "split":
         if "split" not in columns:
@@ -96,7 +98,7 @@ def make_folds(
             )
         train, val, test = (labelled[columns["split"][labelled] == s] for s in _SPLIT_PARTS)
         if not len(val):
-            train, val = _carve(train, rng=np.random.default_rng([seed, 1]), **carve)
+            train, val = carve(train, rng=np.random.default_rng([seed, 1]))
         folds.append(Fold(1, "split", train, val, test))
     elif scheme in ("session", "speaker"):
         units = sorted(set(columns[scheme][labelled].tolist()), key=natural)
@@ -110,7 +112,7 @@ def make_folds(
                 is_next = columns["session"][rest] == units[number % len(units)]
                 val, train = rest[is_next], rest[~is_next]
             elif validation == "random":
-                train, val = _carve(rest, rng=np.random.default_rng([seed, number]), **carve)
+                train, val = carve(rest, rng=np.random.default_rng([seed, number]))
             elif validation == "none":
                 train, val = rest, rest[:0]
             else:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cmarr_jax.errors import UserError
 
@@ -19,7 +20,7 @@ class RowsOnDisk:
     zero.
     """
 
-    def __init__(self, folder: str, shape: Sequence[int], dtype: np.dtype):
+    def __init__(self, folder: str, shape: Sequence[int], dtype: DTypeLike):
         """Makes the file, with room for all of it.
 
         Args:
@@ -87,7 +88,7 @@ class RowsOnDisk:
 
 
 def zeros_beside(
-    values: np.ndarray | RowsOnDisk, shape: Sequence[int], dtype: np.dtype
+    values: np.ndarray | RowsOnDisk, shape: Sequence[int], dtype: DTypeLike
 ) -> np.ndarray | RowsOnDisk:
     """A new array where `values` lies: in its folder or in memory."""
     if isinstance(values, RowsOnDisk):

@@ -66,7 +66,7 @@ def _fix_length(sequences: tf.RaggedTensor, length: int, kind: str, statistics: 
     values, positions = tf.cast(sequences.values, tf.float32), tf.range(length, dtype=tf.int64)
     starts, rows = sequences.row_starts()[:, None], sequences.row_lengths()[:, None]
     if kind == "interp":
-        place = pooling.places(*(tf.cast(x, tf.float64) for x in (positions, rows)), xp=tf)
+        place = pooling.places(tf.cast(positions, tf.float64), tf.cast(rows, tf.float64), xp=tf)
         share = tf.cast(place - tf.floor(place), tf.float32)[..., None]
         padded, before = tf.pad(values, ((0, 1), (0, 0))), tf.cast(place, tf.int64)
 

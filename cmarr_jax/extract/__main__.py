@@ -32,7 +32,7 @@ _MODALITIES = {"t": "text", "s": "speech", "v": "video"}
 _SHOWN_WARNINGS = 10
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     args = flags.parser(__doc__, _READERS).parse_args(argv)
     try:
@@ -212,4 +212,4 @@ def _verdict(report: result.Report, args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -38,7 +38,7 @@ from cmarr_jax.errors import UserError
 _MODALITIES = ("text", "speech", "video")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
@@ -196,4 +196,4 @@ def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -70,6 +70,7 @@ def write(
 def _columns(archive: Archive, id_pattern: str) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {"id": archive.ids, "label": archive.labels}
     given: Mapping[str, list[str]] = archive.columns
+    turns: list[naming.Turn | None]
     if id_pattern:
         turns = [naming.by_pattern(id_pattern, i) for i in archive.ids]
     else:

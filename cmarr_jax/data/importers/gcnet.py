@@ -55,7 +55,7 @@ def read(
     if not all(isinstance(t, dict) for t in tables):
         raise UserError(f"{labels_file}: its first four entries must be dicts by video")
     names = ("train", "test") if len(parts) == 2 else ("train", "val", "test")
-    split_of = {}
+    split_of: dict[str, str] = {}
     for name, videos in zip(names, parts, strict=True):
         for video in videos:
             if split_of.setdefault(video, name) != name:
@@ -99,7 +99,7 @@ def _own_faces(store: stores.Store, letter: Mapping[str, str]) -> stores.Store:
             return store.read(i)
         files = stores.frames_of(folder)
         if files and all(_FACE.search(f) for f in files):
-            files = [f for f in files if _FACE.search(f)[1] == letter[i]]
+            files = [f for f in files if (face := _FACE.search(f)) and face[1] == letter[i]]
         return stores.stack_frames(folder, files)
 
     return store._replace(read=read)

@@ -18,7 +18,7 @@ POLARITIES = {"has0": ("negative", "nonnegative"), "non0": ("negative", "positiv
 
 
 def to_classes(
-    values: Sequence, where: str, *, classes: Sequence[str] = (), polarity: str = ""
+    values: Sequence | np.ndarray, where: str, *, classes: Sequence[str] = (), polarity: str = ""
 ) -> tuple[list[str], tuple[str, ...]]:
     """Names the class of each of N labels.
 
@@ -45,7 +45,9 @@ def to_classes(
     return _from_indices(array, where, classes)
 
 
-def _from_scores(values: Sequence, where: str, rule: str) -> tuple[list[str], tuple[str, ...]]:
+def _from_scores(
+    values: Sequence | np.ndarray, where: str, rule: str
+) -> tuple[list[str], tuple[str, ...]]:
     if rule not in POLARITIES:
         raise UserError(f"--polarity={rule}: wanted one of {', '.join(POLARITIES)}")
     try:

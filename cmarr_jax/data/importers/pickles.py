@@ -10,7 +10,7 @@ import collections
 import pickle
 import pickletools
 import re
-from typing import Any, BinaryIO
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def load(file: str) -> Any:
         raise UserError(f"{file}: {e.strerror or e}") from None
 
 
-def load_stream(stream: BinaryIO, name: str) -> Any:
+def load_stream(stream: IO[bytes], name: str) -> Any:
     """As `load`, from an open file; `name` stands in errors."""
     try:
         _check_memo(stream)
@@ -49,7 +49,7 @@ def load_stream(stream: BinaryIO, name: str) -> Any:
         raise UserError(f"{name}: no readable pickle ({reason})") from None
 
 
-def load_npy(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+def load_npy(file: str | IO[bytes], name: str | None = None) -> np.ndarray:
     """An array of a `.npy` file or stream; an array of objects is read as a pickle by `load`.
 
     Raises:
@@ -88,14 +88,14 @@ class _RefusedError(Exception):
     pass
 
 
-def _check_memo(stream: BinaryIO) -> None:
+def _check_memo(stream: IO[bytes]) -> None:
     """Refuses a pickle that numbers its objects far beyond their count.
 
     Python's unpickler keeps a table as long as the largest number: seven bytes can take 68 GB.
     """
     start = stream.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument not in range(count + 1):
             raise _RefusedError(f"a table of {argument} objects")
     stream.seek(start)
 
@@ -141,7 +141,9 @@ class _Array(np.ndarray):
         wanted = list if dtype.real.hasobject else (bytes, bytearray, str)
         if not isinstance(content, wanted):
             raise _RefusedError("an array whose content does not fit its dtype")
-        super().__setstate__((1, shape, dtype.real, bool(fortran_order), content))
+        # NumPy's types leave out str and bytearray, which older pickles hold.
+        state = (1, shape, dtype.real, bool(fortran_order), content)
+        super().__setstate__(state)  # type: ignore[arg-type]
 
 
 def _reconstruct(subtype: type, shape: tuple, kind: Any) -> _Array:
@@ -157,7 +159,9 @@ def _scalar(dtype: _Dtype, content: bytes | str) -> Any:
     return np.frombuffer(raw, dtype.real, 1)[0]
 
 
-def _frombuffer(content: bytes, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+def _frombuffer(
+    content: bytes, dtype: _Dtype, shape: tuple, order: Literal["C", "F"]
+) -> np.ndarray:
     if dtype.real.hasobject:
         raise _RefusedError("a buffer of objects")
     return np.frombuffer(content, dtype.real).reshape(shape, order=order)

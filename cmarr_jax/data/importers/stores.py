@@ -101,7 +101,7 @@ def _hdf5(path: str) -> Store:
 
 
 def _folder(path: str) -> Store:
-    entries = {}
+    entries: dict[str, str] = {}
     with os.scandir(path) as scan:
         for entry in scan:
             if entry.name.startswith("."):
@@ -167,7 +167,7 @@ def load_rows(file: str) -> np.ndarray:
     return array
 
 
-def of_rows(path: str, ids: Sequence[str], array: Sequence[np.ndarray]) -> Store:
+def of_rows(path: str, ids: Sequence[str], array: np.ndarray | Sequence[np.ndarray]) -> Store:
     """A store over `array` `[N, D]` or `[N, T, D]`, whose rows stand in the order of `ids`.
 
     Raises:
