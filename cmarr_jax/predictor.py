@@ -229,7 +229,8 @@ class Predictor:
 
 def _make_run(stage: Stage) -> Callable:
     """(members, features, mask, present of B utterances) -> posteriors `[R, B, C]`, variances
-    `[R, M, B]` or None, and whether missing modalities are recovered `[R]`."""
+    `[R, M, B]` or None, and whether missing modalities are recovered `[R]`.
+    """
 
     def run(members, features, mask, present):
         # Neither labels nor weights: nothing is trained here.

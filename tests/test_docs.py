@@ -1,5 +1,6 @@
 """The pages of docs/ and the README: links lead somewhere, pointers name code that is there, code
-blocks run, and error lines are those that the code says."""
+blocks run, and error lines are those that the code says.
+"""
 
 import ast
 import glob

@@ -122,7 +122,8 @@ def odd(folder):
 @pytest.fixture(scope="module")
 def predicted(corpus):
     """Exit code and lines by id of one --csv, what it said, and its odd rows: half the turns, one
-    with each subset of its modalities, and odd ones before them."""
+    with each subset of its modalities, and odd ones before them.
+    """
     turns, strange = inputs_of(corpus), odd(corpus)
     rows = {i: row for i, (row, _, _) in strange.items()}
     rows |= {i: turns[i] for i in list(turns)[:HALF]}
@@ -229,7 +230,8 @@ def assert_said(line, prediction):
 @pytest.mark.faults
 def test_the_whole_way_from_a_release_to_the_sweeps_own_test(tmp_path):
     """Extract, train, predict, each in a process of its own. What a fold's model says of raw input
-    of its test part is what the sweep wrote when it tested that fold."""
+    of its test part is what the sweep wrote when it tested that fold.
+    """
     assert run("-m", "cmarr_jax.extract", *extraction(tmp_path, sessions=3))[0] == 0
     flags = ["--config=configs/demo.py", *SMALL, f"--config.data.pack={tmp_path}/pack"]
     code, _, err = run("train.py", *flags, f"--workdir={tmp_path}/out")

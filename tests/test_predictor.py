@@ -144,7 +144,7 @@ def test_a_pack_of_another_width_is_refused_with_what_makes_it_fit(
     ):
         next(predictor.of_read_pack(wide))
     monkeypatch.setitem(predictor.facts, "corpus", wide.name)
-    monkeypatch.setitem(predictor.facts, "dims", {m: 24 for m in predictor.facts["dims"]})
+    monkeypatch.setitem(predictor.facts, "dims", dict.fromkeys(predictor.facts["dims"], 24))
     with pytest.raises(UserError, match="12-d, the model's 24-d; add the context of dialogues"):
         next(predictor.of_read_pack(tiny_pack))
 
@@ -154,7 +154,7 @@ def test_a_pack_of_another_encoder_is_refused(tiny_pack, predictor, monkeypatch)
 
     def by(dtype):
         facts = {"fingerprint": "f", "source": {"dtype": dtype}, "stored_as": "float16"}
-        modalities = {m: facts for m in tiny_pack.modalities}
+        modalities = dict.fromkeys(tiny_pack.modalities, facts)
         return {"made_by": provenance.EXTRACTED_BY, "modalities": modalities}
 
     known = provenance.encoders(by("float32"), tiny_pack.modalities)

@@ -1,5 +1,6 @@
 """The entries of a sweep file: names, what is missing, one tidy CSV. train.py is stood in for by
-a script that leaves what train.py leaves."""
+a script that leaves what train.py leaves.
+"""
 
 import csv
 import json

@@ -20,7 +20,8 @@ from cmarr_jax.runtime import exits
 
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
-    in either, and with 130 or 143 when told to stop."""
+    in either, and with 130 or 143 when told to stop.
+    """
 
     def guarded(argv: Sequence[str]) -> None:
         if argv[1:]:

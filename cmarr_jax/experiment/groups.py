@@ -10,14 +10,16 @@ from cmarr_jax.workdir.ownership import WorkDir
 
 def alike(workdirs: Sequence[WorkDir]) -> list[WorkDir]:
     """The first of `workdirs` and all whose sweeps one program can train with it: their runs
-    differ in numbers alone, and have come equally far."""
+    differ in numbers alone, and have come equally far.
+    """
     keys = [(program(each.config), each.newest()) for each in workdirs]
     return [each for each, key in zip(workdirs, keys, strict=True) if key == keys[0]]
 
 
 def program(config: ConfigDict) -> str:
     """What configs must agree in for one program to train them side by side, as JSON: all but
-    the names, the seeds, and numbers that a run can have of its own."""
+    the names, the seeds, and numbers that a run can have of its own.
+    """
 
     def unweighed(tree: dict) -> dict:
         kept = {}

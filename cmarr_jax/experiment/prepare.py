@@ -76,7 +76,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     sweeps = [make_sweep(each, corpus, folds) for each in configs]
     kept = Teachers(teachers, corpus, digest)
     files = [kept.file(config, s, r) for s in stages[:-1] for r in sweeps[0].run_ids]
-    if not all([kept.has(file) for file in files]):
+    if not all(kept.has(file) for file in files):
         sweeps = sweeps[:1]
     use_cores(sum(len(sweep.run_ids) for sweep in sweeps))
     num_params = max(vector.size for vector in make_vectors(stages, corpus))
@@ -172,7 +172,8 @@ def _fit_memory(
     sweeps: Sequence[Sweep], corpus: Corpus, num_params: int
 ) -> tuple[list[Sweep], int]:
     """The first of `sweeps` that are trained at once, and the bytes that they take; `num_params`
-    is a run's, of its largest stage."""
+    is a run's, of its largest stage.
+    """
     features = 0 if corpus.on_disk else sum(x.nbytes for x in corpus.features.values())
     # Of several processes this one holds its devices' runs, or all where the batch is cut.
     runs = np.cumsum([len(sweep.run_ids) for sweep in sweeps])

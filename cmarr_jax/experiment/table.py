@@ -45,11 +45,12 @@ class Table:
         Raises:
           UserError: a folder was begun with another config.
         """
-        return all([each.is_ended for each in (self.workdir, *self.members)])
+        return all(each.is_ended for each in (self.workdir, *self.members))
 
     def next_group(self) -> list[WorkDir]:
         """Of the sweeps that are not ended the first, and all that one program trains with it;
-        none where all are ended. Joins the results of those that are."""
+        none where all are ended. Joins the results of those that are.
+        """
         self._ended |= {each.folder for each in self.members if each.is_ended}
         missing = [each for each in self.members if each.folder not in self._ended]
         if self.members != [self.workdir]:

@@ -171,7 +171,6 @@ def _prefetch(
     load: Callable[[Utterance], Loaded], utterances: Sequence[Utterance]
 ) -> Iterator[tuple[Utterance, Loaded]]:
     """(utterance, loaded) in order, loaded ahead in one thread: decoders need not be re-entrant."""
-
     pool = ThreadPoolExecutor(1)
     ahead: deque = deque()
     try:

@@ -1,5 +1,6 @@
 """From a video, or a folder of pictures, to grey faces of 64 x 64; a frame without a face is left
-out, so that a missing face is a missing row and never a row of zeros."""
+out, so that a missing face is a missing row and never a row of zeros.
+"""
 
 import os
 import sys

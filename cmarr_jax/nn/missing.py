@@ -87,7 +87,8 @@ def _chunks(
     missing: jax.Array, size: int
 ) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array]]]:
     """How many chunks hold all that are `missing` `[B]`, and: number of a chunk -> its rows
-    `[size]`, and which of these are missing and in no chunk before."""
+    `[size]`, and which of these are missing and in no chunk before.
+    """
     order = jnp.argsort(~missing)
 
     def chunk(k):

@@ -29,7 +29,8 @@ def prepare_to_compile() -> None:
 
 def use_cores(num_runs: int) -> None:
     """Makes devices of the CPU's cores: a core for each run is faster than all cores on one run.
-    Of several processes each is one device."""
+    Of several processes each is one device.
+    """
     if processes.are_joined():
         return
     wanted = min(os.cpu_count() or 1, num_runs)

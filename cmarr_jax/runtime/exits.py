@@ -17,7 +17,8 @@ class Preempted(Exception):
 
 def ending(error: BaseException) -> tuple[str, int]:
     """The line that is said of what ended a command, and the exit code; "" and 1 where neither
-    the user nor the machine but the code is at fault."""
+    the user nor the machine but the code is at fault.
+    """
     match error:
         case UserError():
             return f"error: {error}", MISTAKE

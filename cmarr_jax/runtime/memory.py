@@ -29,7 +29,8 @@ def host() -> int:
 
 def of_runs(num_params: int, num_runs: int) -> int:
     """Bytes that a stage's runs keep: of each parameter its value, its running mean, the best so
-    far and the optimizer's two moments, in float32."""
+    far and the optimizer's two moments, in float32.
+    """
     return 5 * 4 * num_params * num_runs
 
 

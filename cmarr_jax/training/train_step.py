@@ -164,7 +164,6 @@ def make_train_epoch(
       with a term that is not finite is not taken, and is the last: the parameters and
       `state.step` stay as they were before it, and the sums of such terms are not finite.
     """
-
     loss = objective(stage)
 
     def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):

@@ -52,7 +52,8 @@ class Checkpoints:
 
     def __init__(self, workdir: str, origin: Mapping[str, str] | None = None):
         """`origin`: what the numbers hang on, "config" and so on; a checkpoint of another origin
-        is refused. Without it nothing can be saved or resumed, only restored."""
+        is refused. Without it nothing can be saved or resumed, only restored.
+        """
         self._folder = os.path.join(os.path.abspath(workdir), files.CHECKPOINTS)
         self._origin = {"format": str(_FORMAT), "jax": jax.__version__} | dict(origin or {})
         self._writers = {}
@@ -297,11 +298,13 @@ def _reason(error: Exception) -> str:
 class JoinedCheckpoints:
     """Checkpoints of sweeps that one program trains, each in a folder of its own, so that it can
     go on without the others. Of several processes the first one keeps them, and all go on from
-    what it resumes."""
+    what it resumes.
+    """
 
     def __init__(self, sweeps: Sequence[Checkpoints], slices: Sequence[slice]):
         """`sweeps`: of each sweep; none but in the first process. `slices`: of all runs, those of
-        each sweep."""
+        each sweep.
+        """
         self._sweeps, self._slices = sweeps, slices
 
     def save(

@@ -55,7 +55,8 @@ def seconds(workdir: str) -> float:
 
 def is_ended(workdir: str) -> bool:
     """Whether `workdir` holds a sweep that nothing is to be added to: each of its runs has its
-    results or was stopped."""
+    results or was stopped.
+    """
     if not os.path.exists(os.path.join(workdir, files.STATUS)):
         return False
     status = read_status(workdir)

@@ -319,7 +319,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    "end, code, said",
     [
         ("ctrl-c", 130, ["", "interrupted", ""]),
         ("term", 143, [""]),

@@ -141,7 +141,8 @@ def test_mmin_groups_that_hold_feat(capsys, tmp_path, rng):
 
 def test_mmin_older_rows_beside_the_labels(capsys, tmp_path, rng):
     """MSP-IMPROV as older forks keep it: integers, plain text, arrays a split; and GCNet's val,
-    which is its test part again."""
+    which is its test part again.
+    """
     ids = [f"MSP-IMPROV-S0{k}A-{s}-S-FM01" for k, s in enumerate(["F01", "M01", "F12", "M12"])]
     write_target(f"{tmp_path}/t/2", ids, one_hot=False)
     speech = rng.normal(size=(4, 5, 3)).astype("f4")
@@ -518,7 +519,7 @@ def test_classes_are_named_by_the_counts_of_known_corpora():
 
 
 @pytest.mark.parametrize(
-    ("values", "match"),
+    "values, match",
     [([0.5, 1], "label 0.5 is no class index; .*--polarity"), ([[0, 1]], "one number each")],
 )
 def test_labels_that_are_no_classes(values, match):
@@ -527,7 +528,7 @@ def test_labels_that_are_no_classes(values, match):
 
 
 @pytest.mark.parametrize(
-    ("identifier", "turn"),
+    "identifier, turn",
     [
         ("Ses05M_script01_1b_F012", ("5", "Ses05F", "Ses05M_script01_1b")),
         ("Ses01F_impro01_MXX0", None),

@@ -246,7 +246,7 @@ def test_validate_counts_folds_and_finds_zeros(tiny_pack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    "arguments, expected",
     [
         (["describe"], "wanted `describe PACK` or `validate PACK`"),
         (["show", "x"], "wanted `describe PACK` or `validate PACK`"),

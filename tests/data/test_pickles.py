@@ -140,7 +140,7 @@ FIELDS = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 27)
 
 
 @pytest.mark.parametrize(
-    ("script", "match"),
+    "script, match",
     [
         (reconstructed(("V8", False, True), FIELDS, b"12345678"), "the dtype 'V8'"),
         (reconstructed(("f8", False, True), FIELDS, b"12345678"), "a structured dtype"),

@@ -58,7 +58,7 @@ def test_a_long_clip_is_cut(tmp_path):
     np.testing.assert_array_equal(long.item, short.item)
 
 
-@pytest.mark.parametrize(("samples", "status"), [(0, "too_short"), (399, "too_short"), (400, "ok")])
+@pytest.mark.parametrize("samples, status", [(0, "too_short"), (399, "too_short"), (400, "ok")])
 def test_a_clip_without_a_frame_is_too_short(tmp_path, samples, status):
     noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
     got = audio.load(write(tmp_path / "a.wav", noise), 400, MOST)
@@ -80,7 +80,7 @@ def poisoned(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "status"),
+    "make, status",
     [
         (lambda p: write(p, np.full(16_000, 0.25)), "silent"),
         (lambda p: write(p, np.zeros(16_000)), "silent"),

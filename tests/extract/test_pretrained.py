@@ -25,7 +25,7 @@ def edited(kind, tmp_path, **fields):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "match"),
+    "kind, fields, match",
     [
         ("wav2vec2", {"do_stable_layer_norm": True}, "do_stable_layer_norm is True, wanted False"),
         ("wav2vec2", {"feat_extract_norm": "layer"}, "feat_extract_norm is 'layer', wanted 'group'"),

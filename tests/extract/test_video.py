@@ -142,7 +142,7 @@ def test_videos_give_a_status_and_never_raise(tmp_path, small_network, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    "options, expected",
     [
         ({}, "either --video-model=WEIGHTS or --video-features=FOLDER"),
         ({"model": "a", "features": "b"}, "either --video-model"),

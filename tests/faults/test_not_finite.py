@@ -30,7 +30,8 @@ def corpus(tiny_pack):
 def linear(*, fold, step, value):
     """A system that compiles in no time. Its loss `cls` is `value` at that step, counted from 1,
     of that fold's run, if the run's class weights are 2, as no others are: one program serves
-    spoiled and sound sweeps."""
+    spoiled and sound sweeps.
+    """
     run = prng.key(jax.random.key_data(jax.random.fold_in(jax.random.key(0), fold)))
     bad_key = jax.random.key_data(jax.random.split(jax.random.fold_in(run, step - 1))[1])
 

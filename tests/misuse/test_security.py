@@ -131,7 +131,8 @@ sys.addaudithook(refuse)
 @pytest.mark.faults
 def test_a_sweep_opens_no_connection_and_starts_no_process(tmp_path):
     """By the default loader, so TensorFlow Datasets too. Python's own calls are watched; what C++
-    opens by itself is not seen here."""
+    opens by itself is not seen here.
+    """
     (tmp_path / "sitecustomize.py").write_text(OFFLINE)
     write_pack(tmp_path / "pack", sessions=2)
     flags = [f for f in SMALL if "loader" not in f]

@@ -1,5 +1,6 @@
 """Two processes on loopback train one sweep: the same results, one folder, and a folder that can
-be gone on from when one of them is killed."""
+be gone on from when one of them is killed.
+"""
 
 import os
 import signal

@@ -338,7 +338,7 @@ FLOWS = [
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("scale", "permute", "layers", "calm_bound", "wild_bound"), FLOWS)
+@pytest.mark.parametrize("scale, permute, layers, calm_bound, wild_bound", FLOWS)
 def test_a_flow_is_finite_and_within_its_bounds_of_float64(
     scale, permute, layers, calm_bound, wild_bound
 ):
