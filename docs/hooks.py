@@ -13,7 +13,7 @@ _LIBRARY = "cmarr_jax"
 
 def on_config(config):
     """Adds the reference to the menu."""
-    pages = [{name: file} for name, file, _ in _reference()]
+    pages = [{name: file} for name, file, _ in reference()]
     config.nav = [*config.nav, {"API reference": pages}]
     return config
 
@@ -23,7 +23,7 @@ def on_files(files, config):
 
     with open(os.path.join(_ROOT, "README.md"), encoding="utf-8") as f:
         files.append(File.generated(config, "readme.md", content=f.read()))
-    for _, name, content in _reference():
+    for _, name, content in reference():
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -42,7 +42,7 @@ def _plain_if_outside(link):
     return f"`{text}`" if os.path.exists(os.path.join(_ROOT, target)) else link.group()
 
 
-def _reference():
+def reference():
     """(room, file of its page, the page's text) for the library's top and each folder below."""
     pages = []
     for folder, folders, files in os.walk(os.path.join(_ROOT, _LIBRARY)):

@@ -142,11 +142,23 @@ def test_error_lines_are_those_that_the_code_says():
         assert any(p.fullmatch(line) for p in patterns), line
 
 
-def test_the_readme_as_a_page_links_to_pages_alone():
-    """MkDocs refuses a site with any other link."""
+@pytest.fixture(scope="module")
+def hooks():
     spec = importlib.util.spec_from_file_location("hooks", os.path.join(ROOT, "docs", "hooks.py"))
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_module(hooks):
+    files = glob.glob("cmarr_jax/**/[a-z]*.py", root_dir=ROOT, recursive=True)
+    modules = {file.removesuffix(".py").replace("/", ".") for file in files}
+    text = "\n".join(text for *_, text in hooks.reference())
+    assert modules <= set(re.findall(r"^::: ([\w.]+)$", text, re.M))
+
+
+def test_the_readme_as_a_page_links_to_pages_alone(hooks):
+    """MkDocs refuses a site with any other link."""
     page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="readme.md"))
     made = hooks.on_page_markdown(read("README.md"), page)
     links = [link for link in re.findall(r"\]\(([^)#]+)", made) if not link.startswith("http")]
