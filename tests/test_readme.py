@@ -75,3 +75,10 @@ def test_the_readme_is_two_pages_and_names_each_room():
     rooms = next(os.walk(os.path.join(ROOT, "cmarr_jax")))[1]
     for room in (r for r in rooms if not r.startswith("_")):
         assert f"cmarr_jax/{room}/" in read("README.md"), room
+
+
+def test_the_readmes_figures_are_those_of_the_page_on_results():
+    rows = re.findall(r"^\| .*?(\| \d\d\.\d.*\d) \|$", read("README.md"), re.M)
+    assert len(rows) >= 5
+    for row in rows:
+        assert row in read("docs/results.md"), row
