@@ -133,24 +133,24 @@ def train(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) ->
     is_first = processes.is_first()
     if is_first:
         processes.tell([each.folder for each in group])
-    progress = Progress() if is_first else Silent()
-    experiment = prepare([each.config for each in group], progress, teachers)
-    group = group[: len(experiment.sweeps)] if is_first else ()
-    if is_first and len(experiment.stages) > 1:
-        make_folder("--config.teachers", teachers)
-    with progress, Recording(experiment, group) as recording:
+    with Progress() if is_first else Silent() as progress:
+        experiment = prepare([each.config for each in group], progress, teachers)
+        group = group[: len(experiment.sweeps)] if is_first else ()
+        if is_first and len(experiment.stages) > 1:
+            make_folder("--config.teachers", teachers)
+        with Recording(experiment, group) as recording:
 
-        def report(epoch: loop.Epoch) -> None:
-            progress.epoch(epoch)
-            recording.epoch(epoch)
+            def report(epoch: loop.Epoch) -> None:
+                progress.epoch(epoch)
+                recording.epoch(epoch)
 
-        progress.sweep(experiment)
-        trained = loop.train(experiment, recording.checkpoints, report, leave)
-        progress.testing()
-        recording.end(testing.test(experiment, trained))
-        progress.drawing("figures")
-        recording.draw()
-    progress.done([each.folder for each in group], recording.seconds)
+            progress.sweep(experiment)
+            trained = loop.train(experiment, recording.checkpoints, report, leave)
+            progress.testing()
+            recording.end(testing.test(experiment, trained))
+            progress.drawing("figures")
+            recording.draw()
+        progress.done([each.folder for each in group], recording.seconds)
 
 
 def dry_run(table: Table) -> int:
@@ -164,11 +164,12 @@ def dry_run(table: Table) -> int:
     prepare_to_compile()
     workdirs = table.members
     while workdirs:
-        group, progress = alike(workdirs), Progress()
-        experiment = prepare([each.config for each in group], progress, table.teachers)
-        group = group[: len(experiment.sweeps)]
-        progress.measure()
-        plans = dry_run.measure(experiment)
+        group = alike(workdirs)
+        with Progress() as progress:
+            experiment = prepare([each.config for each in group], progress, table.teachers)
+            group = group[: len(experiment.sweeps)]
+            progress.measure()
+            plans = dry_run.measure(experiment)
         print(dry_run.describe(plans, experiment, [each.folder for each in group]))
         workdirs = [each for each in workdirs if each not in group]
     return 0

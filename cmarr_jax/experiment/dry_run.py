@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cmarr_jax.cli.display import duration, size
+from cmarr_jax.cli.units import duration, size
 from cmarr_jax.runtime import devices, memory
 from cmarr_jax.training import loop
 from cmarr_jax.training.experiment import Experiment

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.cli.display import size
+from cmarr_jax.cli.units import size
 from cmarr_jax.cli.progress import Progress
 from cmarr_jax.config import sections
 from cmarr_jax.data import audit, pipeline, protocol

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmarr_jax.cli.display import duration
+from cmarr_jax.cli.units import duration
 from cmarr_jax.config import leaves
 from cmarr_jax.results import figure_files, figures, folder, markup, mistakes, panels
 from cmarr_jax.results.folder import Estimate, Results

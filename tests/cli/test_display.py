@@ -74,7 +74,7 @@ def test_before_the_second_epoch_the_rate_is_unknown_and_after_the_last_nothing_
 
 
 def test_an_earlier_stage_has_its_name_and_an_eta_of_its_own():
-    line = display.line(state(*TWO, stage="teacher_", host=math.nan))
+    line = display.line(state(*TWO, stage="teacher", host=math.nan))
     assert line == (
         "teacher epoch 3/12: loss 1.000, best val UAR % 55.0, utt/s 1234, stage ETA 3.3 min"
     )
@@ -110,7 +110,7 @@ def test_nothing_is_larger_than_the_terminal(width, height, runs):
         run._replace(seed=12345678, val_uar=[0.1, 0.9, math.nan] * 40, loss=-123456.7)
         for run in MANY[:runs]
     ]
-    extreme = state(*long, stage="teacher_", number=999, total=1000, speed=9e6, device=9e11)
+    extreme = state(*long, stage="teacher", number=999, total=1000, speed=9e6, device=9e11)
     lines = block(extreme, width, height)
     assert len(lines) < height and max(map(len, lines)) < width
     assert lines[-1].startswith("mean best val UAR % 50.0, memory")

@@ -67,6 +67,11 @@ class Terminal:
         return left(self.text)
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    monkeypatch.setattr(progress_lib.devices, "describe", lambda: "1 x cpu")
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     made = Terminal()
@@ -117,12 +122,11 @@ def begun(runs=2, variants=("default",)):
     ]
     progress.sweep(
         SimpleNamespace(
-            parts=parts,
+            sweeps=parts,
             corpus=corpus,
             stages=(SimpleNamespace(name="cmarr"),),
-            device="1 x cpu",
             memory=10**9,
-            variants=lambda: "; ".join(variants),
+            variants="; ".join(variants),
         )
     )
     return progress
@@ -262,7 +266,7 @@ def test_each_stage_has_a_block_and_a_rate_of_its_own(terminal, clock):
     with shown(terminal) as progress:
         for number in (1, 2):
             clock[0] += 100
-            progress.epoch(epoch(number, [0.5, 0.5], total=2, stage="teacher_"))
+            progress.epoch(epoch(number, [0.5, 0.5], total=2, stage="teacher"))
         clock[0] += 1000
         assert terminal.read()[-2].startswith("compiling  ")
         for number in (1, 2, 3):
@@ -294,8 +298,8 @@ leave = preemption.listen()
 progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 progress.sweep(Some(
-    parts=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
-    device="1 x cpu", memory=10**9, variants=lambda: "default",
+    sweeps=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
+    memory=10**9, variants="default",
 ))
 one = np.ones(1)
 try:

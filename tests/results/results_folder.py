@@ -87,7 +87,7 @@ def write(
         run_ids=run_ids, scored=scored,
     )  # fmt: skip
     history = History(workdir, run_ids, "train")
-    history.write(epoch(1, run_ids, rng, "teacher_", ("loss", "imagined")))
+    history.write(epoch(1, run_ids, rng, "teacher", ("loss", "imagined")))
     for number in (1, 2, 3):
         history.write(epoch(number, run_ids, rng, validated=validated))
     pair = rng.normal(size=(2, len(modalities), 24, 8))

@@ -228,7 +228,7 @@ def test_a_kept_teacher_is_not_trained_again(corpus):
             report=lambda e: seen.append(e.stage),
             **{"train.epochs": 1},
         )
-    assert seen == ["teacher_"] * 3 + [""] * 2
+    assert seen == ["teacher"] * 3 + [""] * 2
     teachers.saved.pop(("teacher", 2, 0))  # killed between two files, or one deleted
     kept = teachers.saved["teacher", 1, 0]
     tiny.train(
