@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.cli.units import size
 from cmarr_jax.cli.progress import Progress
+from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
 from cmarr_jax.data import audit, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
