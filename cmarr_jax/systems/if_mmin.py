@@ -91,8 +91,8 @@ def make(
         imagined, logits, invariants = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        target, _ = teach(teacher, params, batch, batch.present & ~available)
-        _, invariants_target = teach(teacher, params, batch, batch.present)
+        target = teach(teacher, params, batch, batch.present & ~available)
+        _, (_, invariants_target) = teach(teacher, params, batch, batch.present, "__call__")
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - target)),

@@ -43,19 +43,21 @@ class Teacher(nn.Module):
     shared: nn.Module | None = None
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, Encoded]:
-        """-> logits `[B, C]` and what they are made of, as `embed`."""
+        """-> logits `[B, C]`, and the vectors that they are made of."""
         embedded = self.embed(batch, available)
-        return self.classify(embedded), embedded
+        return self.classify(embedded), self._with_shared(embedded)
 
     def embed(self, batch: Batch, available: jax.Array) -> Encoded:
-        """-> vectors `[B, M, W]`, or a tuple of such."""
-        vectors = self.encoders(batch.features, batch.mask, available)
-        return (vectors, self.shared(vectors)) if self.shared else vectors
+        """-> the encoders' vectors `[B, M, W]`, or a tuple of such."""
+        return self.encoders(batch.features, batch.mask, available)
 
     def classify(self, embedded: Encoded) -> jax.Array:
         """-> logits `[B, C]`."""
-        joined = jnp.concatenate(jax.tree.leaves(embedded), axis=1)
+        joined = jnp.concatenate(jax.tree.leaves(self._with_shared(embedded)), axis=1)
         return self.classifier(joined.reshape(len(joined), -1))
+
+    def _with_shared(self, embedded: Encoded) -> Encoded:
+        return (embedded, self.shared(embedded)) if self.shared else embedded
 
 
 def teacher_network(
@@ -132,10 +134,15 @@ def make_student(
     return Stage("student", init, loss, encode, predict, weights, frozen=("teacher",))
 
 
-def teach(teacher: nn.Module, params: Params, batch: Batch, available: jax.Array) -> Encoded:
-    """What the teacher in a student's `params` makes of a batch: a constant, without dropout."""
+def teach(
+    teacher: nn.Module, params: Params, batch: Batch, available: jax.Array, method: str = "embed"
+) -> Encoded:
+    """What a `method` of the teacher in a student's `params` makes of a batch.
+
+    It is a constant, and made without dropout.
+    """
     own = {"params": params["params"]["teacher"]}
-    return jax.lax.stop_gradient(teacher.apply(own, batch, available, method="embed"))
+    return jax.lax.stop_gradient(teacher.apply(own, batch, available, method=method))
 
 
 def embed_both(
