@@ -9,7 +9,7 @@
 
 PYTHON ?= python3
 RUN = TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python
-TEST = $(RUN) -m pytest -q -n 2
+TEST = $(RUN) -m pytest -q -n 2 --dist worksteal
 PIN = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
@@ -21,17 +21,17 @@ demo: .venv/installed
 	@$(RUN) train.py --config configs/demo.py --workdir results/demo
 
 test: .venv/installed-dev
-	$(TEST) --dist loadfile -m "not slow and not faults" tests
+	$(TEST) -m "not slow and not faults" tests
 
 test-all: .venv/installed-dev
-	$(TEST) --dist loadfile -m "not faults" tests
+	$(TEST) -m "not faults" tests
 
 test-faults: .venv/installed-dev
-	$(TEST) --dist worksteal -m faults tests
+	$(TEST) -m faults tests
 
 # One process: two would each take the accelerator's memory.
 test-device: .venv/installed-dev
-	JAX_DEFAULT_MATMUL_PRECISION=highest $(RUN) -m pytest -q -m device tests
+	$(RUN) -m pytest -q -m device tests
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -7,6 +7,8 @@ import pytest
 
 from cmarr_jax import losses
 
+pytestmark = pytest.mark.device
+
 
 def naive_info_nce(mu, sigma, available, temperature, scale, shift):
     """Eq. 1-5 by loops: mean over pairs of the sum of both directions."""

@@ -4,9 +4,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cmarr_jax.nn.attention import AttentionBlock, attend
 from cmarr_jax.nn.dropout import Dropout
+
+pytestmark = pytest.mark.device
 
 
 def test_attend_equals_flax(rng):

@@ -5,6 +5,8 @@ import pytest
 
 from cmarr_jax.nn.cascade import Cascade
 
+pytestmark = pytest.mark.device
+
 
 @pytest.mark.parametrize(
     "wiring, output", [("sum", "sum"), ("context", "last"), ("context", "sum")]

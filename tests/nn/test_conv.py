@@ -6,6 +6,8 @@ import pytest
 
 from cmarr_jax.nn.conv import Conv1D
 
+pytestmark = pytest.mark.device
+
 
 @pytest.mark.parametrize("length", [1, 2, 9])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])

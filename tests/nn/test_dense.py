@@ -6,6 +6,8 @@ import pytest
 
 from cmarr_jax.nn.dense import Dense, product
 
+pytestmark = pytest.mark.device
+
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4), (2, 1, 3, 4)])
 def test_values_and_gradients_are_flaxs(rng, shape):

@@ -5,6 +5,8 @@ import pytest
 
 from cmarr_jax.nn.dropout import Dropout
 
+pytestmark = pytest.mark.device
+
 
 def drop(x, rate, key=0, axis=None):
     return Dropout(rate, axis).apply({}, x, rngs={"dropout": jax.random.key(key)})

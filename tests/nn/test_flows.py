@@ -5,6 +5,8 @@ import pytest
 
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 
+pytestmark = pytest.mark.device
+
 VARIANTS = [("tanh", "swap"), ("sigmoid", "swap"), ("sigmoid", "none"), ("tanh", "glow")]
 
 

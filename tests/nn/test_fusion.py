@@ -11,6 +11,8 @@ from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.fusion import Fusion
 from cmarr_jax.nn.umc import masked_mean
 
+pytestmark = pytest.mark.device
+
 CONFIG = FrozenConfigDict(
     {
         "fusion": {

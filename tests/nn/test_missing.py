@@ -5,6 +5,8 @@ import pytest
 
 from cmarr_jax.nn.missing import rebuild_missing
 
+pytestmark = pytest.mark.device
+
 
 def rebuild(weights, latent, mask):
     return jnp.tanh(latent @ weights["kernel"]) * mask[..., None]

@@ -2,9 +2,12 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.periodic import Head
+
+pytestmark = pytest.mark.device
 
 
 def test_it_begins_as_a_gaussian_kernel_and_says_nothing(rng):

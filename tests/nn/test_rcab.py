@@ -5,6 +5,8 @@ import pytest
 
 from cmarr_jax.nn.rcab import RCAB, ReconstructionHead
 
+pytestmark = pytest.mark.device
+
 
 @pytest.mark.parametrize(
     "width, blocks, want", [(128, 4, 1.87e6), (64, 20, 2.08e6), (32, 4, 0.12e6)]

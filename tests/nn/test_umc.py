@@ -8,6 +8,8 @@ import pytest
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
 
+pytestmark = pytest.mark.device
+
 
 def make(heads=4, variant="pde", rate=0.0):
     return UMC(variant, heads, 4, (-7.0, 4.0), functools.partial(Dropout, rate))

@@ -8,6 +8,8 @@ import pytest
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import LSTMEncoder, TextCNN
 
+pytestmark = pytest.mark.device
+
 LENGTHS = (1, 3, 7)
 
 

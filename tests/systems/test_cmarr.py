@@ -13,6 +13,8 @@ from cmarr_jax.systems.system import Batch, objective
 from tests import tiny
 from tests.tiny import MODALITIES, model_config
 
+pytestmark = pytest.mark.device
+
 KEY = jax.random.key(0)
 DIMS = {"text": 12, "speech": 10, "video": 6}
 

@@ -11,6 +11,8 @@ from cmarr_jax.training.normalise import Statistics
 from cmarr_jax.training.vector import make_vector as vector_of
 from tests import tiny
 
+pytestmark = pytest.mark.device
+
 
 def test_training_computes_in_float32_whatever_the_pack_holds():
     """float16 features become float32 in the gather; no bfloat16 and no float64 anywhere."""
