@@ -33,5 +33,5 @@ def test(experiment: Experiment, trained: Trained) -> list[Tested]:
     for runs in experiment.slices:
         shown = scorer.represent(best.params, rows, experiment.conditions, stopped, runs)
         own = jax.tree.map(lambda leaf, runs=runs: leaf[runs], (best, statistics))
-        tested.append(Tested(*own, scored[runs], stopped[runs], shown))
+        tested.append(Tested(own[0], own[1], scored[runs], stopped[runs], shown))
     return tested

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         command = formats.add_parser(
             name,
-            help=module.__doc__.splitlines()[0],
+            help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
             epilog="An example of every format: python -m cmarr_jax.data.importers --help",
             **FORM,
