@@ -9,6 +9,7 @@ import train
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
 from cmarr_jax.training import loop as training
+from cmarr_jax.workdir.ownership import WorkDir
 from configs import common, limits, systems
 from tests import tiny
 
@@ -124,7 +125,7 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     with pytest.raises(UserError) as error:
         train.check(config)
         out = str(tmp_path / "out")
-        train.train({out: config}, f"{out}/teachers", lambda: False)
+        train.train([WorkDir(out, config)], f"{out}/teachers", lambda: False)
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 
