@@ -29,6 +29,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
         sys.exit(main() or 0)
 
+    os.environ["MPLBACKEND"] = "agg"  # commands write files; a notebook's backend is not theirs
     resumable = "the same command resumes from the last checkpoint"
     sys.exit(boundary.run(lambda: app.run(checked, flags_parser=_parse), resumable))
 
