@@ -5,11 +5,12 @@ import os
 import jax
 import pytest
 
-import train
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import limits, run
 from cmarr_jax.training import loop as training
-from configs import common, limits, systems
+from cmarr_jax.workdir.ownership import WorkDir
+from configs import common, systems
 from tests import tiny
 
 NAN, INF = float("nan"), float("inf")
@@ -122,9 +123,9 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # the devices are there already
     config = tiny.config(argument, **{"data.pack": tiny_pack.path} | fields)
     with pytest.raises(UserError) as error:
-        train.check(config)
+        run.check(config)
         out = str(tmp_path / "out")
-        train.train({out: config}, f"{out}/teachers", lambda: False)
+        run.train_group([WorkDir(out, config)], f"{out}/teachers", lambda: False)
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 
