@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from cmarr_jax.cli.progress import Progress
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
-from cmarr_jax.data import audit, pipeline, protocol
+from cmarr_jax.data import audit, gaps, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
@@ -61,6 +61,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         select_on_test=config.protocol.select_on_test,
     )
     audit.check(audited)
+    if lines := gaps.find(corpus.present, corpus.modalities, folds):
+        audited = {**audited, "gaps": lines}
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels

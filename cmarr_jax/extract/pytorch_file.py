@@ -65,8 +65,10 @@ def read(file: str) -> dict[str, np.ndarray]:
             return _read_sequence(file, f)
     except OSError as e:
         raise UserError(f"{file}: {e.strerror or e}") from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error) as e:
-        raise _damaged(file, e) from None
+    except UserError:
+        raise
+    except Exception as e:  # zipfile raises anything on a damaged file
+        raise _damaged(file, str(e) or type(e).__name__) from None
 
 
 def _read_zip(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
@@ -100,7 +102,7 @@ def _read_zip(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _read_sequence(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
-    """Pickles one after another: a magic number, a version, the machine, the content, the storages' keys."""
+    """Pickles in a row: a magic number, a version, the machine, the content, the storages' keys."""
     if pickles.load_stream(f, file) != _MAGIC:
         raise UserError(f"{file}: no weights that PyTorch saved; wanted its state dict")
     _, machine = pickles.load_stream(f, file), pickles.load_stream(f, file)
@@ -201,7 +203,7 @@ def _listed(file: str, keys: Any) -> Iterator[str]:
 
 
 def _damaged(file: str, reason: object) -> UserError:
-    return UserError(f"{file}: not whole ({str(reason) or 'it ends too early'}); download it again")
+    return UserError(f"{file}: not whole ({reason}); download it again")
 
 
 def _rebuild(storage: Any, start: Any, shape: Any, strides: Any, *ignored: Any) -> _Tensor:

@@ -96,9 +96,9 @@ def _ready(path: str) -> Source:
 def unread(path: str, identifiers: Iterable[str]) -> list[str]:
     """What lies in a folder or file of `--video-features` or `--faces` that no turn asks for."""
     if not os.path.isdir(path):
-        return count_unread(path, stores.open_store(path).ids - {*identifiers})
+        return count_unread(stores.short(path), stores.open_store(path).ids - {*identifiers})
     wanted = {f"{i}{end}" for i in identifiers for end in ("", ".npy")}
-    return count_unread(path, {n for n in os.listdir(path) if n[0] != "."} - wanted)
+    return count_unread(stores.short(path), {n for n in os.listdir(path) if n[0] != "."} - wanted)
 
 
 def _dim(store: stores.Store) -> int:

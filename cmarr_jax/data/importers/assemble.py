@@ -10,7 +10,7 @@ from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data import values
 from cmarr_jax.data.importers import naming
-from cmarr_jax.data.importers.stores import Store
+from cmarr_jax.data.importers.stores import Store, short
 from cmarr_jax.errors import UserError
 
 _SHOWN = 5  # names of what is not read
@@ -150,8 +150,8 @@ def _sequences(
         changed.append(f"{modality}: {zeroed} numbers that {dtype} cannot hold count as 0")
     if zero_rows:
         changed.append(f"{modality}: {zero_rows} rows of zeros are left out")
-    changed += unread(f"{modality}: entries of {store.path}", store.unread)
-    changed += unread(f"{modality}: ids of {store.path} without a label", store.ids - {*ids})
+    changed += unread(f"{modality}: entries of {short(store.path)}", store.unread)
+    changed += unread(f"{modality}: ids of {short(store.path)} without a label", store.ids - {*ids})
 
 
 def _width(ids: list[str], modality: str, store: Store) -> int:

@@ -96,7 +96,9 @@ def read(
             "labels": os.path.basename(labels_file),
             "features": {m: stores.short(p) for m, p in features.items()},
         },
-        tuple(unread(f"{labels_file}: videos in no part", set(of_video) - set(split_of))),
+        tuple(
+            unread(f"{stores.short(labels_file)}: videos in no part", set(of_video) - set(split_of))
+        ),
     )
 
 

@@ -84,7 +84,7 @@ def read(
             "features": {m: stores.short(p) for m, p in features.items()},
         },
         (
-            *unread(f"{labels_file}: arrays", set(archive) - set(_CORPORA)),
-            *unread(f"{labels_file}: fields of utterances", others),
+            *unread(f"{stores.short(labels_file)}: arrays", set(archive) - set(_CORPORA)),
+            *unread(f"{stores.short(labels_file)}: fields of utterances", others),
         ),
     )

@@ -53,14 +53,16 @@ def read(
     for modality, folder in _FOLDERS.items():
         chosen = (names or {}).get(modality, "")
         path, others = _features_path(os.path.join(features, folder), chosen, cv, modality)
-        lines += unread(f"{features}/{folder}: entries", others)
+        lines += unread(f"{stores.short(features)}/{folder}: entries", others)
         if path and path.endswith(".h5"):
             opened[modality] = stores.open_store(path)
         elif path:
             opened[modality] = _rows(path, target, cv)
     if not opened:
         raise UserError(f"{features}: has none of the folders A, V and L")
-    lines += unread(f"{features}: entries", {*os.listdir(features)} - {*_FOLDERS.values()})
+    lines += unread(
+        f"{stores.short(features)}: entries", {*os.listdir(features)} - {*_FOLDERS.values()}
+    )
     return Archive(
         ids,
         labels,
@@ -87,7 +89,7 @@ def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str]
         )
     by_split = {s: _read_split(folder, s) for s in _SPLITS}
     known = {f"{s}_{name}.npy" for s in _SPLITS for name in ("label", "int2name")}
-    lines = unread(f"{folder}: files", {*os.listdir(folder)} - known)
+    lines = unread(f"{stores.short(target)}/{cv}: files", {*os.listdir(folder)} - known)
     if sorted(by_split["val"][0]) == sorted(by_split["tst"][0]):
         del by_split["val"]  # GCNet writes the test part twice; ours must not validate on it
         lines.append(

@@ -106,8 +106,8 @@ def read(
             "non_finite_set_to_0": replaced,
         },
         (
-            *unread(f"{file}: parts", counted),
-            *unread(f"{file}: keys", keys),
+            *unread(f"{stores.short(file)}: parts", counted),
+            *unread(f"{stores.short(file)}: keys", keys),
             *_repaired(replaced),
             *beyond,
         ),

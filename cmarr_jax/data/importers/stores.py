@@ -65,7 +65,7 @@ def open_npz(path: str) -> dict[str, Callable[[], np.ndarray]]:
         archive = zipfile.ZipFile(path)
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}") from None
-    except zipfile.BadZipFile:
+    except Exception:  # zipfile raises anything on a damaged file
         raise UserError(f"{path}: no .npz archive") from None
 
     def reader(member: str) -> Callable[[], np.ndarray]:
@@ -73,8 +73,11 @@ def open_npz(path: str) -> dict[str, Callable[[], np.ndarray]]:
             try:
                 with archive.open(member) as f:
                     return pickles.load_npy(f, f"{path}: {member.removesuffix('.npy')!r}")
-            except (zipfile.BadZipFile, EOFError) as e:
-                raise UserError(f"{path}: {member!r} is damaged ({e})") from None
+            except UserError:
+                raise
+            except Exception as e:  # zlib, lzma and zipfile have their own
+                reason = (str(e).splitlines() or [type(e).__name__])[0]
+                raise UserError(f"{path}: {member!r} is damaged ({reason})") from None
 
         return read
 
@@ -91,23 +94,28 @@ def _hdf5(path: str) -> Store:
     unread: list[str] = []
     try:
         file = h5py.File(path, "r")
-    except OSError as e:
-        raise UserError(f"{path}: no HDF5 file ({str(e).splitlines()[0]})") from None
+        ids = frozenset(file)
+    except Exception as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(f"{path}: no HDF5 file ({reason})") from None
 
     def read(i: str) -> np.ndarray:
-        entry = file[i]
-        if isinstance(entry, h5py.Group):
-            if "feat" not in entry:
-                raise UserError(f"{path}: {i!r} is a group without a dataset 'feat'")
-            unread.extend(f"{i}/{name}" for name in entry if name != "feat")
-            entry = entry["feat"]
         try:
-            return values.numbers(entry[()], f"{path}: {i!r}")
-        except (OSError, RuntimeError, TypeError, AttributeError) as e:  # h5py's, of damaged files
+            entry = file[i]
+            if isinstance(entry, h5py.Group):
+                if "feat" not in entry:
+                    raise UserError(f"{path}: {i!r} is a group without a dataset 'feat'")
+                unread.extend(f"{i}/{name}" for name in entry if name != "feat")
+                entry = entry["feat"]
+            array = entry[()]
+        except UserError:
+            raise
+        except Exception as e:  # of a damaged file HDF5 makes KeyError, RuntimeError and others
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise UserError(f"{path}: {i!r} is damaged ({reason})") from None
+        return values.numbers(array, f"{path}: {i!r}")
 
-    return Store(path, frozenset(file), read, unread)
+    return Store(path, ids, read, unread)
 
 
 def _folder(path: str) -> Store:

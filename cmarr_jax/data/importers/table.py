@@ -42,7 +42,7 @@ def read(
       UserError: a file is missing, or the two do not fit.
     """
     columns, others = _read_csv(utterances)
-    lines = unread(f"{utterances}: columns", others)
+    lines = unread(f"{stores.short(utterances)}: columns", others)
     ids, values = columns.pop("id"), columns.pop("label")
     columns = {c: _without_missing(c, v) for c, v in columns.items()}
     if classes and not polarity and (numbers := _indices(values, classes)) is not None:
@@ -119,7 +119,7 @@ def _open(path: str, ids: Sequence[str], lines: list[str]) -> stores.Store:
         of_lengths = f"{key}_lengths"
         if of_lengths in archive:
             rows = _cut(path, rows, archive[of_lengths](), lines)
-        lines += unread(f"{file}: arrays", set(archive) - {key, of_lengths})
+        lines += unread(f"{stores.short(file)}: arrays", set(archive) - {key, of_lengths})
         return stores.of_rows(path, ids, rows)
     if path.endswith(".npy"):
         return stores.of_rows(path, ids, stores.load_rows(path))
@@ -137,5 +137,5 @@ def _cut(
         kept.append(inside)
         beyond += lost
     if beyond:
-        lines.append(f"{path}: {beyond} rows beyond their utterance's length cut")
+        lines.append(f"{stores.short(path)}: {beyond} rows beyond their utterance's length cut")
     return kept
