@@ -135,6 +135,12 @@ def _of_pack(predictor, args) -> tuple[int, Iterator[dict]]:
             "that fold's models (--fold)",
             file=sys.stderr,
         )
+    if odd := [m for m in pack.modalities if m not in predictor.facts["modalities"]]:
+        print(
+            f"note: {args.pack}: {', '.join(odd)} of {len(pack.labels)} utterances is not read; "
+            "the model does not know it",
+            file=sys.stderr,
+        )
     return len(pack.labels), (p._asdict() for p in predictor.of_read_pack(pack))
 
 

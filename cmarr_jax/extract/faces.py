@@ -29,6 +29,7 @@ class Faces(NamedTuple):
 
     images: np.ndarray  # [n, 64, 64] uint8
     frames: int  # looked at; n of them show a face
+    unread: int = 0  # that the file promises and does not have
 
 
 def mtcnn() -> Detector:
@@ -74,8 +75,11 @@ def of_video(
     Raises:
       ValueError: OpenCV cannot read the video, or no frame lies between `start` and `end`.
     """
-    images, frames = [], 0
+    images, frames, unread = [], 0, 0
     for frame in _sampled(file, start, end, fps):
+        if frame is None:
+            unread += 1
+            continue
         frames += 1
         frame = half(frame, side)
         box = largest(detect(np.ascontiguousarray(frame[..., ::-1])), frame.shape[:2])
@@ -85,7 +89,7 @@ def of_video(
     if not frames:
         between = "" if start is None and end is None else f" between {start} and {end} s"
         raise ValueError(f"{file}: no frame{between}")
-    return Faces(_stack(images), frames)
+    return Faces(_stack(images), frames, unread)
 
 
 def of_pictures(path: str) -> Faces:
@@ -179,7 +183,10 @@ def opencv_version() -> str:
     return _cv2().__version__
 
 
-def _sampled(file: str, start: float | None, end: float | None, fps: float) -> Iterator[np.ndarray]:
+def _sampled(
+    file: str, start: float | None, end: float | None, fps: float
+) -> Iterator[np.ndarray | None]:
+    """Frames, None for each that the file promises and does not have."""
     cv2 = _cv2()
     video = _open(file)
     try:
@@ -193,11 +200,12 @@ def _sampled(file: str, start: float | None, end: float | None, fps: float) -> I
         if wanted[0] > 0:
             video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
         position = wanted[0]
-        for number in wanted:
+        for k, number in enumerate(wanted):
             while position < number and video.grab():
                 position += 1
             read, frame = video.read()
-            if not read:  # headers promise more frames than there are
+            if not read:
+                yield from [None] * (len(wanted) - k)
                 return
             position += 1
             yield frame

@@ -212,6 +212,10 @@ def _found(found: faces_lib.Faces) -> Loaded:
         return Loaded("no_face", None, f"0 of {found.frames} frames show a face")
     missing = found.frames - len(found.images)
     detail = f"{missing} of {found.frames} frames show no face" if missing else ""
+    if found.unread > 1:  # of one frame headers are often wrong
+        promised = found.frames + found.unread
+        short = f"ends after {found.frames} of {promised} frames"
+        return Loaded("cut_short", found.images, f"{short}; {detail}" if detail else short)
     return Loaded("ok", found.images, detail)
 
 

@@ -92,8 +92,9 @@ def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str]
     lines = unread(f"{stores.short(target)}/{cv}: files", {*os.listdir(folder)} - known)
     if sorted(by_split["val"][0]) == sorted(by_split["tst"][0]):
         del by_split["val"]  # GCNet writes the test part twice; ours must not validate on it
+        repeated = len(by_split["tst"][0])
         lines.append(
-            f"{folder}: val repeats the {len(by_split['tst'][0])} utterances of tst, left out"
+            f"{stores.short(target)}/{cv}: val repeats tst, {repeated} utterances left out"
         )
     ids: list[str] = []
     split: list[str] = []
