@@ -49,6 +49,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` -> `[..., D]`."""
         width = x.shape[-1]
         hidden = gelu(Dense(self.hidden)(x))
         return self.dropout()(Dense(width)(self.dropout()(hidden)))

@@ -22,6 +22,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, ...]` -> the same shape and dtype; `x` itself without an rng "dropout"."""
         threshold = round(self.rate * 256)
         if threshold == 0 or not self.has_rng("dropout"):
             return x

@@ -53,6 +53,7 @@ class RealNVP(nn.Module):
     output_scale: bool = False
 
     def setup(self):
+        """The weights of all couplings, stacked, `[num_couplings, ...]`."""
         half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
         kernel = nn.initializers.lecun_normal(batch_axis=0)
         zeros = nn.initializers.zeros

@@ -65,10 +65,12 @@ def joined() -> Iterator[None]:
 
 
 def are_joined() -> bool:
+    """Whether this process trains together with others."""
     return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; a process alone is."""
     return not are_joined() or jax.process_index() == 0
 
 

@@ -51,6 +51,7 @@ class Contrast(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The invariants' encoders, a projection for each modality, the contrast's scale."""
         c = self.config
         dropout = functools.partial(Dropout, c.teacher_dropout, self.batch_axis)
         self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text="lstm")
@@ -80,6 +81,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h and of the invariants c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)

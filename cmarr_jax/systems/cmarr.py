@@ -69,6 +69,7 @@ class CMARR(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The blocks of every modality, stacked over M, then the fusion that all share."""
         c, num_modalities = self.config, len(self.modalities)
         width = c.width
         stacked = functools.partial(
@@ -175,6 +176,7 @@ class CMARR(nn.Module):
         return Fused(self.fusion(inputs, mask), inputs, recovered)
 
     def temperature(self) -> jax.Array:
+        """The learned temperature of L_udcl, a scalar within its bounds."""
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
 
     def class_prior(self, labels: jax.Array) -> Gaussian:

@@ -49,6 +49,7 @@ class CRA(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascade, and what reads its result."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)

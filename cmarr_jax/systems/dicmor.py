@@ -36,6 +36,7 @@ class Backbone(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """A convolution for each modality, the fusion, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.text_dropout = Dropout(c.text_dropout, self.batch_axis)
@@ -83,6 +84,7 @@ class Recovery(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The backbone, the flows and reconstruction heads stacked over M, the prior."""
         c, num = self.config, len(self.modalities)
         stacked = functools.partial(
             nn.vmap,

@@ -29,6 +29,7 @@ class FullModality(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """A projection, norm and convolution for each modality, then the fusion."""
         c = self.config
         self.input_dropout = self._dropout(c.input_dropout)()
         self.projections = [Dense(c.width, name=f"project_{m}") for m in self.modalities]

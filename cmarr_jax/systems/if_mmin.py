@@ -50,6 +50,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h, the shared encoder of c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)

@@ -34,6 +34,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascades there and back, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)

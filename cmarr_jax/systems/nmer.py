@@ -44,6 +44,7 @@ class Encoders(nn.Module):
     dropout: Callable[[], nn.Module]
 
     def setup(self):
+        """Encoders of the specific vectors, and of the invariants."""
         self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.shared = SharedEncoder(self.width)
@@ -65,6 +66,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the autoencoder's attention blocks and dense layers, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = Encoders(self.modalities, c.width, dropout)

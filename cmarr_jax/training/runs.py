@@ -21,6 +21,8 @@ from cmarr_jax.training import normalise, train_step
 
 
 class RunId(NamedTuple):
+    """Which run of a sweep: a fold, trained with a seed."""
+
     fold: Fold
     seed: int
 

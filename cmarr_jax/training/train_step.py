@@ -47,6 +47,8 @@ class Run(NamedTuple):
 
 
 class TrainState(NamedTuple):
+    """One run between two steps; of R runs every leaf has R in front."""
+
     params: jax.Array  # [P] float32, see Vector
     average: jax.Array  # [P], running mean of params: what is validated and tested
     opt_state: Any

@@ -122,12 +122,10 @@ def test_the_parameters_stay_as_before_the_bad_step(corpus, monkeypatch):
 @pytest.mark.faults
 def test_a_resumed_sweep_remembers_who_was_stopped(corpus, monkeypatch, tmp_path):
     best, _, stopped, _, _ = train(corpus, monkeypatch, spoiled=2)
+    epochs = []
+    resumed = {"spoiled": 2, "report": epochs.append, "leave": lambda: len(epochs) == 3}
     with Checkpoints(str(tmp_path)) as checkpoints, pytest.raises(Preempted):
-        epochs = []
-        train(
-            corpus, monkeypatch, checkpoints, spoiled=2, report=epochs.append,
-            leave=lambda: len(epochs) == 3,
-        )  # fmt: skip
+        train(corpus, monkeypatch, checkpoints, **resumed)
     with Checkpoints(str(tmp_path)) as checkpoints:
         again, _, found, _, epochs = train(corpus, monkeypatch, checkpoints, spoiled=2)
     assert found == stopped and [e.number for e in epochs] == [4]
