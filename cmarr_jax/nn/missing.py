@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Weights = Any  # a tree of arrays
+Weights: TypeAlias = Any  # a tree of arrays
 Rebuild = Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
 

@@ -267,7 +267,7 @@ def loss_terms(
             whole(encoded.utterance.mu, 1),
             whole(sigma, 1),
             simulated if config.udcl.respect_mask else present,
-            network.apply(params, method="temperature"),
+            network.bind(params).temperature(),
             scale=scale,
             shift=config.udcl.shift,
             reduce=config.udcl.reduce,

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
 from cmarr_jax import losses
 
-Params = Any  # a tree of arrays: linen variables, {"params": {module: ...}}
-Encoded = Any  # a tree of arrays; which ones is the system's own business
+Params: TypeAlias = Any  # a tree of arrays: linen variables, {"params": {module: ...}}
+Encoded: TypeAlias = Any  # a tree of arrays; which ones is the system's own business
 
 
 class Batch(NamedTuple):
@@ -39,7 +39,7 @@ class Output(NamedTuple):
     variance: jax.Array | None = None
 
 
-def kernels(params: Params) -> Any:
+def kernels(params: Params) -> Params:
     """A tree like `params`, arrays or their shapes: True for each leaf named as a kernel is.
 
     Matrices are named so, and by linen's layers too: "kernel", "kernel_0", "recurrent_kernel".
@@ -78,7 +78,7 @@ class Stage(NamedTuple):
     complete: bool = False
     frozen: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
-    decayed: Callable[[Params], Any] = kernels
+    decayed: Callable[[Params], Params] = kernels
     loss_on_cpu: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
 
 

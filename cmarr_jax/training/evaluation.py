@@ -1,8 +1,9 @@
 """Scores a sweep's models on their own utterances under every condition."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from cmarr_jax import metrics
@@ -13,6 +14,7 @@ from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import Layout
 from cmarr_jax.training.vector import Vector
+from cmarr_jax.workdir.status import Stopped
 
 
 class Scored(NamedTuple):
@@ -59,7 +61,7 @@ class Scorer:
         stage: Stage,
         vector: Vector,
         layout: Layout,
-        runs: train_step.Run,
+        runs: train_step.Run[jax.Array],
         feed: Feed,
         corpus: Corpus,
         batch_size: int,
@@ -73,12 +75,12 @@ class Scorer:
         }
 
     @property
-    def runs(self) -> train_step.Run:
+    def runs(self) -> train_step.Run[np.ndarray]:
         """The runs' constants on the host, `[R, ...]`."""
         return self._layout.collect(self._runs)
 
     def score(
-        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+        self, params: jax.Array, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
     ) -> list[Scored]:
         """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout.
 
@@ -111,7 +113,7 @@ class Scorer:
 
     def pooled_uar(
         self,
-        params: Any,
+        params: jax.Array,
         rows: Sequence[np.ndarray],
         conditions: Sequence[Condition],
         labels: np.ndarray,
@@ -153,7 +155,7 @@ class Scorer:
         params: np.ndarray,
         rows: Sequence[np.ndarray],
         conditions: Sequence[Condition],
-        stopped: Sequence[Any],
+        stopped: Sequence[Stopped | None],
         runs: slice,
     ) -> tuple[np.ndarray, ...]:
         """What one of `runs`, the first that was not stopped, recovers and what is true, where
@@ -191,10 +193,11 @@ class Scorer:
         alone = [known.index(row) for row in (~np.eye(len(known[0]), dtype=bool)).tolist()]
         return means[alone, :, 0], means[alone, :, 1]
 
-    def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe:
+    def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe[np.ndarray]:
         """`conditions`, which must share their noise, on the host."""
         (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
         assert not others
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
-        return predict_step.Probe(available, np.float32(gaussian), np.float32(impulse))
+        levels = (np.array(level, np.float32) for level in (gaussian, impulse))
+        return predict_step.Probe(available, *levels)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -63,7 +62,7 @@ class Experiment:
     teachers: Teachers
     digest: Callable[[], bytes]
     curves: Sequence[Condition] = ()
-    audited: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    audited: Mapping[str, object] = dataclasses.field(default_factory=dict)
     memory: int = 0
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from cmarr_jax.data.pipeline import Corpus
@@ -26,7 +27,7 @@ class Feed:
         if not corpus.on_disk:
             self._all = layout.share(Arrays(corpus.features, corpus.mask, corpus.present))
 
-    def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays]]:
+    def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays[jax.Array]]]:
         """Splits `order` `[R, S, B]`, rows of the corpus with -1 for none, into chunks of some
         steps.
 
@@ -50,7 +51,7 @@ class Feed:
                     coming = reader.submit(self._read, following)
                 yield here
 
-    def _read(self, chunk: np.ndarray) -> tuple[np.ndarray, Arrays]:
+    def _read(self, chunk: np.ndarray) -> tuple[np.ndarray, Arrays[jax.Array]]:
         corpus = self._corpus
         wanted = np.unique(chunk[chunk >= 0]).astype(np.int32)
         rows = np.where(chunk < 0, -1, np.searchsorted(wanted, chunk)).astype(np.int32)

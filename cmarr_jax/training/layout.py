@@ -7,7 +7,7 @@ Processes each place their devices' part, and all see the same `[R, ...]`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
+from cmarr_jax.runtime.processes import PyTree
 
 AXIS = "devices"
 
@@ -36,7 +37,7 @@ class Layout(NamedTuple):
         """The mapped axis that losses must gather over, if any."""
         return AXIS if self.cuts_batch else None
 
-    def deal(self, tree: Any) -> Any:
+    def deal(self, tree: PyTree) -> PyTree:
         """Puts leaves `[R, ...]` on the devices as `[devices, runs, ...]`."""
 
         def place(leaf):
@@ -61,11 +62,11 @@ class Layout(NamedTuple):
             dealt.reshape(-1, *rows.shape[1:])[self.num_runs :] = -1
         return jax.device_put(dealt[self._here], self._sharding(PartitionSpec(AXIS)))
 
-    def share(self, tree: Any) -> Any:
+    def share(self, tree: PyTree) -> PyTree:
         """Puts the same arrays on every device of this process."""
         return jax.device_put(tree, self._sharding(PartitionSpec()))
 
-    def collect(self, tree: Any) -> Any:
+    def collect(self, tree: PyTree) -> PyTree:
         """Fetches leaves `[devices, runs, ...]` to the host as `[R, ...]`."""
 
         def fetch(leaf):

@@ -6,7 +6,7 @@ A system of several stages (a teacher, then its student) goes through the loop o
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,18 @@ from ml_collections import ConfigDict
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
+from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.systems.system import Stage, for_cpu
 from cmarr_jax.training import train_step
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import Layout, make_layout
+from cmarr_jax.training.normalise import A
 from cmarr_jax.training.runs import epoch_order, make_runs
 from cmarr_jax.training.train_step import TrainState
 from cmarr_jax.training.vector import Vector, init_params
+from cmarr_jax.workdir.checkpoints import Resumed
 from cmarr_jax.workdir.status import Stopped
 
 
@@ -54,10 +57,10 @@ class Epoch(NamedTuple):
         )
 
 
-class Best(NamedTuple):
+class Best(NamedTuple, Generic[A]):
     """The chosen model of each run."""
 
-    params: Any  # [R, P], see vector.Vector
+    params: A  # [R, P], see vector.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
     val_uar: np.ndarray  # [R] float32; NaN without a validation part
 
@@ -65,27 +68,24 @@ class Best(NamedTuple):
 class Trained(NamedTuple):
     """R trained runs, on the host."""
 
-    best: Best
+    best: Best[np.ndarray]
     scorer: Scorer  # of the last stage, to test them with
     stopped: list[Stopped | None]  # where each run was, if it was
-
-
-class Resumed(Protocol):
-    """What a checkpoint holds."""
-
-    epoch: int
-    state: Any
-    stopped: list[dict | None]  # as they were given to `save`
 
 
 class Checkpoints(Protocol):
     """What the loop needs of `cmarr_jax.workdir.checkpoints`."""
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
         """The newest `last` of a stage, in the structure of `like`; None at the start."""
 
     def save(
-        self, stage: str, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping | None]
+        self,
+        stage: str,
+        kind: str,
+        epoch: int,
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None],
     ) -> None:
         """Saves the `kind` "last" or "best" of a stage."""
 
@@ -114,23 +114,23 @@ def train(
     Raises:
       Preempted: `leave` said so.
     """
-    before, stopped = None, [None] * len(experiment.run_ids)
-    for number in range(len(experiment.stages) - 1):
-        before, stopped = _teach(experiment, number, before, stopped, checkpoints, report, leave)
+    train_stage = functools.partial(_train_stage, experiment, checkpoints, report, leave)
+    before: np.ndarray | None = None
+    stopped: list[Stopped | None] = [None] * len(experiment.run_ids)
     last = len(experiment.stages) - 1
-    return _train_stage(experiment, last, before, stopped, checkpoints, report, leave)
+    for number in range(last):
+        before, stopped = _teach(experiment, train_stage, number, before, stopped)
+    return train_stage(last, before, stopped)
 
 
 def _teach(
     experiment: Experiment,
+    train_stage: Callable[[int, np.ndarray | None, list[Stopped | None]], Trained],
     number: int,
     before: np.ndarray | None,
     stopped: list[Stopped | None],
-    checkpoints: Checkpoints,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
 ) -> tuple[np.ndarray, list[Stopped | None]]:
-    """Trains an earlier stage where a run's model does not lie there yet.
+    """The models of stage `number`, not the last one; `train_stage` makes those that are not kept.
 
     Returns:
       Each run's parameters `[R, P]`, and where runs were stopped.
@@ -139,7 +139,7 @@ def _teach(
     files = [teachers.file(experiment.config, stage, run_id) for run_id in experiment.run_ids]
     new = [r for r, file in enumerate(files) if not teachers.has(file)]
     if new:  # then all are trained: a checkpoint holds all of them
-        trained = _train_stage(experiment, number, before, stopped, checkpoints, report, leave)
+        trained = train_stage(number, before, stopped)
         stopped = trained.stopped
         for r in new:
             if not stopped[r]:
@@ -154,17 +154,17 @@ def _teach(
 
 def _train_stage(
     experiment: Experiment,
-    number: int,
-    before: np.ndarray | None,
-    stopped: list[Stopped | None],
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
     leave: Callable[[], bool],
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
 ) -> Trained:
-    """Trains one stage from its start or its last checkpoint to its end.
+    """Trains stage `number` from its start or its last checkpoint to its end.
 
-    `before` is `[R, P']`, of the stage before; runs that an earlier stage has `stopped` are not
-    begun.
+    `before` `[R, P']` are the models of the stage before; the runs that were `stopped` there do
+    not begin.
     """
     plan, point = _start(experiment, number, before, stopped)
     point, first = _resume(plan, point, checkpoints)
@@ -187,8 +187,8 @@ def _train_stage(
         if leaving:
             stage = f"{plan.name} " if plan.name else ""
             raise Preempted(f"{stage}epoch {point.epoch} of {total}")
-    best = point.best._replace(params=plan.layout.collect(point.best.params))
-    return Trained(best, plan.scorer, point.stopped)
+    params, *chosen = point.best
+    return Trained(Best(plan.layout.collect(params), *chosen), plan.scorer, point.stopped)
 
 
 class _Plan(NamedTuple):
@@ -196,12 +196,12 @@ class _Plan(NamedTuple):
 
     experiment: Experiment
     name: str  # of an earlier stage, "" of the last
-    earlier: int  # stages that are still to come
+    to_come: int  # stages after this one
     config: ConfigDict  # the stage's section
     conditions: Sequence[Condition]  # that validation chooses under
     layout: Layout
     feed: Feed
-    runs: train_step.Run  # on the devices
+    runs: train_step.Run[jax.Array]  # on the devices
     labels: np.ndarray  # [R, N]
     train_epoch: Callable
     scorer: Scorer
@@ -212,7 +212,7 @@ class _Point(NamedTuple):
 
     epoch: int  # epochs that are done
     state: TrainState  # on the devices
-    best: Best  # its params on the devices
+    best: Best[jax.Array]  # on the devices
     stopped: list[Stopped | None]
 
 
@@ -226,14 +226,18 @@ def _start(
     section = experiment.sections[number]
     config, run_ids, vectors = experiment.config[section], experiment.run_ids, experiment.vectors
     corpus, num_runs = experiment.corpus, len(run_ids)
-    earlier = len(vectors) - 1 - number
+    to_come = len(vectors) - 1 - number
     batch_sizes = config.batch_size, config.eval_batch_size
     layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
     stage = experiment.make_system(layout.batch_axis).stages[number]
     runs = make_runs(
-        corpus, run_ids, experiment.config, section,
-        earlier=earlier, settings=[each[number] for each in experiment.settings],
-    )  # fmt: skip
+        corpus,
+        run_ids,
+        experiment.config,
+        section,
+        to_come=to_come,
+        settings=[each[number] for each in experiment.settings],
+    )
     known = (vectors[number - 1], before) if number else None
     params = init_params(stage, vectors[number], runs.key, corpus, known)
     state, train_epoch = compile_epoch(
@@ -242,10 +246,10 @@ def _start(
     on_devices, feed = layout.deal(runs), Feed(corpus, layout)
     plan = _Plan(
         experiment,
-        stage.name if earlier else "",
-        earlier,
+        stage.name if to_come else "",
+        to_come,
         config,
-        experiment.conditions[-1:] if earlier else experiment.conditions,
+        experiment.conditions[-1:] if to_come else experiment.conditions,
         layout,
         feed,
         on_devices,
@@ -278,7 +282,7 @@ def _train_epoch(
       The point after it; mean losses, name -> `[R]`; utterances a second over all runs.
     """
     epoch, size = point.epoch + 1, plan.config.batch_size
-    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.earlier)
+    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
     order[~trained] = -1
     start = time.monotonic()
     state, sums, going = point.state, [], trained
@@ -371,9 +375,8 @@ def compile_epoch(
         stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-    state = TrainState(
-        params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
-    )
+    step = jax.device_put(np.zeros(len(params), np.int32))
+    state = TrainState(params, params, jax.vmap(optimizer.init)(params), step)
     epoch = train_step.make_train_epoch(
         stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
     )

@@ -1,7 +1,7 @@
 """Normalisation of features by statistics of a fold's training part, and of nothing else."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,20 @@ _QUANTILE_VALUES = 8_000_000  # sorted at once
 _FARTHEST = 3.0  # deviations that a normal score may be away from 0
 
 
-class Statistics(NamedTuple):
+A = TypeVar("A")  # of an array: jax.Array on the devices, np.ndarray on the host
+
+
+class Statistics(NamedTuple, Generic[A]):
     """Of one run's training part; of R runs every leaf has R in front."""
 
-    mean: dict[str, jax.Array]  # modality -> [D_m]
-    scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation
-    quantiles: dict[str, jax.Array]  # modality -> [K, D_m]; empty = normalised by mean and scale
+    mean: dict[str, A]  # modality -> [D_m]
+    scale: dict[str, A]  # modality -> [D_m], 1 / standard deviation
+    quantiles: dict[str, A]  # modality -> [K, D_m]; empty = normalised by mean and scale
 
 
-def normalise(features: Mapping[str, jax.Array], statistics: Statistics) -> dict[str, jax.Array]:
+def normalise(
+    features: Mapping[str, jax.Array], statistics: Statistics[jax.Array]
+) -> dict[str, jax.Array]:
     """Modality -> `[B, T, D_m]` of any float type -> the same, normalised, in float32."""
     normalised = {}
     for modality, values in features.items():
@@ -48,7 +53,9 @@ def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
     return along(x, quantiles, scores)
 
 
-def measure(corpus: Corpus, rows: np.ndarray, *, by_mean: bool, by_quantiles: bool) -> Statistics:
+def measure(
+    corpus: Corpus, rows: np.ndarray, *, by_mean: bool, by_quantiles: bool
+) -> Statistics[np.ndarray]:
     """The statistics of one training part.
 
     Args:

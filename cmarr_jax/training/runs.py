@@ -78,9 +78,9 @@ def make_runs(
     config: ConfigDict,
     section: str,
     *,
-    earlier: int = 0,
+    to_come: int = 0,
     settings: Sequence[Settings] = (),
-) -> train_step.Run:
+) -> train_step.Run[np.ndarray]:
     """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
 
     Args:
@@ -88,7 +88,7 @@ def make_runs(
       run_ids: the R runs.
       config: of `configs/`: its sections `data`, `protocol` and
       section: the one of the stage, `train` or `pretrain`.
-      earlier: how many stages are still to come; each has keys of its own.
+      to_come: how many stages follow this one; each has keys of its own.
       settings: each run's; () = nothing is trained.
     """
     c, runs, statistics = config[section], [], {}
@@ -110,14 +110,14 @@ def make_runs(
         if c.balance_classes:
             weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
         key = jax.random.fold_in(jax.random.key(seed), fold.number)
-        key = jax.random.fold_in(key, earlier) if earlier else key
+        key = jax.random.fold_in(key, to_come) if to_come else key
         runs.append(
             train_step.Run(
                 key=np.asarray(jax.random.key_data(key)),
                 statistics=statistics[fold.number],
                 labels=labels,
                 class_weights=weights.astype(np.float32),
-                total_steps=np.int32(len(fold.train) // c.batch_size * c.epochs),
+                total_steps=np.array(len(fold.train) // c.batch_size * c.epochs, np.int32),
                 **own,
             )
         )
@@ -125,7 +125,7 @@ def make_runs(
 
 
 def epoch_order(
-    run_ids: Sequence[RunId], epoch: int, batch_size: int, earlier: int = 0
+    run_ids: Sequence[RunId], epoch: int, batch_size: int, to_come: int = 0
 ) -> np.ndarray:
     """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed, epoch and stage.
 
@@ -135,7 +135,7 @@ def epoch_order(
     num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
     order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)
     for row, (fold, seed) in zip(order, run_ids, strict=True):
-        words = [seed, fold.number, epoch] + ([earlier] if earlier else [])
+        words = [seed, fold.number, epoch] + ([to_come] if to_come else [])
         shuffled = np.random.default_rng(words).permutation(fold.train)
         steps = len(shuffled) // batch_size
         row[:steps] = shuffled[: steps * batch_size].reshape(steps, batch_size)

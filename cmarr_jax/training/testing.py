@@ -16,8 +16,8 @@ from cmarr_jax.workdir.status import Stopped
 class Tested(NamedTuple):
     """What is known of a sweep's R runs at the end, on the host."""
 
-    best: Best
-    statistics: Statistics  # that each run's features are normalised by
+    best: Best[np.ndarray]
+    statistics: Statistics[np.ndarray]  # that each run's features are normalised by
     scored: Sequence[Scored]  # under the experiment's conditions, then its curves
     stopped: Sequence[Stopped | None]
     shown: tuple[np.ndarray, ...]  # of `Scorer.represent`

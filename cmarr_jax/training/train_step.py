@@ -7,43 +7,40 @@ step, so a run's result does not depend on which others run beside it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import prng
-from cmarr_jax.training.normalise import Statistics, normalise
+from cmarr_jax.training.normalise import A, Statistics, normalise
 from cmarr_jax.training.vector import Vector
 
 
-class Arrays(NamedTuple):
-    """The whole corpus on the device, or n of its utterances, shared by all runs."""
+class Arrays(NamedTuple, Generic[A]):
+    """The whole corpus, or n of its utterances, shared by all runs."""
 
-    features: dict[str, jax.Array]  # modality -> [n, T, D_m]
-    mask: jax.Array  # [n, T] bool
-    present: jax.Array  # [n, M] bool
-    held: jax.Array | None = None  # [n] int32, which of the corpus; None = all, in its order
-
-    def utterances(self, rows: jax.Array) -> jax.Array:
-        """Rows of these arrays as rows of the corpus."""
-        return rows if self.held is None else self.held[rows]
+    features: dict[str, A]  # modality -> [n, T, D_m]
+    mask: A  # [n, T] bool
+    present: A  # [n, M] bool
+    held: A | None = None  # [n] int32, which of the corpus; None = all, in its order
 
 
-class Run(NamedTuple):
-    """What distinguishes one run from another."""
+class Run(NamedTuple, Generic[A]):
+    """What distinguishes one run from another; of R runs every leaf has R in front."""
 
-    key: jax.Array  # [2] uint32, a PRNG key's data
-    statistics: Statistics  # of the fold's training part
-    labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
-    class_weights: jax.Array  # [C]
+    key: A  # [2] uint32, a PRNG key's data
+    statistics: Statistics[A]  # of the fold's training part
+    labels: A  # [N] int32, the corpus', or of the shuffled control
+    class_weights: A  # [C]
     # The rest is training's alone.
-    total_steps: jax.Array | None = None  # scalar int32, of the stage's whole training
-    learning_rate: jax.Array | None = None  # scalar, the peak
-    weight_decay: jax.Array | None = None  # scalar
-    loss_weights: dict[str, jax.Array] | None = None  # term -> scalar, see systems.system.Stage
+    total_steps: A | None = None  # scalar int32, of the stage's whole training
+    learning_rate: A | None = None  # scalar, the peak
+    weight_decay: A | None = None  # scalar
+    loss_weights: dict[str, A] | None = None  # term -> scalar, see systems.system.Stage
 
 
 class TrainState(NamedTuple):
@@ -51,22 +48,27 @@ class TrainState(NamedTuple):
 
     params: jax.Array  # [P] float32, see Vector
     average: jax.Array  # [P], running mean of params: what is validated and tested
-    opt_state: Any
+    opt_state: optax.OptState
     step: jax.Array  # scalar int32
 
 
 class Masking(NamedTuple):
     """How training hides modalities."""
 
-    patterns: jax.Array  # [P, M] bool
-    probabilities: jax.Array  # [P]
+    patterns: np.ndarray  # [P, M] bool
+    probabilities: np.ndarray  # [P]
     per_sample: bool  # else one pattern a batch
 
 
-def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
+def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
+    """Rows of `arrays` as rows of the corpus."""
+    return rows if arrays.held is None else arrays.held[rows]
+
+
+def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) -> Batch:
     """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
     features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics)
-    labels = run.labels[arrays.utterances(rows)]
+    labels = run.labels[utterances(arrays, rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
@@ -112,7 +114,7 @@ def make_optimizer(
     )
 
 
-def _clipper(limit: float) -> Callable[[jax.Array, Any], jax.Array]:
+def _clipper(limit: float) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
     # One factor, so that the moments read the gradient once: optax's choice between the gradient
     # and the clipped one costs two more passes over all parameters.
     return lambda gradients, _: (
@@ -168,7 +170,9 @@ def make_train_epoch(
     """
     loss = objective(stage)
 
-    def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
+    def train_epoch(
+        state: TrainState, run: Run[jax.Array], order: jax.Array, arrays: Arrays[jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, decayed = prng.key(run.key), vector.decayed()
 
         @jax.jit  # so that finding the terms' shapes below does not trace it twice

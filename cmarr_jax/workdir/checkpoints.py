@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.files import cannot_write
+from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.workdir import files
 
 _FORMAT = 4  # of what lies in a checkpoint, and in which order
@@ -39,8 +40,8 @@ class Resumed(NamedTuple):
     """A checkpoint of `last`."""
 
     epoch: int
-    state: Any
-    stopped: list[dict]  # as they were given to `Checkpoints.save`
+    state: PyTree
+    stopped: list[dict[str, Any] | None]  # as they were given to `Checkpoints.save`
 
 
 class _Damaged(Exception):
@@ -56,7 +57,7 @@ class Checkpoints:
         """
         self._folder = os.path.join(os.path.abspath(workdir), files.CHECKPOINTS)
         self._origin = {"format": str(_FORMAT), "jax": jax.__version__} | dict(origin or {})
-        self._writers = {}
+        self._writers: dict[str, ocp.AsyncCheckpointer] = {}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -77,8 +78,8 @@ class Checkpoints:
         stage: str,
         kind: str,
         epoch: int,
-        state: Any,
-        stopped: Sequence[Mapping[str, Any] | None] = (),
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None] = (),
     ) -> None:
         """Saves a state after `epoch` epochs; returns before it is written.
 
@@ -116,7 +117,7 @@ class Checkpoints:
         """That of the newest one, sound or not."""
         return max(self._epochs(_name(stage, kind)), default=None)
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
         """The newest sound `last` of a stage, in the structure of `like`; None at the start.
         Newer ones, and what killed writes left, are removed: the epochs come again.
 
@@ -157,7 +158,7 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, stage: str, kind: str, like: Any) -> Any:
+    def restore(self, stage: str, kind: str, like: PyTree) -> PyTree:
         """The newest one of a stage and kind, in the structure of `like` (arrays or shapes).
 
         Raises:
@@ -239,7 +240,7 @@ def _names(leaves: Sequence) -> list[str]:
     return [f"leaf{k:03d}" for k in range(len(leaves))]
 
 
-def _digest(about: Mapping[str, Any], leaves: Sequence[np.ndarray]) -> str:
+def _digest(about: Mapping[str, object], leaves: Sequence[np.ndarray]) -> str:
     about = {field: value for field, value in about.items() if field != "digest"}
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=_DIGEST_SIZE)
     for leaf in leaves:
@@ -279,7 +280,7 @@ def _read(path: str) -> tuple[list[np.ndarray], dict]:
     return leaves, about
 
 
-def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
+def _fit(path: str, leaves: Sequence[np.ndarray], like: PyTree) -> PyTree:
     wanted, structure = jax.tree.flatten(like)
     ours = [(tuple(x.shape), np.dtype(x.dtype)) for x in wanted]
     theirs = [(x.shape, x.dtype) for x in leaves]
@@ -287,7 +288,7 @@ def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
         odd = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None)
         found = f"{odd[0][0]}, wanted {odd[1][0]}" if odd else f"{len(theirs)} arrays"
         raise UserError(f"{path}: does not fit this config (holds {found}); name a new --workdir")
-    return structure.unflatten(leaves)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _reason(error: Exception) -> str:
@@ -312,15 +313,15 @@ class JoinedCheckpoints:
         stage: str,
         kind: str,
         epoch: int,
-        state: Any,
-        stopped: Sequence[Mapping[str, Any] | None] = (),
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None] = (),
     ) -> None:
         """As `Checkpoints.save`, for leaves `[R, ...]`."""
         for sweep, runs in zip(self._sweeps, self._slices, strict=bool(self._sweeps)):
             own = jax.tree.map(lambda leaf, runs=runs: leaf[runs], state)
             sweep.save(stage, kind, epoch, own, stopped[runs])
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
         """As `Checkpoints.resume`, for leaves `[R, ...]`.
 
         Raises:
@@ -333,7 +334,7 @@ class JoinedCheckpoints:
         epoch, stopped = about
         return Resumed(epoch, processes.broadcast(found.state if found else like), stopped)
 
-    def _resume(self, stage: str, like: Any) -> Resumed | None:
+    def _resume(self, stage: str, like: PyTree) -> Resumed | None:
         found = [
             sweep.resume(stage, jax.tree.map(lambda leaf, runs=runs: leaf[runs], like))
             for sweep, runs in zip(self._sweeps, self._slices, strict=True)
@@ -344,9 +345,10 @@ class JoinedCheckpoints:
                 f"sweeps that were trained together are left at epochs {shown} by the damage "
                 "above; the same command goes on with each from there"
             )
-        if found[0] is None:
+        begun = [each for each in found if each]  # all or none
+        if not begun:
             return None
         state = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *(each.state for each in found)
+            lambda *leaves: np.concatenate(leaves), *(each.state for each in begun)
         )
-        return Resumed(found[0].epoch, state, [stop for each in found for stop in each.stopped])
+        return Resumed(begun[0].epoch, state, [stop for each in begun for stop in each.stopped])

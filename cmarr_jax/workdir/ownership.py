@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cmarr_jax.config import leaves
+from cmarr_jax.data.protocol import Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import remove_drafts, write_json
 from cmarr_jax.runtime.lock import locked
@@ -79,7 +80,7 @@ class WorkDir:
         return found
 
     def origin(
-        self, corpus: bytes, run_ids: Sequence[Any], parameters: Sequence[str]
+        self, corpus: bytes, run_ids: Sequence[tuple[Fold, int]], parameters: Sequence[str]
     ) -> dict[str, str]:
         """What a checkpoint must agree in for training to go on from it, as digests.
 

@@ -137,9 +137,9 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
     """The teacher's learning rate takes one fold's parameters out of all bounds."""
     teachers, stopped, epochs = tiny.NoTeachers(), [], []
 
-    def spoiled(*args, earlier=0, **fields):
-        made = make_runs(*args, earlier=earlier, **fields)
-        if earlier:
+    def spoiled(*args, to_come=0, **fields):
+        made = make_runs(*args, to_come=to_come, **fields)
+        if to_come:
             made.class_weights[1] = np.nan
         return made
 
