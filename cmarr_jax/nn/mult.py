@@ -16,10 +16,10 @@ from cmarr_jax.nn.umc import masked_mean
 class MulT(nn.Module):
     """Cross-modal stacks for each ordered pair, a self-attention stack for each target.
 
-    The published code is causal and reads the last step; padded utterances here end at different
-    steps, so attention sees the whole utterance and the result is the mean over it. Blocks are
-    this library's (GELU, no norm after the last one). Stacks of equal shape are one module
-    vmapped, their layers scanned.
+    The published code is causal and reads the last step. Here padded utterances end at different
+    steps, so attention sees the whole utterance and the result is the mean over it. The blocks are
+    this library's (GELU, no norm after the last one). Stacks of equal shape are one vmapped module
+    with scanned layers.
 
     Attributes:
       num_modalities: M, at least 2.
