@@ -24,7 +24,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 def _log_sum_exp(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """log of the sum of exp over the last axis, where `mask` is True; 0 where it is all False.
 
-    A large negative number cannot mark masked entries: features of 1e4 have similarities below -1e9.
+    No large negative number can mark masked entries: features of 1e4 have logits below -1e9.
     """
     largest = jnp.max(logits, axis=-1, keepdims=True, where=mask, initial=-jnp.inf)
     largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
@@ -53,9 +53,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> j
 def wasserstein_distances(mu: jax.Array, sigma: jax.Array) -> jax.Array:
     """Squared 2-Wasserstein distances between diagonal Gaussians (paper, Eq. 1).
 
-    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; with the variance,
-    as the paper prints, Eq. 1 is no 2-Wasserstein distance. Within 32 eps of the largest distance:
-    small distances lose digits beside large ones.
+    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; with the
+    variance, as the paper prints, Eq. 1 is no 2-Wasserstein distance. Within 32 eps of the largest
+    distance: small distances lose digits beside large ones.
 
     Args:
       mu, sigma: `[N, D]`.
@@ -225,7 +225,7 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
         return jnp.sum(weights * z, axis=0, keepdims=True)
 
     def distance(a, b):
-        # Features of 1e4 have fifth moments whose squares overflow float32: scale by powers of two.
+        # Squares of fifth moments of features of 1e4 overflow float32: scale by a power of two.
         exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(a - b))))[1]
         unit = jnp.ldexp(jnp.float32(1), jnp.maximum(exponent, 0))
         return unit * jnp.sqrt(jnp.sum(jnp.square((a - b) / unit)) + jnp.square(1e-6 / unit))
@@ -241,7 +241,7 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
 def decoupled_contrast(
     x: jax.Array, y: jax.Array, valid: jax.Array, log_scale: jax.Array
 ) -> jax.Array:
-    """CIF-MMIN's contrast: InfoNCE without the positive in the denominator; mean of both directions.
+    """CIF-MMIN's contrast: InfoNCE without the positive in the denominator, both directions' mean.
 
     Within 16 eps of 24 + exp(theta), for theta of -2 to 6.
 

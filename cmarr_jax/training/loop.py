@@ -1,4 +1,4 @@
-"""The loop: trains all runs of an experiment, chooses each run's epoch on its validation part.
+"""The loop: trains all runs of an experiment and chooses each run's epoch by validation.
 
 A system of several stages (a teacher, then its student) goes through the loop once a stage.
 """
@@ -37,16 +37,16 @@ class Epoch(NamedTuple):
     stage: str  # name of an earlier stage, "" of the last
     number: int  # counted from 1
     total: int  # epochs of the stage
-    terms: dict[str, np.ndarray]  # mean training losses
+    terms: dict[str, np.ndarray]  # mean training losses, by name
     val_uar: np.ndarray  # pooled over the conditions; NaN without a validation part
     best_uar: np.ndarray
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
-    trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
-    stopped: list[Stopped | None]  # in this epoch
+    trained: np.ndarray  # bool; False = the run was stopped in an earlier epoch
+    stopped: list[Stopped | None]  # of the runs that were stopped in this epoch
 
     def of(self, runs: slice) -> "Epoch":
-        """The same of some of the runs; the speed stays that of all."""
+        """The same for some of the runs; the speed stays that of all."""
         return self._replace(
             terms={name: values[runs] for name, values in self.terms.items()},
             val_uar=self.val_uar[runs],
@@ -70,14 +70,14 @@ class Trained(NamedTuple):
 
     best: Best[np.ndarray]
     scorer: Scorer  # of the last stage, to test them with
-    stopped: list[Stopped | None]  # where each run was, if it was
+    stopped: list[Stopped | None]  # where each run was stopped; None = it was not
 
 
 class Checkpoints(Protocol):
-    """What the loop needs of `cmarr_jax.workdir.checkpoints`."""
+    """Where the loop keeps what it can resume from; see `cmarr_jax.workdir.checkpoints`."""
 
     def resume(self, stage: str, like: PyTree) -> Resumed | None:
-        """The newest `last` of a stage, in the structure of `like`; None at the start."""
+        """The newest `last` of a stage, in the structure of `like`; None if there is none."""
 
     def save(
         self,
@@ -96,23 +96,23 @@ def train(
     report: Callable[[Epoch], None],
     leave: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Trains every run, stage by stage, going on from a checkpoint if there is one.
+    """Trains every run, stage by stage; resumes from a checkpoint if there is one.
 
-    A run with a loss or a gradient that is not finite stays as it was before that step and is
-    out of the sweep; the others do not notice.
+    A run whose loss or gradient is not finite is stopped: it keeps its state from before that step.
+    This changes nothing for the other runs.
 
     Args:
       experiment: what is trained.
       checkpoints: where `last` and `best` are kept.
       report: called after each epoch.
-      leave: asked after each epoch whether to save and go.
+      leave: called after each epoch; True = save and leave.
 
     Returns:
-      Each run's model with the best validation UAR (the first one of equals; the last model
-      without a validation part).
+      Each run's model with the best validation UAR (the first of equals), or its last model if
+      there is no validation part.
 
     Raises:
-      Preempted: `leave` said so.
+      Preempted: `leave` returned True.
     """
     train_stage = functools.partial(_train_stage, experiment, checkpoints, report, leave)
     before: np.ndarray | None = None
@@ -130,7 +130,7 @@ def _teach(
     before: np.ndarray | None,
     stopped: list[Stopped | None],
 ) -> tuple[np.ndarray, list[Stopped | None]]:
-    """The models of stage `number`, not the last one; `train_stage` makes those that are not kept.
+    """Loads the models of an earlier stage; trains them first if one is missing.
 
     Returns:
       Each run's parameters `[R, P]`, and where runs were stopped.
@@ -138,7 +138,7 @@ def _teach(
     teachers, stage = experiment.teachers, experiment.stages[number]
     files = [teachers.file(experiment.config, stage, run_id) for run_id in experiment.run_ids]
     new = [r for r, file in enumerate(files) if not teachers.has(file)]
-    if new:  # then all are trained: a checkpoint holds all of them
+    if new:  # all are trained, because a checkpoint holds all runs
         trained = train_stage(number, before, stopped)
         stopped = trained.stopped
         for r in new:
@@ -198,7 +198,7 @@ class _Plan(NamedTuple):
     name: str  # of an earlier stage, "" of the last
     to_come: int  # stages after this one
     config: ConfigDict  # the stage's section
-    conditions: Sequence[Condition]  # that validation chooses under
+    conditions: Sequence[Condition]  # of the validation
     layout: Layout
     feed: Feed
     runs: train_step.Run[jax.Array]  # on the devices
@@ -222,7 +222,7 @@ def _start(
     before: np.ndarray | None,
     stopped: list[Stopped | None],
 ) -> tuple[_Plan, _Point]:
-    """The plan of stage `number`, and its start on the host."""
+    """The plan of stage `number`, and its starting point on the host."""
     section = experiment.sections[number]
     config, run_ids, vectors = experiment.config[section], experiment.run_ids, experiment.vectors
     corpus, num_runs = experiment.corpus, len(run_ids)
@@ -262,12 +262,12 @@ def _start(
 
 
 def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Point, int]:
-    """Where the stage goes on, on the devices, and how many epochs were done before."""
+    """Where the stage continues, on the devices, and how many epochs are done already."""
     epoch, (state, best), stopped = 0, (start.state, start.best), start.stopped
     if resumed := checkpoints.resume(plan.name, (state, best)):
         epoch, (state, best) = resumed.epoch, resumed.state
         stopped = [Stopped(**stop) if stop else None for stop in resumed.stopped]
-        # The newest one on the disk may be of an earlier epoch.
+        # The newest `best` on the disk may be older than `last`.
         checkpoints.save(plan.name, "best", epoch, best, resumed.stopped)
     best = best._replace(params=plan.layout.deal(best.params))
     return _Point(epoch, plan.layout.deal(state), best, stopped), epoch
@@ -276,10 +276,10 @@ def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Poin
 def _train_epoch(
     plan: _Plan, point: _Point, trained: np.ndarray
 ) -> tuple[_Point, dict[str, np.ndarray], float]:
-    """One more epoch of the runs that are `trained` `[R]`.
+    """Trains the runs in `trained` `[R]` for one epoch.
 
     Returns:
-      The point after it; mean losses, name -> `[R]`; utterances a second over all runs.
+      The new point; mean losses, name -> `[R]`; utterances a second over all runs.
     """
     epoch, size = point.epoch + 1, plan.config.batch_size
     order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
@@ -301,11 +301,11 @@ def _train_epoch(
 def _choose(
     plan: _Plan, point: _Point, terms: Mapping[str, np.ndarray]
 ) -> tuple[_Point, np.ndarray, list[Stopped | None]]:
-    """Validates an epoch and keeps the models that are better than all before.
+    """Validates an epoch and keeps each run's model if it is the best so far.
 
     Returns:
-      The point with the best models; validation UAR `[R]`; the runs that end in this epoch, since
-      one of their `terms` or posteriors is not finite.
+      The point with the best models; validation UAR `[R]`; the runs that are stopped in this epoch
+      because one of their `terms` or posteriors is not finite.
     """
     run_ids, best = plan.experiment.run_ids, point.best
     validation = [fold.val for fold, _ in run_ids]
@@ -356,19 +356,19 @@ def compile_epoch(
     config: ConfigDict,
     layout: Layout,
 ) -> tuple[TrainState, Callable]:
-    """What a stage's training starts from, leaves `[R, ...]`, and an epoch of all runs.
+    """The state that a stage starts with, leaves `[R, ...]`, and the function of one epoch.
 
     Args:
       stage: what is trained.
-      vector: of its parameters.
-      params: `[R, P]`, of `init_params`.
-      masking: the missing patterns of training.
+      vector: how its parameters lie.
+      params: `[R, P]`, from `init_params`.
+      masking: how training hides modalities.
       config: the stage's section of a config, `train` or `pretrain`.
-      layout: of the runs.
+      layout: how the runs lie on the devices.
 
     Returns:
-      The state, and `train_step.make_train_epoch`'s function compiled over the runs, which takes
-      the state's buffers over.
+      The state, and the function of `train_step.make_train_epoch` compiled over all runs; a call
+      of it takes over the state's buffers.
     """
     c = config
     if jax.default_backend() == "cpu":
@@ -384,12 +384,12 @@ def compile_epoch(
 
 
 def not_finite(terms: Mapping[str, np.ndarray]) -> list[tuple[str, str] | None]:
-    """Of each run the first term that is not finite and what it is, if one is.
+    """For each run the name and value of its first term that is not finite; None = all are finite.
 
     Args:
-      terms: name -> `[R]`, the losses before their sum.
+      terms: name -> `[R]`, the loss terms and their sums.
     """
-    sums = ("loss", "gradient_norm")  # of the others, which say more
+    sums = ("loss", "gradient_norm")  # last, because the single terms say more
     names = sorted(terms, key=lambda name: name in sums)
     found: list[tuple[str, str] | None] = [None] * len(terms["loss"])
     for name in reversed(names):

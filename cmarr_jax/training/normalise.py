@@ -1,4 +1,4 @@
-"""Normalisation of features by statistics of a fold's training part, and of nothing else."""
+"""Normalisation of features, by statistics of a fold's training part alone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
@@ -10,16 +10,16 @@ import numpy as np
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.rows_on_disk import blocks
 
-_QUANTILES = 201  # of each feature, where normalisation goes by them
-_QUANTILE_VALUES = 8_000_000  # sorted at once
-_FARTHEST = 3.0  # deviations that a normal score may be away from 0
+_QUANTILES = 201  # K, of each feature
+_QUANTILE_VALUES = 8_000_000  # that are sorted at once, to bound the memory
+_FARTHEST = 3.0  # the largest normal score, in standard deviations
 
 
 A = TypeVar("A")  # of an array: jax.Array on the devices, np.ndarray on the host
 
 
 class Statistics(NamedTuple, Generic[A]):
-    """Of one run's training part; of R runs every leaf has R in front."""
+    """Of one run's training part; for R runs every leaf has R in front."""
 
     mean: dict[str, A]  # modality -> [D_m]
     scale: dict[str, A]  # modality -> [D_m], 1 / standard deviation
@@ -29,7 +29,7 @@ class Statistics(NamedTuple, Generic[A]):
 def normalise(
     features: Mapping[str, jax.Array], statistics: Statistics[jax.Array]
 ) -> dict[str, jax.Array]:
-    """Modality -> `[B, T, D_m]` of any float type -> the same, normalised, in float32."""
+    """Modality -> `[B, T, D_m]` of any float type; the same in float32, normalised."""
     normalised = {}
     for modality, values in features.items():
         x = values.astype(jnp.float32)
@@ -41,7 +41,7 @@ def normalise(
 
 
 def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
-    """What each value would be, were its feature standard normal: at most 3 from 0.
+    """Values mapped so that their feature becomes standard normal, cut to -3 to 3.
 
     Args:
       x: `[..., D]`.
@@ -61,8 +61,8 @@ def measure(
     Args:
       corpus: all utterances.
       rows: the utterances of the training part, `[n]`.
-      by_mean: to mean 0 and deviation 1; else features stay as they are.
-      by_quantiles: to normal scores instead, which comes before `by_mean`.
+      by_mean: normalises to mean 0 and deviation 1; else features stay as they are.
+      by_quantiles: normalises to normal scores instead; `by_mean` then does nothing.
     """
     mean, scale, quantiles = {}, {}, {}
     for m, (modality, values) in enumerate(corpus.features.items()):

@@ -1,4 +1,4 @@
-"""One run's predictions under several conditions, as a pure function; knows no system by name."""
+"""One run's predictions under several conditions, as a pure function of any system's stage."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple
@@ -25,7 +25,7 @@ def add_noise(batch: Batch, rows: jax.Array, probe: Probe[jax.Array]) -> Batch:
     """NMER's corruption of normalised features: sqrt(1 - a) x + sqrt(a) noise at level a.
 
     Gaussian noise is standard normal; impulse noise is +1 or -1 at three values in ten, else 0
-    (Lee et al.'s code). An utterance's noise hangs on its row alone, so that scores repeat.
+    (Lee et al.'s code). An utterance's noise depends on its row alone, so that scores repeat.
     """
     noisy = {}
     for k, (modality, x) in enumerate(batch.features.items()):
@@ -48,16 +48,16 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
 
     Args:
       stage: what predicts.
-      vector: the layout of its parameters.
+      vector: how its parameters lie.
       noisy: whether the probe adds noise.
 
     Returns:
       (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
-      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery is of each missing modality the squared
-      error of what was recovered and the squared length of what was missing; 0 where nothing
-      was. Means are of what was recovered and of what was missing, over all positions that
-      were; D is 0 where the stage recovers nothing. What does not depend on the condition is
-      computed once.
+      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery holds, for each missing modality, the squared
+      error of what was recovered and the squared length of the truth; 0 where nothing was
+      missing. Means are those of what was recovered and of the truth, over all missing positions;
+      D is 0 where the stage recovers nothing. What does not depend on the condition is computed
+      once.
     """
 
     def predict(

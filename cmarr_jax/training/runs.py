@@ -1,7 +1,7 @@
 """What distinguishes the runs of a sweep: fold, seed, settings, and all that follows from them.
 
-Normalisation, class weights and the order of utterances come from a run's fold and seed and from
-nothing else, so that a run is the same alone and beside others.
+Normalisation, class weights and the order of utterances follow from a run's fold and seed alone, so
+that a run gives the same result alone and beside others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class RunId(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the runs of one program may differ in beside fold and seed, in one stage."""
+    """What, besides fold and seed, may differ between the runs of one program, in one stage."""
 
     learning_rate: float
     weight_decay: float
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict, stages: Sequence[Stage]) -> "tuple[Settings, ...]":
-        """Each stage's, from a config of `configs/`."""
+        """The settings of each stage, from a whole config."""
         sections = [config[name] for name in config_lib.sections(len(stages))]
         return tuple(
             cls(section.learning_rate, section.weight_decay, dict(stage.weights))
@@ -52,9 +52,9 @@ def make_run_ids(
     fold: int,
     batch_sizes: Mapping[str, int],
 ) -> list[RunId]:
-    """Folds x seeds; `fold` = 0 takes all folds, else the one of that number.
+    """Folds x seeds; `fold` = 0 takes all folds, else the fold with that number.
 
-    `batch_sizes`: the batch size of each section of the config that trains.
+    `batch_sizes`: name of a config's section that trains -> its batch size.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.
@@ -81,21 +81,21 @@ def make_runs(
     to_come: int = 0,
     settings: Sequence[Settings] = (),
 ) -> train_step.Run[np.ndarray]:
-    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
+    """The runs' constants, leaves `[R, ...]`, from each fold's training part alone.
 
     Args:
       corpus: all utterances.
       run_ids: the R runs.
-      config: of `configs/`: its sections `data`, `protocol` and
-      section: the one of the stage, `train` or `pretrain`.
+      config: a whole config; read are `data`, `protocol` and `section`.
+      section: name of the stage's section, `train` or `pretrain`.
       to_come: how many stages follow this one; each has keys of its own.
-      settings: each run's; () = nothing is trained.
+      settings: of each run; () where nothing is to be trained.
     """
     c, runs, statistics = config[section], [], {}
     num_classes = len(corpus.class_names)
     for r, (fold, seed) in enumerate(run_ids):
         own = jax.tree.map(np.float32, settings[r]._asdict() if settings else {})
-        if fold.number not in statistics:  # which are the same for every seed
+        if fold.number not in statistics:  # they are the same for every seed
             statistics[fold.number] = normalise.measure(
                 corpus,
                 fold.train,
@@ -127,10 +127,10 @@ def make_runs(
 def epoch_order(
     run_ids: Sequence[RunId], epoch: int, batch_size: int, to_come: int = 0
 ) -> np.ndarray:
-    """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed, epoch and stage.
+    """Rows of every step of one epoch, `[R, S, B]`; they depend on fold, seed, epoch and stage.
 
-    The rest that does not fill a batch is left out, another one each epoch. Runs with fewer
-    steps than S end in rows of -1.
+    Utterances that do not fill a last batch are left out, others in each epoch. Runs with fewer
+    steps than S end in rows of -1. `to_come`: how many stages follow this one.
     """
     num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
     order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)

@@ -1,12 +1,12 @@
 """A trained model as one folder, which `cmarr_jax.predict` loads without the corpus.
 
-    model.json    what it is: system, classes, modalities, widths, alignment, runs, encoders
+    model.json    facts: system, classes, modalities, widths, alignment, runs, encoders
     config.json   the sweep's config
     weights.npz   each parameter under its path, `[R, ...]`, and the runs' normalisation,
                   "mean/MODALITY" and "scale/MODALITY" `[R, D_m]`, and "quantiles/MODALITY"
-                  `[R, K, D_m]` where it goes by them
+                  `[R, K, D_m]` where features are normalised by quantiles
 
-NumPy alone reads it. `train.py` leaves it in WORKDIR/model when a sweep is finished.
+NumPy is enough to read it. `train.py` writes it to WORKDIR/model when a sweep is finished.
 """
 
 import io
@@ -46,15 +46,15 @@ _FIELDS = {
 
 
 class Model(NamedTuple):
-    """R trained models of one system, and all that their input must agree with."""
+    """R trained models of one system, and all that says what input they take."""
 
     path: str
     facts: dict[str, Any]  # model.json
-    config: FrozenConfigDict  # the `model` part of the config
+    config: FrozenConfigDict  # the config's section `model`
     params: dict[str, Any]  # the last stage's variables, leaves [R, ...]
     mean: dict[str, np.ndarray]  # modality -> [R, D_m]
     scale: dict[str, np.ndarray]  # modality -> [R, D_m]
-    quantiles: dict[str, np.ndarray]  # modality -> [R, K, D_m]; empty: not used
+    quantiles: dict[str, np.ndarray]  # modality -> [R, K, D_m]; empty = not used
 
 
 def write(
@@ -68,13 +68,13 @@ def write(
     statistics: Any,
     tree_of: Callable[[np.ndarray], PyTree],
 ) -> None:
-    """Writes the model folder, whole or not at all; an earlier one is replaced.
+    """Writes the model folder, whole or not at all, in place of an earlier one.
 
     Args:
       folder: such as WORKDIR/model.
-      identity: corpus, system, variant and protocol, as they stand in the results.
+      identity: corpus, system, variant and protocol, as in the results.
       corpus: what the runs were trained on.
-      config: of `configs/`.
+      config: the whole config.
       run_ids: (fold, seed) of each of the R runs.
       best: `training.loop.Best`, on the host.
       statistics: `training.normalise.Statistics` of the runs, on the host.
@@ -104,7 +104,7 @@ def write(
         "encoders": provenance.encoders(corpus.provenance, corpus.modalities),
     }
     each = [flax.traverse_util.flatten_dict(tree_of(p), sep="/") for p in best.params]
-    # Any, since a keyword of `savez` might be its option.
+    # Any, because a keyword of `savez` may also be one of its options.
     arrays: dict[str, Any] = {
         name: np.stack([np.asarray(run[name]) for run in each]) for name in each[0]
     }
