@@ -19,8 +19,9 @@ from cmarr_jax.runtime import exits
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
-    in either, and with 130 or 143 when told to stop.
+    """Parses the flags, calls `main` and exits with the code that it returns, or 0.
+
+    Exits with 2 after a user's mistake in either, and with 130 or 143 after a signal to stop.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -34,10 +35,10 @@ def run(main: Callable[[], int | None]) -> None:
                 raise
             print(said, file=sys.stderr, flush=True)
             if isinstance(e, exits.Preempted):
-                os._exit(code)  # everything is closed; to take the libraries down takes seconds
+                os._exit(code)  # all files are closed; the libraries' own shutdown takes seconds
             sys.exit(code)
 
-    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
+    # A thread that writes files reports its failure to its caller, which prints one line.
     threading.excepthook = sys.unraisablehook = lambda failure: None
     app.run(guarded, flags_parser=_parse)
 
@@ -54,7 +55,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         fail(f"--config={file}: no such file; the configs are in configs/")
     try:
         return flags.FLAGS(list(argv))
-    except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
+    except Exception as e:  # a config file may raise anything, and absl wraps it
         cause = e
         while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
             cause = inner
@@ -75,7 +76,7 @@ def _config_argument(argv: Sequence[str]) -> str | None:
 
 
 def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
-    """Names the override at fault and the closest field that exists."""
+    """The error line about an override of no field: it names the closest field that exists."""
     known = [field for field, _ in leaves(_load(file).get_config(variant or None).to_dict())]
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
@@ -95,15 +96,15 @@ def _initials(field: str) -> str:
 
 
 def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
-    """The config that `holder`'s file gives for another argument, under the same overrides.
+    """The config that `holder`'s file gives for another argument, with the same overrides.
 
-    An override of a field that this config lacks, another system's, is left out.
+    Overrides of fields that this config lacks (another system has them) are left out.
     """
     flag = flags.FLAGS[holder.name]
     config = _load(config_flags.get_config_filename(flag).partition(":")[0]).get_config(argument)
     known = {field for field, _ in leaves(config.to_dict())}
     overrides = config_flags.get_override_values(flag)
-    overrides.pop("members", None)  # a member has none of its own
+    overrides.pop("members", None)  # a member has no members
     config.update_from_flattened_dict({k: v for k, v in overrides.items() if k in known})
     return config
 

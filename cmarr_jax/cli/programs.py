@@ -1,8 +1,8 @@
 """The scripts as console commands: `cmarr-train` does what `python train.py` does in a checkout.
 
-train.py, evaluate.py, sweep.py and configs/ lie beside this package in a checkout. Installed, they
-lie in its folder `programs`, so that no module named `train` or `configs` stands among those of
-other projects. Here each runs as Python runs a script: its own folder is the first to import from.
+In a checkout, train.py, evaluate.py, sweep.py and configs/ lie beside this package. Installed, they
+lie in its folder `programs`, so that no module named `train` or `configs` meets those of other
+projects. Each runs as a script does in Python: imports look in its own folder first.
 """
 
 import os
@@ -37,7 +37,7 @@ def _run(script: str) -> None:
 
 
 def _find_config(folder: str, argument: str) -> str:
-    """Points `--config=configs/x.py:variant` to `folder` if no such file is at hand."""
+    """Makes `--config=configs/x.py:variant` name the file in `folder` if there is none here."""
     if not (found := re.match(r"(-[^=]*=)?(configs/[^:]+)", argument)):
         return argument
     flag, file = found.groups(default="")

@@ -1,4 +1,4 @@
-"""Makes configs concrete on their corpus: folds, conditions, masking, runs and the system."""
+"""From configs and their corpus to an experiment: folds, conditions, masking, runs, system."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,13 +31,13 @@ _MEMORY_SHARE = 0.1
 
 
 def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) -> Experiment:
-    """Reads the corpus and lays everything out; writes nothing but the prepared dataset.
+    """Reads the corpus and makes the experiment; writes nothing but the prepared dataset.
 
     Args:
       configs: of `configs/`, alike in `groups.program`. As many of the first are taken as fit
         in memory at once; where they share teachers that are still to be trained, one is.
-      progress: told of the reading.
-      teachers: the folder where those are looked for.
+      progress: shows how far the reading is.
+      teachers: the folder of the earlier stages' models.
 
     Raises:
       UserError: anything about the config, the corpus, or the two together cannot be done.
@@ -111,7 +111,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _load(config: ConfigDict, progress: Progress) -> Corpus:
-    with processes.one_before_the_others():  # who may share a disk, on which it is prepared
+    with processes.one_before_the_others():  # they may share the disk on which it is prepared
         return pipeline.load(
             pack=config.data.pack,
             data_dir=config.data.data_dir,
@@ -140,12 +140,12 @@ def _make_folds(config: ConfigDict, corpus: Corpus) -> list[Fold]:
 def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
-    # One and the same each time: what JAX traced of its functions is found again.
+    # Cached, because JAX finds its traces again only for the same functions.
     return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
 
 
 def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> Sweep:
-    """The runs of one config on its corpus and folds.
+    """The sweep of one config on its corpus and folds.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.

@@ -60,19 +60,19 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     Raises:
       UserError: it has none, or one with more than the model's `vocab_size` tokens.
     """
-    # With neither file, transformers makes a tokenizer that knows five tokens, without a word.
+    # With neither file, transformers silently makes a tokenizer with five tokens.
     if not set(_TOKENIZER) & set(os.listdir(path)):
         raise UserError(f"{path}: no tokenizer; wanted {' or '.join(_TOKENIZER)} in this folder")
     try:
-        made = _transformers().AutoTokenizer.from_pretrained(path, local_files_only=True)
+        found = _transformers().AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as e:  # the tokenizers library raises bare Exception on a damaged file
         raise UserError(f"{path}: tokenizer not readable ({str(e).splitlines()[0]})") from None
-    if len(made) > vocab_size:
+    if len(found) > vocab_size:
         raise UserError(
-            f"{path}: the tokenizer has {len(made)} tokens and the model {vocab_size}; "
+            f"{path}: the tokenizer has {len(found)} tokens and the model {vocab_size}; "
             "wanted the tokenizer that belongs to the model"
         )
-    return made
+    return found
 
 
 def hashes(path: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def precision(dtype: jnp.dtype) -> contextlib.AbstractContextManager:
-    """Where float32 was chosen, accelerators must not round its products to fewer bits."""
+    """A context in which float32 products keep all their bits, on accelerators too."""
     return jax.default_matmul_precision("float32" if dtype == jnp.float32 else "default")
 
 
@@ -105,7 +105,7 @@ def _download(model: str) -> str:
 
     try:
         return huggingface_hub.snapshot_download(model, allow_patterns=list(_FILES))
-    except Exception as e:  # the hub's client raises its transport's exceptions as they come
+    except Exception as e:  # the hub's client may raise any exception of its HTTP library
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise UserError(
             f"{model}: no such folder, and not to be had from the Hugging Face hub ({reason}); "
@@ -114,6 +114,6 @@ def _download(model: str) -> str:
 
 
 def _transformers() -> ModuleType:
-    # It says at import that PyTorch is absent, which here is meant.
+    # Else it warns at import that PyTorch is absent, which is intended here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     return importlib.import_module("transformers")

@@ -1,9 +1,9 @@
-"""Published checkpoints as parameters, strictly: nothing left over, nothing left unfilled.
+"""Published checkpoints as parameters: every tensor is used, every parameter is filled.
 
 A checkpoint is a safetensors file with the tensor names of Hugging Face's models, with or
-without the model's prefix. Every tensor fills a parameter or is on the list of parts that the
-encoders leave out; every parameter is filled. PyTorch's layouts become linen's: a matrix is
-transposed, a convolution `[out, in, K]` becomes `[K, in, out]`.
+without the model's prefix. Every tensor fills a parameter or is on the list of those that the
+encoders do not use. Axes are put in linen's order: a matrix is transposed, a convolution
+`[out, in, K]` becomes `[K, in, out]`.
 """
 
 import re
@@ -69,7 +69,7 @@ def bert(file: str, module: Bert) -> dict[str, Any]:
     modules = dict(_BERT)
     for k in range(module.num_layers):
         modules |= {f"layer_{k}/{o}": f"encoder.layer.{k}.{t}" for o, t in _BERT_LAYER.items()}
-    # The first checkpoints came from TensorFlow and kept its names for LayerNorm's parameters.
+    # The first checkpoints came from TensorFlow and have its names for LayerNorm's parameters.
     tensors = {
         re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor
         for name, tensor in _read(file, "bert.").items()
@@ -136,7 +136,7 @@ def _fill(
     modules: dict[str, str],
     ignored: str,
 ) -> dict[str, Any]:
-    """Gives each parameter its tensor; `modules` maps module paths to the checkpoint's."""
+    """Gives each parameter its tensor; `modules`: module path -> name in the checkpoint."""
     params, unfilled = {}, []
     for path, wanted in shapes.items():
         module, leaf = path.rsplit("/", 1)

@@ -1,23 +1,24 @@
-"""Every exit code of the commands, and the line that goes with each end."""
+"""The exit codes of all commands, and the line that each way to end prints."""
 
 import signal
 
 from cmarr_jax.errors import UserError
 
-MISTAKE = 2  # of the user or the machine, named in one line
-INCOMPLETE = 3  # done, but a run was stopped, or an utterance has no modality left
-GONE = 4  # another process of --distributed; resumable
+MISTAKE = 2  # by the user or the machine, named in one line
+INCOMPLETE = 3  # done, but a run was stopped or an utterance has no modality left
+GONE = 4  # another process of --distributed ended; resumable
 INTERRUPTED = 128 + signal.SIGINT  # resumable
 TERMINATED = 128 + signal.SIGTERM  # resumable
 
 
 class Preempted(Exception):
-    """SIGTERM came, and everything that is finished is saved."""
+    """SIGTERM came, and all finished work is saved."""
 
 
 def ending(error: BaseException) -> tuple[str, int]:
-    """The line that is said of what ended a command, and the exit code; "" and 1 where neither
-    the user nor the machine but the code is at fault.
+    """The line to print about the error that ended a command, and the exit code.
+
+    The line is "" and the code 1 where the fault is in the code, not with the user or the machine.
     """
     match error:
         case UserError():
