@@ -252,9 +252,10 @@ def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
         mine = made[row["id"]]
         assert mine["predicted"] == row["predicted"] and mine["spread"] is None
         np.testing.assert_allclose(
-            list(mine["posterior"].values()), [float(p) for p in row["probabilities"].split()],
+            list(mine["posterior"].values()),
+            [float(p) for p in row["probabilities"].split()],
             atol=1e-5,
-        )  # fmt: skip
+        )
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):

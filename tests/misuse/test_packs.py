@@ -400,10 +400,12 @@ WRITES = {
 def test_nothing_is_written_of_what_is_no_pack(tmp_path, case):
     given_, wanted = WRITES[case]
     good = dict(
-        name="x", class_names="ab", provenance={},
+        name="x",
+        class_names="ab",
+        provenance={},
         columns={"id": "uv", "session": "12", "speaker": "12", "label": "ab"},
         sequences={"text": [np.ones((1, 2), "f4")] * 2},
-    )  # fmt: skip
+    )
     os.mkdir(tmp_path / "a")
     with pytest.raises(UserError) as error:
         pack.write(str(tmp_path / "a" / "pack"), **(good | given_))

@@ -186,8 +186,11 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     assert [row["id"] for row in rows] == HOSTILE
     assert {row["label"] for row in rows} == set(names)
     assert set(os.listdir(work)) == {
-        "results.csv", "summary.csv", "predictions.csv", "confusion.npz",
-    }  # fmt: skip
+        "results.csv",
+        "summary.csv",
+        "predictions.csv",
+        "confusion.npz",
+    }
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["work"]
 
 
