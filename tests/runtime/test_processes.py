@@ -1,5 +1,5 @@
-"""Two processes on loopback train one sweep: the same results, one folder, and a folder that can
-be gone on from when one of them is killed.
+"""Two processes on loopback train one sweep: the same results, one folder, from which they resume
+when one of them is killed.
 """
 
 import os
