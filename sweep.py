@@ -155,8 +155,10 @@ def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
         runs = files.read_json(os.path.join(folder, files.MODEL, files.MODEL_FACTS))["runs"]
         runs = [r for r in runs if r["val_uar"] is not None]
         val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in runs}
-        for row in read_results(folder):
-            rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})
+        rows += [
+            given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")}
+            for row in read_results(folder)
+        ]
     if rows:
         write_csv(os.path.join(workdir, files.SWEEP), rows)
     return [entry.name for entry in entries if entry not in done]

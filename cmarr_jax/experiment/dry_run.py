@@ -42,6 +42,7 @@ class StagePlan(NamedTuple):
 
     @property
     def expected(self) -> float:
+        """Seconds that the whole stage will take."""
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -212,7 +211,7 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     return Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
 
 
-def _describe(protocol: Any, folds: Sequence[Fold], fold: int) -> str:
+def _describe(protocol: ConfigDict, folds: Sequence[Fold], fold: int) -> str:
     """The protocol as it stands in every results file and above every table; `fold` = 0: all."""
     text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text

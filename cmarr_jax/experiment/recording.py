@@ -4,7 +4,6 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
@@ -153,7 +152,7 @@ class _SweepRecording:
             tree_of=experiment.vectors[-1].unravel,
         )
 
-    def _write_status(self, **fields: Any) -> None:
+    def _write_status(self, **fields: object) -> None:
         # Sweeps of one program share its time.
         seconds = (time.monotonic() - self._start) / len(self._experiment.sweeps)
         self._status |= fields | {"seconds": round(self._earlier + seconds, 1)}

@@ -28,7 +28,7 @@ class Table:
         self.members = [WorkDir(os.path.join(folder, n), c) for n, c in members.items()]
         self.members = self.members or [self.workdir]
         self.teachers = config.teachers or os.path.join(folder, files.TEACHERS)
-        self._ended = set()
+        self._ended: set[str] = set()  # folders
         self._held = contextlib.ExitStack()
         self._opened = False
 

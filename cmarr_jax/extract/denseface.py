@@ -160,6 +160,7 @@ def _convert(checkpoint: str, out: str, mean: float, std: float) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Converts the checkpoint that `argv` names; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cmarr_jax.extract.denseface",
         description=__doc__,

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
 from cmarr_jax.errors import UserError
 
@@ -101,19 +101,19 @@ def _remove(path: str) -> None:
             os.remove(path)
 
 
-def write_json(file: str, content: Mapping[str, Any]) -> None:
+def write_json(file: str, content: Mapping[str, object]) -> None:
     """Writes a JSON file, whole or not at all."""
     write_whole(file, json.dumps(content, indent=2, default=str).encode() + b"\n")
 
 
 def write_csv(
-    file: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None
+    file: str, rows: Sequence[Mapping[str, object]], columns: Iterable[str] | None = None
 ) -> None:
     """Writes a CSV file, whole or not at all; arguments of `to_csv`."""
     write_whole(file, to_csv(rows, columns).encode())
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None) -> str:
+def to_csv(rows: Sequence[Mapping[str, object]], columns: Iterable[str] | None = None) -> str:
     """Rows as CSV; `columns` = None: those of the first row.
 
     A column that a row lacks is empty there.

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -19,6 +19,8 @@ from jax.experimental import multihost_utils
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import exits
+
+PyTree: TypeAlias = Any  # of arrays, as in jax.tree
 
 _HEARTBEAT = 30  # seconds without a sign of life, then a process counts as gone
 _GONE = ("Gloo", "onnection", "eartbeat", "UNAVAILABLE")  # in what jaxlib raises then
@@ -36,7 +38,7 @@ def joined() -> Iterator[None]:
     Raises:
       UserError: they were not found.
     """
-    numbers = {}
+    numbers: dict[str, Any] = {}  # arguments of many types, by name
     try:
         for name in ("num_processes", "process_id"):
             if text := os.environ.get(f"JAX_{name.upper()}"):
@@ -65,10 +67,12 @@ def joined() -> Iterator[None]:
 
 
 def are_joined() -> bool:
+    """Whether this process trains together with others."""
     return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; a process alone is."""
     return not are_joined() or jax.process_index() == 0
 
 
@@ -84,7 +88,7 @@ def tell(message: Any = None) -> Any:
     return json.loads(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
 
 
-def broadcast(tree: Any) -> Any:
+def broadcast(tree: PyTree) -> PyTree:
     """The arrays of the first process, in all; the others give some of the same shapes."""
     return multihost_utils.broadcast_one_to_all(tree) if are_joined() else tree
 
@@ -106,7 +110,7 @@ def one_before_the_others() -> Iterator[None]:
 
 def any_says(*flags: bool) -> list[bool]:
     """Of each flag, whether it is set in any process."""
-    return gather_processes(np.array(flags)).any(axis=0).tolist()
+    return [any(said) for said in gather_processes(np.array(flags)).T.tolist()]
 
 
 def same_everywhere(digest: Callable[[], bytes]) -> bool:

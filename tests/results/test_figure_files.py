@@ -45,8 +45,8 @@ def test_files_fit_a_column_and_embed_their_fonts(r, tmp_path):
     assert width == 3.5 * 72 and height < 9.5 * 72
     assert (tmp_path / "x.png").stat().st_size > 5_000
     for wrong, match in (("x.gif", "wanted a file"), ("x.png/y.png", "cannot be written")):
+        drawn = figure_files.make(r, "conditions")
         with pytest.raises(UserError, match=match):
-            drawn = figure_files.make(r, "conditions")
             figure_files.write(drawn, [str(tmp_path / wrong)], "")
 
 
