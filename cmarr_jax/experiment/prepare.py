@@ -1,7 +1,9 @@
 """Makes configs concrete on their corpus: folds, conditions, masking, runs and the system."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -66,7 +68,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
     )
     make_system = _maker(config, corpus)
-    stages = make_system(None).stages  # a mistake in the model's fields shows here
+    with _known_fields(config):
+        stages = make_system(None).stages  # a mistake in the model's fields shows here
     for name in ("train", "pretrain"):
         if config[name].schedule not in SCHEDULES:
             raise UserError(
@@ -79,7 +82,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     if not all(kept.has(file) for file in files):
         sweeps = sweeps[:1]
     use_cores(sum(len(sweep.run_ids) for sweep in sweeps))
-    num_params = max(vector.size for vector in make_vectors(stages, corpus))
+    with _known_fields(config):
+        num_params = max(vector.size for vector in make_vectors(stages, corpus))
     sweeps, expected = _fit_memory(sweeps, corpus, num_params)
     num_runs = sum(len(sweep.run_ids) for sweep in sweeps)
     for name in sections(len(stages)):  # for what it refuses
@@ -109,6 +113,21 @@ def _check(config: ConfigDict) -> None:
             "--config.protocol.shuffled_labels: wanted without select_on_test; the control "
             "shuffles what the epoch is chosen on and must leave the test part alone"
         )
+
+
+@contextlib.contextmanager
+def _known_fields(config: ConfigDict) -> Iterator[None]:
+    """Makes one line of a field that a system reads and its config lacks."""
+    try:
+        yield
+    except (AttributeError, KeyError) as e:
+        if "ml_collections" not in traceback.extract_tb(e.__traceback__)[-1].filename:
+            raise
+        missing = str(e).splitlines()[0].strip("\"'")
+        raise UserError(
+            f"--config.system={config.system}: it reads a field that --config.model lacks "
+            f"({missing}); give it a preset in configs/systems.py"
+        ) from None
 
 
 def _load(config: ConfigDict, progress: Progress) -> Corpus:
