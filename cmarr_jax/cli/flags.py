@@ -37,6 +37,7 @@ def run(main: Callable[[], int | None]) -> None:
                 os._exit(code)  # everything is closed; to take the libraries down takes seconds
             sys.exit(code)
 
+    os.environ["MPLBACKEND"] = "agg"  # commands write files; a notebook's backend is not theirs
     # Of a failure in a thread that writes files its caller hears too, and says it in one line.
     threading.excepthook = sys.unraisablehook = lambda failure: None
     app.run(guarded, flags_parser=_parse)
