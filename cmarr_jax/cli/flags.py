@@ -5,42 +5,33 @@ import importlib.util
 import itertools
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import fail
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime import exits
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
-    in either, and with 130 or 143 when told to stop.
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Parses the flags, calls `main`, which may say the exit code, and exits with it.
+
+    Exits with 2 on a mistake in either, and with 130 or 143 when told to stop.
     """
 
-    def guarded(argv: Sequence[str]) -> None:
+    def checked(argv: Sequence[str]) -> None:
         if argv[1:]:
             fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
-        try:
-            sys.exit(main() or 0)
-        except (Exception, KeyboardInterrupt) as e:
-            said, code = exits.ending(e)
-            if not said:
-                raise
-            print(said, file=sys.stderr, flush=True)
-            if isinstance(e, exits.Preempted):
-                os._exit(code)  # everything is closed; to take the libraries down takes seconds
-            sys.exit(code)
+        sys.exit(main() or 0)
 
     os.environ["MPLBACKEND"] = "agg"  # commands write files; a notebook's backend is not theirs
-    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
-    threading.excepthook = sys.unraisablehook = lambda failure: None
-    app.run(guarded, flags_parser=_parse)
+    resumable = "the same command resumes from the last checkpoint"
+    sys.exit(boundary.run(lambda: app.run(checked, flags_parser=_parse), resumable))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

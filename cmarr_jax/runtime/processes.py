@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -55,15 +54,15 @@ def joined() -> Iterator[None]:
     except exits.Preempted:
         raise  # all go
     except (Exception, KeyboardInterrupt) as e:
-        said, code = exits.ending(e)
-        if not said and any(word in str(e) for word in _GONE):
-            reason = (
-                "another process of this sweep is gone; the same command in all of them resumes "
-                "from the last checkpoint"
+        if exits.ending(e)[1] == exits.FAULT and any(word in str(e) for word in _GONE):
+            print(
+                "error: another process of this sweep is gone; the same command in all of them "
+                "resumes from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
             )
-            said, code = f"error: {reason}", exits.GONE
-        print(said or traceback.format_exc(), file=sys.stderr, flush=True)
-        os._exit(code)  # a process that ends as usual waits for the others first
+            os._exit(exits.GONE)
+        os._exit(exits.say(e))  # a process that ends as usual waits for the others first
 
 
 def are_joined() -> bool:
