@@ -32,7 +32,9 @@ from cmarr_jax.training.vector import make_vectors
 _MEMORY_SHARE = 0.1
 
 
-def prepare(configs: Sequence[ConfigDict], progress: Progress | Silent, teachers: str) -> Experiment:
+def prepare(
+    configs: Sequence[ConfigDict], progress: Progress | Silent, teachers: str
+) -> Experiment:
     """Reads the corpus and lays everything out; writes nothing but the prepared dataset.
 
     Args:
