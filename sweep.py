@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import arguments, boundary
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results
 from cmarr_jax.runtime.files import write_csv
@@ -60,15 +60,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("file", metavar="FILE", help="of configs/sweeps/")
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="of configs/")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of all entries")
-    args, flags = parser.parse_known_args(argv)
-    try:
-        entries = read(args.file)
-        return _run(entries, args.config, args.workdir, flags)
-    except UserError as e:
-        arguments.fail(str(e))
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+
+    def command() -> int:
+        args, flags = parser.parse_known_args(argv)
+        return _run(read(args.file), args.config, args.workdir, flags)
+
+    return boundary.run(command, "the same command goes on from here")
 
 
 def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]) -> int:

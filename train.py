@@ -16,21 +16,17 @@ longer finite, and the others have their results; 4 = another process of --distr
 resumable; 130, 143 = interrupted, resumable.
 """
 
-import sys
-from collections.abc import Callable, Sequence
-
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from cmarr_jax.cli import flags as cli
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import run
 from cmarr_jax.experiment.table import Table
 from cmarr_jax.results.rows import read_summary
 from cmarr_jax.results.summary import summary_table
 from cmarr_jax.runtime import exits, preemption
 from cmarr_jax.workdir import status
-from cmarr_jax.workdir.ownership import WorkDir, make_folder
-from configs import common, limits
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
@@ -73,32 +69,15 @@ def make_table() -> Table:
         if members[name].members:
             raise UserError(f"{argument!r}: a table is no member of another; name its members")
     for each in members.values() or (config,):
-        check(each)  # all of them now, not when their turn comes
+        run.check(each)  # all of them now, not when their turn comes
     return Table(folder, config, members)
-
-
-def check(config: ConfigDict) -> None:
-    """Refuses, by a UserError, a config that no corpus could be trained with."""
-    limits.check(config)
-    if not common.fits(config):
-        raise UserError(
-            f"--config.system={config.system}: its settings are another system's; name it as the "
-            f"config's argument instead, such as configs/iemocap.py:{config.system}"
-        )
 
 
 def lead(table: Table) -> int:
     """Trains what is missing and prints all results; returns the exit code."""
-    leave, folder = preemption.listen(), table.workdir.folder
-    if table.is_ended:
-        print(f"{folder}: trained already; these are its results", file=sys.stderr)
-    else:
-        with table:
-            while group := table.next_group():
-                train(group, table.teachers, leave)
+    folder = table.workdir.folder
+    run.finish(table, preemption.listen())
     stopped = status.stopped_runs(folder)
-    for run in stopped:
-        print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
     if not stopped or status.has_results(folder):
         print(summary_table(read_summary(folder)))
     return exits.INCOMPLETE if stopped else 0
@@ -110,47 +89,9 @@ def follow(table: Table) -> int:
 
     leave = preemption.listen()
     while folders := processes.tell():
-        train([each for each in table.members if each.folder in folders], table.teachers, leave)
+        group = [each for each in table.members if each.folder in folders]
+        run.train_group(group, table.teachers, leave)
     return 0
-
-
-def train(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) -> None:
-    """Trains and tests sweeps that are alike in one program, as many of them as fit at once.
-
-    Args:
-      group: the folders of the sweeps, which hold everything that they leave.
-      teachers: the folder of the earlier stages' models.
-      leave: asked after each epoch whether to stop there.
-    """
-    # Imported here so that --help and a mistake in a flag answer at once.
-    from cmarr_jax.cli.progress import Progress, Silent
-    from cmarr_jax.experiment.prepare import prepare
-    from cmarr_jax.experiment.recording import Recording
-    from cmarr_jax.runtime import devices, processes
-    from cmarr_jax.training import loop, testing
-
-    devices.prepare_to_compile()
-    is_first = processes.is_first()
-    if is_first:
-        processes.tell([each.folder for each in group])
-    with Progress() if is_first else Silent() as progress:
-        experiment = prepare([each.config for each in group], progress, teachers)
-        group = group[: len(experiment.sweeps)] if is_first else ()
-        if is_first and len(experiment.stages) > 1:
-            make_folder("--config.teachers", teachers)
-        with Recording(experiment, group) as recording:
-
-            def report(epoch: loop.Epoch) -> None:
-                progress.epoch(epoch)
-                recording.epoch(epoch)
-
-            progress.sweep(experiment)
-            trained = loop.train(experiment, recording.checkpoints, report, leave)
-            progress.testing()
-            recording.end(testing.test(experiment, trained))
-            progress.drawing("figures")
-            recording.draw()
-        progress.done([each.folder for each in group], recording.seconds)
 
 
 def dry_run(table: Table) -> int:

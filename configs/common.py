@@ -222,8 +222,8 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
     names = _OUTER_COMMA.split(argument) if argument else []
     variants = []
     for name in names:
-        if name in systems.PRESETS:
-            if others := [n for n in names if n in systems.PRESETS and n != name]:
+        if _is_system(name):
+            if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
             systems.set_preset(config, name)
         elif name in TABLES:
@@ -234,6 +234,14 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             variants.append(name)
     config.variant = ",".join(variants) or "default"
     return config
+
+
+def _is_system(name: str) -> bool:
+    if name in systems.PRESETS or name in {*VARIANTS, *PLUS_VARIANTS, *TABLES} or "=" in name:
+        return name in systems.PRESETS
+    from cmarr_jax.systems import SYSTEMS  # seconds to import, so for an unknown name alone
+
+    return name in SYSTEMS
 
 
 def _set_variant(config: ConfigDict, name: str) -> None:
@@ -273,12 +281,3 @@ def _set_field(config: ConfigDict, field: str, text: str) -> None:
     except (TypeError, ValueError):
         kind = type(known[field]).__name__
         raise UserError(f"'{field}={text}': wanted a value of type {kind}") from None
-
-
-def fits(config: ConfigDict) -> bool:
-    """Whether `config.model` has the fields that the preset of `config.system`, if any, makes."""
-    if config.system not in systems.PRESETS:
-        return True
-    wanted = get_config()
-    systems.set_preset(wanted, config.system)
-    return set(config.model) == set(wanted.model)

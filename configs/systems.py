@@ -177,8 +177,8 @@ MSP_IMPROV = {
 
 
 def set_preset(config: ConfigDict, system: str) -> None:
-    """Makes `config` one of `system`, a name in `PRESETS`."""
-    set_fields(config, {"system": system} | PRESETS[system])
+    """Makes `config` one of `system`; one without a preset takes the settings as they are."""
+    set_fields(config, {"system": system} | PRESETS.get(system, {}))
     if config.data.length == 1:
         set_fields(config, ONE_VECTOR.get(system, {}))
 

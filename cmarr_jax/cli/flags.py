@@ -5,42 +5,33 @@ import importlib.util
 import itertools
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import fail
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime import exits
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, calls `main` and exits with the code that it returns, or 0.
 
     Exits with 2 after a user's mistake in either, and with 130 or 143 after a signal to stop.
     """
 
-    def guarded(argv: Sequence[str]) -> None:
+    def checked(argv: Sequence[str]) -> None:
         if argv[1:]:
             fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
-        try:
-            sys.exit(main() or 0)
-        except (Exception, KeyboardInterrupt) as e:
-            said, code = exits.ending(e)
-            if not said:
-                raise
-            print(said, file=sys.stderr, flush=True)
-            if isinstance(e, exits.Preempted):
-                os._exit(code)  # all files are closed; the libraries' own shutdown takes seconds
-            sys.exit(code)
+        sys.exit(main() or 0)
 
-    # A thread that writes files reports its failure to its caller, which prints one line.
-    threading.excepthook = sys.unraisablehook = lambda failure: None
-    app.run(guarded, flags_parser=_parse)
+    os.environ["MPLBACKEND"] = "agg"  # commands write files; a notebook's backend is not theirs
+    resumable = "the same command resumes from the last checkpoint"
+    sys.exit(boundary.run(lambda: app.run(checked, flags_parser=_parse), resumable))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -1,13 +1,15 @@
 """From configs and their corpus to an experiment: folds, conditions, masking, runs, system."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.cli.progress import Progress
+from cmarr_jax.cli.progress import Progress, Silent
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
 from cmarr_jax.data import audit, pipeline, protocol
@@ -30,7 +32,9 @@ from cmarr_jax.training.vector import make_vectors
 _MEMORY_SHARE = 0.1
 
 
-def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) -> Experiment:
+def prepare(
+    configs: Sequence[ConfigDict], progress: Progress | Silent, teachers: str
+) -> Experiment:
     """Reads the corpus and makes the experiment; writes nothing but the prepared dataset.
 
     Args:
@@ -65,7 +69,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
     )
     make_system = _maker(config, corpus)
-    stages = make_system(None).stages  # a mistake in the model's fields shows here
+    with _known_fields(config):
+        stages = make_system(None).stages  # a mistake in the model's fields shows here
     for name in ("train", "pretrain"):
         if config[name].schedule not in SCHEDULES:
             raise UserError(
@@ -78,7 +83,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     if not all(kept.has(file) for file in files):
         sweeps = sweeps[:1]
     use_cores(sum(len(sweep.run_ids) for sweep in sweeps))
-    num_params = max(vector.size for vector in make_vectors(stages, corpus))
+    with _known_fields(config):
+        num_params = max(vector.size for vector in make_vectors(stages, corpus))
     sweeps, expected = _fit_memory(sweeps, corpus, num_params)
     num_runs = sum(len(sweep.run_ids) for sweep in sweeps)
     for name in sections(len(stages)):  # for what it refuses
@@ -110,7 +116,22 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-def _load(config: ConfigDict, progress: Progress) -> Corpus:
+@contextlib.contextmanager
+def _known_fields(config: ConfigDict) -> Iterator[None]:
+    """Turns the error of a field that a system reads and its config lacks into one line."""
+    try:
+        yield
+    except (AttributeError, KeyError) as e:
+        if "ml_collections" not in traceback.extract_tb(e.__traceback__)[-1].filename:
+            raise
+        missing = str(e).splitlines()[0].strip("\"'")
+        raise UserError(
+            f"--config.system={config.system}: it reads a field that --config.model lacks "
+            f"({missing}); give it a preset in configs/systems.py"
+        ) from None
+
+
+def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
     with processes.one_before_the_others():  # they may share the disk on which it is prepared
         return pipeline.load(
             pack=config.data.pack,

@@ -39,12 +39,19 @@ def interval_method(r: Results) -> str:
 @styled
 def conditions(r: Results) -> plt.Figure:
     """Bars of WAR and UAR under each condition beside the majority class, with intervals."""
+    figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
+    handles, labels = conditions_panel(r, axes)
+    figure.legend(handles, labels, frameon=False, ncols=2, loc="outside upper center", fontsize=7)
+    return figure
+
+
+def conditions_panel(r: Results, axes: plt.Axes) -> tuple[list, list[str]]:
+    """Draws `conditions` into `axes`; returns what its legend shows, and the names."""
     estimates = folder.estimates(r)
     names = [*r.conditions[:-1], *(["avg"] if "avg" in estimates else []), r.conditions[-1]]
     majority = dict(zip(r.conditions, r.majority(), strict=True))
     majority["avg"] = np.mean([majority[name] for name in r.conditions[:-1]] or np.nan)
     place = np.arange(len(names))
-    figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
     kinds = (("war", "WAR", SERIES[0], None), ("uar", "UAR", SECOND, "////"))
     for k, (score, label, colour, hatch) in enumerate(kinds):
         values = [estimates[name][score] for name in names]
@@ -62,9 +69,7 @@ def conditions(r: Results) -> plt.Figure:
     axes.set_ylabel("per cent")
     axes.set_ylim(0, 100)
     handles = [*(c for c in axes.containers if hasattr(c, "patches")), chance]
-    labels = ("WAR", "UAR", "majority class, WAR", "chance, UAR")
-    figure.legend(handles, labels, frameon=False, ncols=2, loc="outside upper center", fontsize=7)
-    return figure
+    return handles, ["WAR", "UAR", "majority class, WAR", "chance, UAR"]
 
 
 def weight_curves(summary: Sequence[Mapping[str, str]]) -> dict[str, list]:

@@ -94,7 +94,8 @@ def join(workdir: str, members: Sequence[str], missing: int) -> None:
         stopped += [{"sweep": name} | s for s in read_status(member).get("stopped", ())]
         if not os.path.exists(os.path.join(member, files.RESULTS)):
             continue  # every run of it was stopped
-        results += files.read_csv(os.path.join(member, files.RESULTS))
+        own = files.read_csv(os.path.join(member, files.RESULTS))
+        results += [row | {"sweep": name} for row in own]
     if results:
         write_csv(os.path.join(workdir, files.RESULTS), results)
         write_csv(os.path.join(workdir, files.SUMMARY), summarise(results))

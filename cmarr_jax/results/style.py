@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import matplotlib
 
-matplotlib.use("agg")  # no screen is needed
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 
 COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches

@@ -46,14 +46,14 @@ def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Com
       UserError: a member is not in the results, or has other runs than the rest; or the corpus
         has one modality.
     """
-    # A member goes by what its variant has of its own, else by its system: what every row shares
-    # (such as "smoke") tells nothing apart.
+    # A member goes by its name in the table, if the rows have it; else by what its variant has of
+    # its own, else by its system: what every row shares (such as "smoke") tells nothing apart.
     named: dict[str, list[Mapping[str, str]]] = {}
     shared = set.intersection(*(set(row["variant"].split(",")) for row in results))
     for row in results:
         named_so = {*shared, "default", f"system={row['system']}"}
         own = [v for v in row["variant"].split(",") if v not in named_so]
-        named.setdefault(",".join(own) or row["system"], []).append(row)
+        named.setdefault(row.get("sweep") or ",".join(own) or row["system"], []).append(row)
     missing = [m for m in members if m not in named]
     if missing:
         raise UserError(

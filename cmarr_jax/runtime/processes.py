@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -60,15 +59,15 @@ def joined() -> Iterator[None]:
     except exits.Preempted:
         raise  # in all processes, at the same epoch
     except (Exception, KeyboardInterrupt) as e:
-        said, code = exits.ending(e)
-        if not said and any(word in str(e) for word in _GONE):
-            reason = (
-                "another process of this sweep is gone; the same command in all of them resumes "
-                "from the last checkpoint"
+        if exits.ending(e)[1] == exits.FAULT and any(word in str(e) for word in _GONE):
+            print(
+                "error: another process of this sweep is gone; the same command in all of them "
+                "resumes from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
             )
-            said, code = f"error: {reason}", exits.GONE
-        print(said or traceback.format_exc(), file=sys.stderr, flush=True)
-        os._exit(code)  # the usual exit would wait for the others
+            os._exit(exits.GONE)
+        os._exit(exits.say(e))  # the usual exit would wait for the others
 
 
 def are_joined() -> bool:

@@ -1,7 +1,7 @@
 """Checks of the `model` section of a config that several systems share.
 
-They refuse unknown words, and fields that do not fit each other; configs/limits.py holds the range
-of each number.
+They refuse unknown words, and fields that do not fit each other; cmarr_jax/experiment/limits.py
+holds the range of each number.
 """
 
 from collections.abc import Sequence

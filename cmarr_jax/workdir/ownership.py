@@ -82,7 +82,7 @@ class WorkDir:
     def origin(
         self, corpus: bytes, run_ids: Sequence[tuple[Fold, int]], parameters: Sequence[str]
     ) -> dict[str, str]:
-        """Digests of all that a checkpoint's numbers depend on; only an equal one is resumed.
+        """Digests of what a checkpoint's numbers depend on; training resumes only if they agree.
 
         Args:
           corpus: from `data.pipeline.Corpus.digest`.

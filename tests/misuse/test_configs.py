@@ -5,11 +5,12 @@ import os
 import jax
 import pytest
 
-import train
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import limits, run
 from cmarr_jax.training import loop as training
-from configs import common, limits, systems
+from cmarr_jax.workdir.ownership import WorkDir
+from configs import common, systems
 from tests import tiny
 
 NAN, INF = float("nan"), float("inf")
@@ -124,8 +125,8 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     out = str(tmp_path / "out")
 
     def check_and_train():
-        train.check(config)
-        train.train({out: config}, f"{out}/teachers", lambda: False)
+        run.check(config)
+        run.train_group([WorkDir(out, config)], f"{out}/teachers", lambda: False)
 
     with pytest.raises(UserError) as error:
         check_and_train()

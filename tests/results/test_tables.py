@@ -6,7 +6,8 @@ import pytest
 import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import tables
+from cmarr_jax.results import rows, tables
+from tests.results import results_folder
 
 CONDITIONS = ("t", "s", "st")
 
@@ -96,3 +97,29 @@ def test_what_is_missing_is_named(rng):
         tables.compare(uneven, ["mmin", "cmarr"])
     with pytest.raises(UserError, match="--format=html"):
         tables.render(tables.compare(results, ["mmin", "cmarr"]), "html", {})
+
+
+def test_a_tables_members_go_by_any_names_in_its_results(tmp_path):
+    """Also where two members are one system, or a name is another member's system."""
+    names = {
+        "mmin": {},
+        "late fusion (ours), β=1": {"system": "mmin"},
+        "x_1": {"variant": "pooled"},
+    }
+    for name, kind in names.items():
+        results_folder.write(tmp_path / name, **kind)
+    rows.join(str(tmp_path), [str(tmp_path / name) for name in names], missing=0)
+    joined = rows.read_results(str(tmp_path))
+    assert list(joined[0])[-1] == "sweep"  # the columns before it are as they always were
+    table = tables.compare(joined, list(names))
+    assert table.columns == list(names)
+    for j, name in enumerate(names):
+        own = [
+            float(r["war"])
+            for r in rows.read_results(str(tmp_path / name))
+            if r["condition"] == "t"
+        ]
+        np.testing.assert_allclose(table.mean[0, j, 0], 100 * np.mean(own))
+    for style in tables.FORMATS:
+        shown = tables.render(table, style, {})
+        assert "late fusion (ours)" in shown

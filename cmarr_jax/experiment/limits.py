@@ -6,7 +6,7 @@ Words, and fields that must fit each other or the pack, are checked where they a
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -17,7 +17,7 @@ from cmarr_jax.errors import UserError
 class Limit(NamedTuple):
     """A range: its test, and its name in the line that refuses a number."""
 
-    fits: Callable[[float], bool]
+    fits: Callable[[Any], bool]  # of a number, or of a list of them
     wanted: str
 
 

@@ -1,0 +1,130 @@
+"""Trains: what train.py and `cmarr_jax.train` both call."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cmarr_jax.cli import config_files
+from cmarr_jax.data.pack import Pack
+from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import limits
+from cmarr_jax.experiment.table import Table
+from cmarr_jax.results.notebook import Results
+from cmarr_jax.workdir import status
+from cmarr_jax.workdir.ownership import WorkDir, make_folder
+
+
+def train(
+    config_or_system: str | ConfigDict,
+    pack: str | os.PathLike | Pack,
+    workdir: str | os.PathLike,
+    **fields: Any,
+) -> Results:
+    """Trains a system on every fold and seed of a corpus, tests it, and returns the results.
+
+    Does what `python train.py` does and leaves the same files. Called again with the same
+    arguments it goes on where it was stopped, or returns the results if it is done.
+
+    Args:
+      config_or_system: a system ("mmin"), with variants ("pooled,cmarr" or "no_udcl"), of
+        configs/iemocap.py; a config file and its argument ("configs/demo.py:mmin", "my.py"); or a
+        config, which is left as it is.
+      pack: the feature pack, or its folder.
+      workdir: folder of the results; made if need be.
+      **fields: of the config, `num_seeds=3`, `train={"epochs": 5}` or `**{"train.epochs": 5}`;
+        configs/common.py explains each.
+
+    Raises:
+      UserError: anything about the config, the pack, or the folder cannot be done, or no run has
+        results.
+    """
+    if isinstance(config_or_system, ConfigDict):
+        config = config_or_system.copy_and_resolve_references()
+    else:
+        config = config_files.get(config_or_system)
+    folder = os.fspath(workdir)
+    path = pack.path if isinstance(pack, Pack) else pack
+    with config.unlocked():
+        config_files.set_fields(config, {"data.pack": os.fspath(path)} | fields)
+    if config.members:
+        raise UserError(
+            f"{config_or_system!r}: stands for several systems; train them one by one, and compare "
+            "their results"
+        )
+    check(config)
+    finish(Table(folder, config, {}), leave=lambda: False)
+    return Results(folder)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses, by a UserError, a config that no corpus could be trained with."""
+    limits.check(config)
+    try:
+        made_for = config_files.get(config.system).model
+    except UserError:  # no system: `prepare` names those that there are
+        return
+    if not set(made_for) <= set(config.model):
+        raise UserError(
+            f"--config.system={config.system}: its settings are another system's; name it as the "
+            f"config's argument instead, such as configs/iemocap.py:{config.system}"
+        )
+
+
+def finish(table: Table, leave: Callable[[], bool]) -> None:
+    """Trains what is missing of a table's sweeps, and names the runs that were stopped.
+
+    Args:
+      table: of the sweeps.
+      leave: asked after each epoch whether to stop there.
+    """
+    folder = table.workdir.folder
+    if table.is_ended:
+        print(f"{folder}: trained already; these are its results", file=sys.stderr)
+    else:
+        with table:
+            while group := table.next_group():
+                train_group(group, table.teachers, leave)
+    for run in status.stopped_runs(folder):
+        print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
+
+
+def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) -> None:
+    """Trains and tests sweeps that are alike in one program, as many of them as fit at once.
+
+    Args:
+      group: the folders of the sweeps, which hold everything that they leave.
+      teachers: the folder of the earlier stages' models.
+      leave: asked after each epoch whether to stop there.
+    """
+    # Imported here so that --help and a mistake in a flag answer at once.
+    from cmarr_jax.cli.progress import Progress, Silent
+    from cmarr_jax.experiment.prepare import prepare
+    from cmarr_jax.experiment.recording import Recording
+    from cmarr_jax.runtime import devices, processes
+    from cmarr_jax.training import loop, testing
+
+    devices.prepare_to_compile()
+    is_first = processes.is_first()
+    if is_first:
+        processes.tell([each.folder for each in group])
+    with Progress() if is_first else Silent() as progress:
+        experiment = prepare([each.config for each in group], progress, teachers)
+        group = group[: len(experiment.sweeps)] if is_first else ()
+        if is_first and len(experiment.stages) > 1:
+            make_folder("--config.teachers", teachers)
+        with Recording(experiment, group) as recording:
+
+            def report(epoch: loop.Epoch) -> None:
+                progress.epoch(epoch)
+                recording.epoch(epoch)
+
+            progress.sweep(experiment)
+            trained = loop.train(experiment, recording.checkpoints, report, leave)
+            progress.testing()
+            recording.end(testing.test(experiment, trained))
+            progress.drawing("figures")
+            recording.draw()
+        progress.done([each.folder for each in group], recording.seconds)
