@@ -76,14 +76,14 @@ def ending(error: BaseException, interrupted: str = "") -> tuple[str, int]:
         return f"error: {said}", MISTAKE
     if said := _of_the_shell(error):
         return f"error: {said}", MISTAKE
-    for cause in _causes(error):  # a library may have wrapped what we raised
+    for cause in _causes(error):  # a library may have wrapped our error
         if isinstance(cause, UserError):
             return f"error: {_one_line(cause)}", MISTAKE
     return f"error: {_name(error)}{_place(error)}; {_DEBUG}=1 shows the traceback", FAULT
 
 
 def _of_the_shell(error: BaseException) -> str:
-    """What is wrong with a variable of JAX in the environment, "" if nothing is."""
+    """What is wrong with one of JAX's environment variables; "" if nothing is."""
     text = str(error)
     if isinstance(error, RuntimeError) and re.search("initialize backend|[Uu]nknown backend", text):
         names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
@@ -99,7 +99,7 @@ def _of_the_shell(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """What led to `error`, nearest first."""
+    """The chain of errors that led to `error`, the nearest first."""
     found: list[BaseException] = []
     while True:
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -119,7 +119,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost place of the traceback that is in no library: " (FILE, line N)"."""
+    """The innermost place of the traceback outside of libraries: " (FILE, line N)"."""
     paths = sysconfig.get_paths()
     libraries = tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
