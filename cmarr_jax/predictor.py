@@ -123,7 +123,7 @@ class Predictor:
                     f"{pack.path}: its {m} features come from another encoder or other options "
                     f"than the model's; {odd}; extract them again with the model's"
                 )
-        ids = pack.columns["id"]
+        ids = pack.columns["id"].tolist()
         for start in range(0, len(ids), batch_size):
             rows = range(start, min(start + batch_size, len(ids)))
             sequences = {m: [pack.sequence(m, i) for i in rows] for m in known}

@@ -3,8 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar, cast
 
 from rich.console import ConsoleOptions, RenderableType
 
@@ -100,7 +100,7 @@ def track(
 ) -> Iterator[T]:
     """Yields the items and shows a bar of how many were taken; `total` = None: `len(items)`."""
     bars = Bars()
-    bars.start(name, unit, len(items) if total is None else total)
+    bars.start(name, unit, len(cast(Sized, items)) if total is None else total)
     try:
         for item in items:
             yield item

@@ -29,7 +29,8 @@ def run(main: Callable[[], int | None], interrupted: str = "") -> int:
             stream.reconfigure(errors="spelt")
     if not exits.shows_tracebacks():
         # A thread that writes files reports its failure to its caller, which prints one line.
-        threading.excepthook = sys.unraisablehook = lambda failure: None
+        threading.excepthook = lambda failure: None
+        sys.unraisablehook = lambda failure: None
     try:
         code = _guarded(main, interrupted)
         sys.stdout.flush()

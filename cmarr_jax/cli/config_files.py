@@ -49,6 +49,7 @@ def get(name: str) -> ConfigDict:
     if not os.path.isfile(file):
         raise UserError(f"{file}: no such file; the configs are in configs/")
     spec = util.spec_from_file_location("config", file)
+    assert spec and spec.loader  # a .py file has both
     module = util.module_from_spec(spec)
     with _own_configs():
         try:

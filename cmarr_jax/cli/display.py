@@ -134,12 +134,12 @@ def _epoch(state: State) -> str:
 
 def _loss(state: State) -> str:
     losses = [lane.loss for lane in state.lanes if not lane.stopped]
-    return f"loss {_number(np.mean(losses)) if losses else '-'}"
+    return f"loss {_number(float(np.mean(losses))) if losses else '-'}"
 
 
 def _best(state: State) -> str:
     best = [lane.best_uar for lane in state.lanes if lane.best_uar >= 0]
-    return f"best val UAR % {_percent(np.mean(best) if best else -1)}"
+    return f"best val UAR % {_percent(float(np.mean(best)) if best else -1)}"
 
 
 def _speed(state: State) -> str:

@@ -102,6 +102,7 @@ def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
 
 def _load(file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("config", file)
+    assert spec and spec.loader  # a .py file has both
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

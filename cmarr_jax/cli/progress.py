@@ -137,7 +137,7 @@ class Progress:
             self._drawing.close()
             self._stage = epoch.stage
             self._first = (epoch.number, now)  # this epoch compiles, so no rate counts it
-            self._val_uar = [[] for _ in self._runs]
+            self._val_uar: list[list[float]] = [[] for _ in self._runs]
         for r, s in enumerate(epoch.stopped):
             if s:
                 why = f"step {s.step}: {s.reason}"
