@@ -1,5 +1,6 @@
 """Prints the table of a finished sweep, draws it, and writes a page about it.
 
+    python evaluate.py --config configs/iemocap.py            # of results/iemocap
     python evaluate.py --workdir=DIR
     python evaluate.py --workdir=DIR --ensemble               # a fold's seeds as one model
     python evaluate.py --workdir=DIR --report                 # DIR/report.html
@@ -25,6 +26,7 @@ import sys
 from absl import flags
 
 from cmarr_jax.cli import flags as cli
+from cmarr_jax.cli.places import workdir as default_workdir
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results, read_summary
 from cmarr_jax.results.summary import summarise, summary_table
@@ -32,6 +34,9 @@ from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import stopped_runs
 from configs import common, systems
 
+_CONFIG = flags.DEFINE_string(
+    "config", None, "FILE[:ARGUMENT] of train.py: its own work directory, instead of --workdir."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
 _TABLE = flags.DEFINE_enum(
     "table",
@@ -58,9 +63,11 @@ _CAPTION = flags.DEFINE_bool(
 
 def main() -> None:
     """Prints the table, then draws and writes what the flags ask for."""
-    workdir = _WORKDIR.value
+    workdir = _WORKDIR.value or (_CONFIG.value and default_workdir(_CONFIG.value))
     if not workdir:
-        raise UserError("--workdir: missing; name the folder of a sweep of train.py")
+        raise UserError(
+            "--workdir: missing; name the folder of a sweep of train.py, or its --config"
+        )
     if _TABLE.value and _ENSEMBLE.value:
         raise UserError("--ensemble: wanted without --table, of the folder of one sweep")
     if _TABLE.value:

@@ -54,14 +54,17 @@ def get(name: str) -> ConfigDict:
     with _own_configs():
         try:
             spec.loader.exec_module(module)
+            if not callable(getattr(module, "get_config", None)):
+                raise UserError(f"{file}:1: defines no get_config(); see configs/demo.py")
             config = module.get_config(argument) if argument else module.get_config()
         except UserError:
             raise
-        except Exception as e:  # a config file may raise anything
-            raise UserError(f"{_place(e, file)}: {type(e).__name__}: {_first_line(e)}") from None
+        except (Exception, SystemExit) as e:  # whoever wrote the file may raise anything
+            raise UserError(f"{_place(e, file)}: {type(e).__name__}: {_message(e)}") from None
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
-        raise UserError(f"{file}: get_config returns a {kind}; wanted a ConfigDict")
+        line = getattr(getattr(module.get_config, "__code__", None), "co_firstlineno", 1)
+        raise UserError(f"{file}:{line}: get_config returns a {kind}; wanted a ConfigDict")
     return config
 
 
@@ -107,14 +110,14 @@ def _own_configs() -> Iterator[None]:
         sys.modules.update(others)
 
 
-def _place(error: Exception, file: str) -> str:
-    """FILE:LINE, the last line of `file` in the error's traceback."""
+def _place(error: BaseException, file: str) -> str:
+    """FILE:LINE, the last line of `file` that the error came through."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     if isinstance(error, SyntaxError) and error.filename == file:
         lines.append(error.lineno)
     return f"{file}:{lines[-1]}" if lines else file
 
 
-def _first_line(error: Exception) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return (text.splitlines() or [""])[0]
+def _message(error: BaseException) -> str:
+    told = error.msg if isinstance(error, SyntaxError) else error.args[0] if error.args else ""
+    return " ".join(str(told).split())

@@ -56,12 +56,16 @@ def prepare(
             f"--config.data.pack={config.data.pack}: not the pack that the first process reads; "
             "give all of them the same one"
         )
-    folds = _make_folds(config, corpus)
+    scheme, is_auto = config.protocol.scheme, config.protocol.scheme == "auto"
+    if is_auto:
+        scheme = protocol.choose_scheme(corpus.columns, corpus.labels)
+    folds = _make_folds(config, corpus, scheme)
     audited = audit.audit(
         corpus,
         folds,
-        scheme=config.protocol.scheme,
+        scheme=scheme,
         select_on_test=config.protocol.select_on_test,
+        chosen=is_auto,
     )
     audit.check(audited)
     conditions = protocol.make_conditions(corpus.modalities)
@@ -77,7 +81,7 @@ def prepare(
                 f"--config.{name}.schedule={config[name].schedule}: wanted one of "
                 f"{', '.join(SCHEDULES)}"
             )
-    sweeps = [make_sweep(each, corpus, folds) for each in configs]
+    sweeps = [make_sweep(each, corpus, folds, scheme) for each in configs]
     kept = Teachers(teachers, corpus, digest)
     files = [kept.file(config, s, r) for s in stages[:-1] for r in sweeps[0].run_ids]
     if not all(kept.has(file) for file in files):
@@ -146,11 +150,11 @@ def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
         )
 
 
-def _make_folds(config: ConfigDict, corpus: Corpus) -> list[Fold]:
+def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
     return protocol.make_folds(
         corpus.columns,
         corpus.labels,
-        scheme=config.protocol.scheme,
+        scheme=scheme,
         validation=config.protocol.validation,
         val_fraction=config.protocol.val_fraction,
         seed=config.protocol.val_seed,
@@ -165,8 +169,8 @@ def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]
     return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
 
 
-def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> Sweep:
-    """The sweep of one config on its corpus and folds.
+def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold], scheme: str) -> Sweep:
+    """The runs of one config on its corpus and folds, which are of `scheme`.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.
@@ -183,7 +187,7 @@ def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> Swe
         "corpus": corpus.name,
         "system": config.system,
         "variant": config.variant,
-        "protocol": _describe(config.protocol, folds, config.fold),
+        "protocol": _describe(config.protocol, scheme, folds, config.fold),
     }
     return Sweep(config, identity, run_ids, Settings.of(config, stages))
 
@@ -232,9 +236,9 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     return Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
 
 
-def _describe(protocol: ConfigDict, folds: Sequence[Fold], fold: int) -> str:
+def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:
     """The protocol as it stands in every results file and above every table; `fold` = 0: all."""
-    text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
+    text = f"{len(folds)} folds by {scheme}" if len(folds) > 1 else "official split"
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text
     text += " SELECTED ON TEST" if protocol.select_on_test else ""
     text += ", last epoch" if protocol.validation == "none" else ""

@@ -4,13 +4,45 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import groups
 from cmarr_jax.results import rows
 from cmarr_jax.workdir import files
 from cmarr_jax.workdir.ownership import WorkDir
+
+_WANTED = "wanted pairs of a name and an argument, such as (('base','cmarr'),('mmin','mmin'))"
+_TAKEN = {name for key, name in vars(files).items() if key.isupper()} | {"lock", "config"}
+
+
+def check_members(members: Any) -> None:
+    """Refuses what does not name the sweeps of a table: each by a folder and a config's argument.
+
+    Raises:
+      UserError: says which entry is odd.
+    """
+    if not isinstance(members, list | tuple):
+        raise UserError(f"--config.members={members!r}: {_WANTED}")
+    names = []
+    for pair in members:
+        if not isinstance(pair, list | tuple) or [type(x) for x in pair] != [str, str]:
+            shown = f"{pair!r} is no such pair"
+            if isinstance(pair, str):
+                shown += "; of a single one, mind the last comma: (('base','cmarr'),)"
+            raise UserError(f"--config.members: {shown}; {_WANTED}")
+        name = pair[0]
+        if not name.strip() or name in (".", "..") or any(c in name for c in (os.sep, "\0")):
+            raise UserError(f"--config.members: {name!r} cannot name a folder; {_WANTED}")
+        if name in _TAKEN:
+            raise UserError(
+                f"--config.members: {name!r} is a file of every work directory; take another name"
+            )
+        if name in names:
+            raise UserError(f"--config.members: {name!r} names two; give each a name of its own")
+        names.append(name)
 
 
 class Table:

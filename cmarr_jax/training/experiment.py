@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmarr_jax import config as config_lib
+from cmarr_jax.data import audit
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.systems.system import Stage, System
@@ -100,6 +101,11 @@ class Experiment:
         """For each sweep, which of the R runs are its own."""
         ends = np.cumsum([0] + [len(sweep.run_ids) for sweep in self.sweeps]).tolist()
         return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    @property
+    def scheme(self) -> str:
+        """Whose folds these are, in words; "" where nothing was audited."""
+        return audit.scheme_text(self.audited) if self.audited else ""
 
     @property
     def variants(self) -> str:

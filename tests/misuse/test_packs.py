@@ -198,7 +198,7 @@ READ = {  # name: (damage, what the line must say)
     "session empty": (cell(5, "session", ""), "row 5 has an empty session"),
     "label unknown": (cell(6, "label", "zz"), "row 6 has label 'zz'"),
     "label in capitals": (cell(6, "label", "A"), "row 6 has label 'A'"),
-    "split unknown": (column("split", lambda i, r: "dev" if i == 3 else "train"), "row 5 has split 'dev', wanted one of train, val, test"),
+    "split unknown": (column("split", lambda i, r: "held" if i == 3 else "train"), "row 5 has split 'held', wanted one of train, val, test"),
     "start no number": (column("start", lambda i, r: "1:30"), "row 2 has start '1:30', wanted seconds"),
     "start NaN": (column("start", lambda i, r: "nan"), "row 2 has start 'nan'"),
     "ends before it starts": (lambda p: (column("start", lambda i, r: "3")(p), column("end", lambda i, r: "2.5")(p)), "row 2 ends at 2.5 s, before it starts at 3 s"),
