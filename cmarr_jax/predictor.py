@@ -11,6 +11,7 @@ the prediction, the deviation between them an uncertainty (Lakshminarayanan, Pri
 missing modality is recovered, or left out, exactly as in the test of the sweep.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax.data import dialogue, pipeline, pooling, provenance
+from cmarr_jax.data import dialogue, pipeline, pooling, provenance, values
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import SYSTEMS
@@ -140,32 +141,42 @@ class Predictor:
 
         Args:
           ids: n names.
-          sequences: modality -> n arrays `[T_i, D]`; `T_i = 0` where an utterance lacks it. A
-            modality that is not a key is missing everywhere.
+          sequences: modality -> n arrays `[T_i, D]` of numbers; None or `T_i = 0` where an
+            utterance lacks it. A modality that is not a key is missing everywhere. Odd numbers
+            are taken as docs/packs.md says, with a warning that counts them.
           batch_size: utterances that are computed together; the last batch is padded.
 
         Raises:
-          UserError: an array does not have the model's width, or has a NaN or infinity.
+          UserError: an array does not have the model's width, or does not hold numbers.
         """
-        for modality, arrays in sequences.items():
-            self._check(ids, modality, arrays)
+        sequences = {m: self._clean(ids, m, arrays) for m, arrays in sequences.items()}
         for start in range(0, len(ids), batch_size):
             chunk = slice(start, start + batch_size)
             yield from self._predict(
                 ids[chunk], {m: arrays[chunk] for m, arrays in sequences.items()}, batch_size
             )
 
-    def _check(self, ids: Sequence[str], modality: str, arrays: Sequence[np.ndarray]) -> None:
+    def _clean(self, ids: Sequence[str], modality: str, arrays: Sequence) -> list[np.ndarray]:
+        """The arrays as a pack would hold them; warns of what that changes."""
         if modality not in self._modalities:
             raise UserError(f"{modality}: the model knows {', '.join(self._modalities)}")
+        if len(arrays) != len(ids):
+            raise UserError(f"{modality}: {len(arrays)} arrays, wanted {len(ids)}, one an id")
         width = self.facts["dims"][modality]
-        for identifier, array in zip(ids, arrays, strict=True):
-            if array.ndim != 2 or array.shape[1] != width:
+        cleaned, zeroed, dropped, first = [], 0, 0, ""
+        for identifier, given in zip(ids, arrays, strict=True):
+            array = values.sequence(given, f"{identifier}: {modality}")
+            if array.shape[1] != width and (len(array) or array.shape[1]):
                 raise UserError(
                     f"{identifier}: {modality} has the shape {array.shape}, wanted (rows, {width})"
                 )
-            if not np.isfinite(array).all():
-                raise UserError(f"{identifier}: {modality} has a NaN or infinity")
+            kept = values.finite(array.reshape(-1, width), values.stored(array))
+            zeroed, dropped = zeroed + kept.zeroed, dropped + kept.dropped
+            first = first or (kept.said and str(identifier))
+            cleaned.append(kept.rows)
+        if said := values.Finite(np.zeros(0, np.float32), zeroed, dropped).said:
+            warnings.warn(f"{modality}: {said} ({first} first)", stacklevel=3)
+        return cleaned
 
     def _predict(self, ids, sequences, size: int) -> Iterator[Prediction]:
         """One batch of at most `size` utterances, padded to exactly `size`."""

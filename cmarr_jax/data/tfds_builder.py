@@ -88,8 +88,7 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
         be written there.
     """
     if not pack_dir:
-        found = tfds.core.Path(data_dir).glob(f"feature_pack/*/{_VERSION}/dataset_info.json")
-        folders = sorted(path.parent for path in found)
+        folders = _prepared(data_dir)
         if len(folders) != 1:
             raise UserError(
                 f"--config.data.data_dir={data_dir}: holds {len(folders)} prepared feature packs, "
@@ -117,6 +116,15 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
             "name a place with room and permission with --config.data.data_dir"
         ) from None
     return FeaturePack(pack=pack, data_dir=data_dir)
+
+
+def _prepared(data_dir: str) -> list[tfds.core.Path]:
+    """The folders of prepared packs; listed: a glob takes [ and * in `data_dir` for its own."""
+    root = tfds.core.Path(data_dir) / "feature_pack"
+    if not root.exists():
+        return []
+    found = sorted(place / _VERSION for place in root.iterdir())
+    return [folder for folder in found if (folder / "dataset_info.json").exists()]
 
 
 _REMEDY = "prepare it anew by naming its pack with --config.data.pack"

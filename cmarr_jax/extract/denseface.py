@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import densenet
 from cmarr_jax.runtime.files import cannot_write, opened
@@ -170,12 +171,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", help="file to write, .npz")
     parser.add_argument("--mean", type=float, required=True, help="of grey levels in training")
     parser.add_argument("--std", type=float, required=True)
-    args = parser.parse_args(argv)
-    try:
-        _convert(args.checkpoint, args.out, args.mean, args.std)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    return boundary.run(lambda: _run(parser.parse_args(argv)), "nothing was written")
+
+
+def _run(args: argparse.Namespace) -> int:
+    _convert(args.checkpoint, args.out, args.mean, args.std)
     print(f"{args.out}: weights of the face network")
     return 0
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax.cli.bar import Bars
+from cmarr_jax.data import values
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import result
 from cmarr_jax.extract.result import Corpus, Report
@@ -213,7 +214,7 @@ def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.
 def checked(
     source: Source, loaded: Loaded, array: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, str, str]:
-    """(features to store, status, detail); output that is empty or not finite is not stored.
+    """(features to store, status, detail): odd numbers become 0; output without a finite one is none.
 
     Args:
       source: the modality.
@@ -223,10 +224,12 @@ def checked(
     """
     if array.ndim != 2 or array.shape[1] != source.dim:
         raise ValueError(f"{source.modality}: encoded {array.shape}, wanted (T, {source.dim})")
-    with np.errstate(over="ignore"):
-        array = np.asarray(array).astype(dtype)
+    kept = values.finite(np.asarray(array), dtype)
     if not len(array):
-        return array, _STATUS_OF_NO_ROWS[source.modality], loaded.detail
-    if not np.isfinite(array).all():
-        return array[:0], "nonfinite", f"the encoder's output has values that {dtype} cannot hold"
-    return array, loaded.status, loaded.detail
+        return kept.rows, _STATUS_OF_NO_ROWS[source.modality], loaded.detail
+    if not len(kept.rows):
+        return kept.rows, "nonfinite", f"the encoder's output has no number that {dtype} can hold"
+    if kept.said:
+        detail = f"{loaded.detail}; {kept.said}" if loaded.detail else kept.said
+        return kept.rows, "repaired", detail
+    return kept.rows, loaded.status, loaded.detail

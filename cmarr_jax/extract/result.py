@@ -13,6 +13,7 @@ from cmarr_jax.extract.source import Utterance
 from cmarr_jax.extract.store import Store
 from cmarr_jax.runtime.files import to_csv
 
+WITH_FEATURES = ("ok", "truncated", "cut_short", "repaired")
 PROBLEM_COLUMNS = ("id", "modality", "status", "detail")
 
 
@@ -35,7 +36,7 @@ class Report(NamedTuple):
     def bad_share(self, modality: str) -> float:
         """Share of utterances without features in `modality`."""
         counts = self.statuses[modality]
-        return 1 - (counts.get("ok", 0) + counts.get("truncated", 0)) / self.num_utterances
+        return 1 - sum(counts.get(status, 0) for status in WITH_FEATURES) / self.num_utterances
 
 
 def write(

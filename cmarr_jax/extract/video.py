@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import threading
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -11,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.data import values
 from cmarr_jax.data.importers import stores
+from cmarr_jax.data.importers.assemble import unread as count_unread
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface, pretrained
 from cmarr_jax.extract import faces as faces_lib
@@ -65,18 +68,17 @@ def _ready(path: str) -> Source:
         if utterance.id not in store.ids:
             return Loaded("missing_file", None, f"{path} has no {utterance.id}")
         try:
-            array = store.read(utterance.id)
+            array = values.sequence(store.read(utterance.id), "features")
         except UserError as e:
             return Loaded("unreadable", None, str(e))
-        array = array[None] if array.ndim == 1 and array.size else array
-        if array.size and (array.ndim != 2 or array.shape[1] != dim):
+        if len(array) and array.shape[1] != dim:
             return Loaded("unreadable", None, f"shape {array.shape}, wanted (rows, {dim})")
-        if not np.isfinite(array).all():
-            return Loaded("nonfinite", None, "a NaN or infinity in the features")
-        rows = array[array.any(axis=1)] if array.size else array
+        kept = values.finite(array, np.float32)
+        rows = kept.rows[kept.rows.any(axis=1)] if len(kept.rows) else kept.rows
         if not len(rows):
-            return Loaded("no_face", None, f"0 of {len(array)} rows hold a face")
-        return Loaded("ok", rows.astype(np.float32))
+            status = "nonfinite" if kept.said else "no_face"
+            return Loaded(status, None, kept.said or f"0 of {len(array)} rows hold a face")
+        return Loaded("repaired" if kept.said else "ok", rows, kept.said)
 
     return Source(
         modality="video",
@@ -91,11 +93,20 @@ def _ready(path: str) -> Source:
     )
 
 
+def unread(path: str, identifiers: Iterable[str]) -> list[str]:
+    """What lies in a folder or file of `--video-features` or `--faces` that no turn asks for."""
+    if not os.path.isdir(path):
+        return count_unread(path, stores.open_store(path).ids - {*identifiers})
+    wanted = {f"{i}{end}" for i in identifiers for end in ("", ".npy")}
+    return count_unread(path, {n for n in os.listdir(path) if n[0] != "."} - wanted)
+
+
 def _dim(store: stores.Store) -> int:
     for i in sorted(store.ids):
         with contextlib.suppress(UserError):  # a bad entry is reported when it is loaded
-            if (array := store.read(i)).size:
-                return array.shape[-1]
+            array = values.sequence(store.read(i), i)
+            if len(array):
+                return array.shape[1]
     raise UserError(f"{store.path}: no entry holds numbers; wanted features [T, D]")
 
 

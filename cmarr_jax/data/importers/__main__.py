@@ -29,6 +29,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
 from cmarr_jax.data.importers import assemble, gcnet, merbench, mmin, mmsa, table
@@ -40,22 +41,18 @@ _MODALITIES = ("text", "speech", "video")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
-        pack = assemble.write(
-            arguments.read(arguments),
-            arguments.out,
-            name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
-            id_pattern=arguments.id_pattern,
-            allow_missing=arguments.allow_missing,
-            keep_zero_rows=arguments.keep_zero_rows,
-        )
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    return boundary.run(lambda: _run(_parser().parse_args(argv)), "nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pack = assemble.write(
+        arguments.read(arguments),
+        arguments.out,
+        name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
+        id_pattern=arguments.id_pattern,
+        allow_missing=arguments.allow_missing,
+        keep_zero_rows=arguments.keep_zero_rows,
+    )
     print(describe.describe(pack))
     return 0
 
