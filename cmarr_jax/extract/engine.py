@@ -214,7 +214,7 @@ def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.
 def checked(
     source: Source, loaded: Loaded, array: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, str, str]:
-    """(features to store, status, detail): odd numbers become 0; output without a finite one is none.
+    """(features to store, status, detail): odd numbers become 0; without a finite one, none.
 
     Args:
       source: the modality.

@@ -104,14 +104,14 @@ def write(
     write_json(os.path.join(workdir, "config.json"), config)
     part = {"utterances": 9, "speakers": 2, "classes": dict.fromkeys(classes, 3)}
     fold = {
-        "fold": 1,
         "held_out": NASTY,
         "parts": dict.fromkeys(("train", "val", "test"), part),
         "near": {m: {"pairs": 0, "examples": []} for m in modalities},
         "text": {},
         "baseline": {"war": 0.25, "uar": 0.25},
     }
-    audit = {"failures": [], "warnings": [NASTY], "folds": [fold]}
+    of_folds = [{"fold": number + 1} | fold for number in range(folds)]
+    audit = {"failures": [], "warnings": [NASTY], "folds": of_folds}
     write_json(os.path.join(workdir, "audit.json"), audit)
     return workdir
 
