@@ -18,7 +18,7 @@ PIN = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-versi
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
-	@$(RUN) train.py --config configs/demo.py --workdir results/demo
+	@$(RUN) train.py --config configs/demo.py
 
 test: .venv/installed-dev
 	$(TEST) -m "not slow and not faults" tests
@@ -49,6 +49,8 @@ lock: .venv/installed-dev
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --require-hashes --requirement requirements.lock
+	@.venv/bin/python -c 'import os, site; \
+	print(os.getcwd(), file=open(site.getsitepackages()[0] + "/cmarr_jax.pth", "w"))'
 	@touch $@
 
 .venv/installed-dev: requirements-dev.lock .venv/installed

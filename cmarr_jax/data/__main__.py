@@ -45,8 +45,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--scheme",
                 default="",
-                choices=("session", "speaker", "split"),
-                help="protocol.scheme (default: split if the pack has that column, else session)",
+                choices=("auto", "session", "speaker", "split"),
+                help="protocol.scheme (default: auto, the first of split, session and speaker "
+                "that the pack admits)",
             )
             command.add_argument("--out", default="", metavar="FILE", help="also as JSON")
     return parser

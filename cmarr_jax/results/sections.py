@@ -312,7 +312,7 @@ def _audited(audit: Mapping[str, Any]) -> list[str]:
     caption = (
         "What the training and the test part share: pairs of utterances with nearly the same "
         "features, by modality; test utterances whose words are said in training too. Beside it "
-        "the WAR of always naming the training part's largest class."
+        "the WAR of always naming the test part's largest class."
     )
     head = ("fold", *(f"{m} pairs" for m in first["near"]), "said in training", "majority WAR %")
     content.append(markup.table(caption, head, crossing))

@@ -354,8 +354,9 @@ def test_on_paper_no_drawing_is_cut_and_what_was_folded_is_open(chromium, folder
     chromium.open(f"file://{folder}/report.html", 794, dark=True)  # 210 mm
     chromium.call("Emulation.setEmulatedMedia", media="print")
     assert chromium.evaluate("getComputedStyle(document.body).backgroundColor") in (
-        "rgb(255, 255, 255)", "rgba(0, 0, 0, 0)",
-    )  # fmt: skip
+        "rgb(255, 255, 255)",
+        "rgba(0, 0, 0, 0)",
+    )
     assert chromium.evaluate(
         "[...document.querySelectorAll('svg')].every(s => "
         "getComputedStyle(s).breakInside == 'avoid' || "
