@@ -224,7 +224,9 @@ def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     assert len(result.stdout.splitlines()) == 2  # no table that was not asked for
     table = run("evaluate.py", f"--workdir={out}")
     assert first.stdout.strip() in table.stdout
-    asked = run("evaluate.py", f"--workdir={out}", "--confusion=full", "--scores=weighted_f1,recall")
+    asked = run(
+        "evaluate.py", f"--workdir={out}", "--confusion=full", "--scores=weighted_f1,recall"
+    )
     assert asked.returncode == 0 and "taken for each class" in asked.stdout, asked.stderr
     assert "weighted F1 %" in asked.stdout and "WAR" not in asked.stdout
     assert figure.stat().st_size > 10_000
