@@ -1,8 +1,10 @@
 """`import cmarr_jax`: quick, small, from any folder, and the same code as the commands."""
 
+import functools
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 import cmarr_jax
 from cmarr_jax import UserError
 from cmarr_jax.cli import config_files
+from cmarr_jax.experiment import run
 from cmarr_jax.results.rows import read_results, read_summary
 from cmarr_jax.results.summary import summary_table
 from configs import common, demo
@@ -278,8 +281,41 @@ def test_what_is_trained_from_python_is_what_the_command_trains(tiny_pack, tmp_p
     assert read_results("fourth") == third._rows and done.stdout.strip() == third.table().strip()
 
 
+SIZES = {"epochs": 1, "batch_size": 8}
 SMALL = {"data.loader": "numpy", "data.length": 4, "train.epochs": 1, "train.batch_size": 8}
 SMALL |= {"model.width": 16, "model.fusion.num_heads": 2}
+
+
+@pytest.mark.slow
+def test_a_notebook_goes_on_to_show_figures(folders, tmp_path):
+    """Its backend makes matplotlib interactive when the first figure is made."""
+    (tmp_path / "as_in_a_notebook.py").write_text(
+        "import matplotlib\nfrom matplotlib.backends.backend_agg import FigureCanvas\n"
+        "matplotlib.interactive(True)\n"
+    )
+    code = f"""
+import cmarr_jax, matplotlib, os, sys
+sys.path.append(os.getcwd())
+matplotlib.use("module://as_in_a_notebook")
+cmarr_jax.load({folders["ours"]!r}).plot_curves()
+print(matplotlib.is_interactive(), matplotlib.get_backend())
+"""
+    done = python(code, tmp_path)
+    assert done.stdout == "True module://as_in_a_notebook\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_it_stands(tiny_pack, tmp_path, monkeypatch, capsys):
+    """Made small."""
+    small = {"data.loader": "numpy", "data.length": 4, "fold": 1}
+    small |= {f"{part}.{k}": v for part in ("train", "pretrain") for k, v in SIZES.items()}
+    monkeypatch.setattr(cmarr_jax, "train", functools.partial(run.train, **small))
+    monkeypatch.chdir(tmp_path)
+    os.symlink(tiny_pack.path, "PACK")
+    with open(os.path.join(ROOT, "docs", "python.md"), encoding="utf-8") as f:
+        (block,) = re.findall(r"```python\n(.*?)```", f.read(), re.DOTALL)
+    exec(block, {})
+    assert "mmin" in capsys.readouterr().out and os.path.getsize("conditions.pdf") > 5000
 
 
 @pytest.mark.slow

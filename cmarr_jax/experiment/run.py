@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmarr_jax.cli import config_files
@@ -55,7 +56,12 @@ def train(
             "their results"
         )
     check(config)
-    finish(Table(folder, config, {}), leave=lambda: False)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # TensorFlow Datasets and orbax tell much that is not news
+    try:
+        finish(Table(folder, config, {}), leave=lambda: False)
+    finally:
+        logging.set_verbosity(verbosity)
     return Results(folder)
 
 
