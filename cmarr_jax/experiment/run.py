@@ -13,6 +13,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import limits
 from cmarr_jax.experiment.table import Table
 from cmarr_jax.results.notebook import Results
+from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.workdir import status
 from cmarr_jax.workdir.ownership import WorkDir, make_folder
 
@@ -55,7 +56,7 @@ def train(
             "their results"
         )
     check(config)
-    finish(Table(folder, config, {}), leave=lambda: False)
+    finish(Table(folder, config, {}), leave=lambda: None)
     return Results(folder)
 
 
@@ -73,7 +74,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def finish(table: Table, leave: Callable[[], bool]) -> None:
+def finish(table: Table, leave: Callable[[], Any]) -> None:
     """Trains what is missing of a table's sweeps, and names the runs that were stopped.
 
     Args:
@@ -81,17 +82,20 @@ def finish(table: Table, leave: Callable[[], bool]) -> None:
       leave: asked after each epoch whether to stop there.
     """
     folder = table.workdir.folder
+    table.check_corpus()
     if table.is_ended:
         print(f"{folder}: trained already; these are its results", file=sys.stderr)
     else:
         with table:
             while group := table.next_group():
+                if asked := leave():  # in the last epoch of the group before
+                    raise Preempted("a finished sweep", asked)
                 train_group(group, table.teachers, leave)
     for run in status.stopped_runs(folder):
         print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
 
 
-def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) -> None:
+def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], Any]) -> None:
     """Trains and tests sweeps that are alike in one program, as many of them as fit at once.
 
     Args:
@@ -103,7 +107,7 @@ def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], boo
     from cmarr_jax.cli.progress import Progress, Silent
     from cmarr_jax.experiment.prepare import prepare
     from cmarr_jax.experiment.recording import Recording
-    from cmarr_jax.runtime import devices, processes
+    from cmarr_jax.runtime import devices, preemption, processes
     from cmarr_jax.training import loop, testing
 
     devices.prepare_to_compile()
@@ -122,7 +126,8 @@ def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], boo
                 recording.epoch(epoch)
 
             progress.sweep(experiment)
-            trained = loop.train(experiment, recording.checkpoints, report, leave)
+            with preemption.epochs():
+                trained = loop.train(experiment, recording.checkpoints, report, leave)
             progress.testing()
             recording.end(testing.test(experiment, trained))
             progress.drawing("figures")

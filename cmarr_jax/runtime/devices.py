@@ -17,7 +17,13 @@ def prepare_to_compile() -> None:
 
     The garbage collector forgets what is imported. It went through all of that again and again
     while a sweep's programs were traced, a tenth of the time.
+
+    What the shell sets for other projects does not count: numbers are float32 here, which losses
+    and checkpoints are made for, their types mix as usual, and arrays may go to the devices.
     """
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_transfer_guard", "allow")
     if not gc.get_freeze_count():
         gc.freeze()
     if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):

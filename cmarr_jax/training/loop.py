@@ -17,7 +17,7 @@ from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.systems.system import Stage, for_cpu
-from cmarr_jax.training import train_step
+from cmarr_jax.training import blindness, train_step
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
@@ -94,7 +94,7 @@ def train(
     experiment: Experiment,
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], bool] = lambda: False,
+    leave: Callable[[], Any] = lambda: None,
 ) -> Trained:
     """Trains every run, stage by stage, going on from a checkpoint if there is one.
 
@@ -105,7 +105,7 @@ def train(
       experiment: what is trained.
       checkpoints: where `last` and `best` are kept.
       report: called after each epoch.
-      leave: asked after each epoch whether to save and go.
+      leave: asked after each epoch whether to save and go; may say which signal asks for it.
 
     Returns:
       Each run's model with the best validation UAR (the first one of equals; the last model
@@ -113,6 +113,7 @@ def train(
 
     Raises:
       Preempted: `leave` said so.
+      UserError: a stage's prediction reads what is missing.
     """
     before, stopped = None, [None] * len(experiment.run_ids)
     for number in range(len(experiment.stages) - 1):
@@ -128,7 +129,7 @@ def _teach(
     stopped: list[Stopped | None],
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
+    leave: Callable[[], Any],
 ) -> tuple[np.ndarray, list[Stopped | None]]:
     """Trains an earlier stage where a run's model does not lie there yet.
 
@@ -159,7 +160,7 @@ def _train_stage(
     stopped: list[Stopped | None],
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
+    leave: Callable[[], Any],
 ) -> Trained:
     """Trains one stage from its start or its last checkpoint to its end.
 
@@ -167,6 +168,11 @@ def _train_stage(
     begun.
     """
     plan, point = _start(experiment, number, before, stopped)
+    blindness.check(
+        experiment.stages[number].name, experiment.config.system, plan.scorer,
+        np.asarray(point.state.params), experiment.corpus, experiment.conditions,
+        len(plan.conditions),
+    )  # fmt: skip
     point, first = _resume(plan, point, checkpoints)
     last_saved = time.monotonic()
     while point.epoch < plan.config.epochs and not all(point.stopped):
@@ -180,13 +186,14 @@ def _train_stage(
 
         ended = point.epoch == total or all(point.stopped)
         due = time.monotonic() - last_saved >= experiment.config.checkpoint_seconds
-        leaving, due = processes.any_says(leave() and point.epoch < total, due)
+        asked = leave()
+        leaving, due = processes.any_says(bool(asked) and point.epoch < total, due)
         if due or leaving or ended:
             _save(plan, point, checkpoints)
             last_saved = time.monotonic()
         if leaving:
             stage = f"{plan.name} " if plan.name else ""
-            raise Preempted(f"{stage}epoch {point.epoch} of {total}")
+            raise Preempted(f"{stage}epoch {point.epoch} of {total}", asked)
     best = point.best._replace(params=plan.layout.collect(point.best.params))
     return Trained(best, plan.scorer, point.stopped)
 

@@ -346,6 +346,8 @@ class JoinedCheckpoints:
             )
         if found[0] is None:
             return None
+        of_stage = f" ({stage})" if stage else ""
+        print(f"resumed at epoch {found[0].epoch}{of_stage}", file=sys.stderr, flush=True)
         state = jax.tree.map(
             lambda *leaves: np.concatenate(leaves), *(each.state for each in found)
         )
