@@ -16,7 +16,16 @@ import numpy as np
 
 from cmarr_jax.cli.units import duration
 from cmarr_jax.config import leaves
-from cmarr_jax.results import figure_files, figures, folder, markup, mistakes, names, panels
+from cmarr_jax.results import (
+    audit_pieces,
+    figure_files,
+    figures,
+    folder,
+    markup,
+    mistakes,
+    names,
+    panels,
+)
 from cmarr_jax.results.folder import Estimate, Results
 from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces
 from cmarr_jax.workdir import files
@@ -25,9 +34,6 @@ FROZEN = (
     "Features were computed beforehand and their encoders stay frozen. Papers that fine-tuned "
     "their encoders are no comparison."
 )
-
-
-_PARTS = ("train", "validation", "test")  # of a fold, as the page calls them
 
 
 def _what_was_run(r: Results, level: int, prefix: str) -> str:
@@ -147,10 +153,12 @@ def _results(r: Results, level: int, prefix: str) -> str:
         "utterances scored, those that have at least one of the modalities. Majority: always "
         "naming the training part's largest class."
     )
+    if np.isnan(r.majority()).all():
+        caption += f" It is not known: {files.AUDIT} is not as train.py writes it, or not here."
     caption += "".join(f" {text}" for mark, text in told if any(mark in cell for cell in cells))
     content = [
         '<div class="beside">',
-        markup.table(caption, head, rows),
+        markup.table(caption, *_filled(head, rows)),
         _one(r, "conditions", prefix),
         "</div>",
     ]
@@ -161,12 +169,18 @@ def _results(r: Results, level: int, prefix: str) -> str:
             caption += f" {ONE_IS_KEPT}."
         content += [
             '<div class="beside">',
-            markup.table(caption, head, rows),
+            markup.table(caption, *_filled(head, rows)),
             _one(r, "robustness", prefix),
             "</div>",
         ]
     content.append(markup.details("each run", _runs(r)))
     return markup.section(f"{prefix}Results", "Results", *content, level=level)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list:
+    """Head and rows without the columns in which no cell is filled."""
+    keep = [j for j in range(len(head)) if any(row[j] for row in rows)]
+    return [[head[j] for j in keep], [[row[j] for j in keep] for row in rows]]
 
 
 def _percent(estimate: Estimate) -> str:
@@ -311,49 +325,12 @@ def _leakage_audit(r: Results, level: int, prefix: str) -> str:
     content = [_absent(files.AUDIT)]
     if r.audit is not None:
         try:
-            content = _audited(r.audit)
+            content = audit_pieces.pieces(r.audit)
         except (KeyError, TypeError, ValueError, AttributeError):  # a JSON file may hold anything
             content = [markup.paragraph(f"{files.AUDIT} is not as train.py writes it.", "absent")]
     return markup.section(
         f"{prefix}Leakage-audit", "Leakage audit", *content, level=level, kind="column"
     )
-
-
-def _audited(audit: Mapping[str, Any]) -> list[str]:
-    """What `data.audit.audit` found, in words and tables."""
-    content = [markup.paragraph("No leak found between training and test parts.")]
-    if audit["failures"]:
-        content = [markup.paragraph("LEAKS FOUND:", "warn"), markup.bullets(audit["failures"])]
-    if audit["warnings"]:
-        content += [markup.paragraph("Worth knowing:"), markup.bullets(audit["warnings"])]
-    sizes, crossing, classes = [], [], []
-    for fold in audit["folds"]:
-        name = f"{fold['fold']}: {fold['held_out']}"
-        parts = [fold["parts"][part] for part in ("train", "val", "test")]
-        numbers = [part[key] for key in ("utterances", "speakers") for part in parts]
-        sizes.append([name, *map(str, numbers)])
-        text = fold["text"]
-        said = f"{text['utterances']} ({text['share']:.1%})" if text else ""
-        pairs = [f"{found['pairs']}" for found in fold["near"].values()]
-        crossing.append([name, *pairs, said, f"{100 * fold['baseline']['war']:.1f}"])
-        for part, counts in zip(_PARTS, parts, strict=True):
-            classes.append([f"{name}, {part}", *map(str, counts["classes"].values())])
-    first = audit["folds"][0]
-    head = ("fold", "train", "validation", "test", *(f"speakers of {p}" for p in _PARTS))
-    content.append(markup.table("Utterances, and speakers, of each part.", head, sizes))
-    caption = (
-        "What the training and the test part share: pairs of utterances with nearly the same "
-        "features, by modality; test utterances whose words are said in training too. Beside it "
-        "the majority's WAR, of always naming the test part's largest class. Nearly the same: "
-        "the features, averaged over time, differ by at most a hundredth of a standard deviation "
-        "(root mean square over the dimensions). Such pairs are worth a look: a recording that was "
-        "cut twice, or stored in two formats, is known from training when it is tested."
-    )
-    head = ("fold", *(f"{m} pairs" for m in first["near"]), "said in training", "majority WAR %")
-    content.append(markup.table(caption, head, crossing))
-    head = ("fold, part", *first["parts"]["train"]["classes"])
-    table = markup.table("Utterances of each class.", head, classes)
-    return [*content, markup.details("classes of each part", table)]
 
 
 def _confident_mistakes(r: Results, level: int, prefix: str) -> str:

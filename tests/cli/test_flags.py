@@ -79,6 +79,8 @@ MISTAKES = [
     (["evaluate.py", "--config=configs/nowhere.py"], "no such file"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
+    (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
+    (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
 
 
