@@ -18,7 +18,7 @@ PIN = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-versi
 
 demo: .venv/installed
 	@test -d data/demo || $(RUN) -m cmarr_jax.data.demo data/demo
-	@$(RUN) train.py --config configs/demo.py --workdir results/demo
+	@$(RUN) train.py --config configs/demo.py
 
 test: .venv/installed-dev
 	$(TEST) -m "not slow and not faults" tests

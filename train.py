@@ -1,35 +1,45 @@
 """Trains a system on every fold and seed as one sweep, tests it, prints the table.
 
-    python train.py --config configs/iemocap.py --config.data.pack=PACK --workdir=DIR
+    python train.py --config configs/iemocap.py
 
-Every field of the config can be set from here: --config.fold=3, --config.num_seeds=3,
---config.model.udcl.weight=0.5, ...; configs/common.py explains each. An argument after the
-config file picks a system and variants: --config configs/iemocap.py:mmin or :no_udcl. The
-arguments table2, table3 and fig4 stand for many, each in a folder of its own below DIR; those
-that differ in a loss weight or a rate alone are trained as one program. Started again with the
-same flags, a sweep resumes where it stopped, or prints its results if it is done. With --dry-run
-it only says what it would do, how large that is and how long it would take. On a TPU slice of
-several hosts all run the same command with --distributed; only the first one touches DIR.
+A config NAME reads the pack data/NAME and writes to results/NAME, with an argument to
+results/NAME-ARGUMENT; --config.data.pack=PACK and --workdir=DIR name other places. Every field can
+be set from here: --config.fold=3, --config.num_seeds=3, --config.model.udcl.weight=0.5, ...;
+--help lists them, and --print-config shows what is set, and where. An argument after the config
+file picks a system and variants: --config configs/iemocap.py:mmin or :no_udcl. The arguments
+table2, table3 and fig4 stand for many, each in a folder of its own below DIR; those that differ
+in a loss weight or a rate alone are trained as one program. Started again with the same flags, a
+sweep resumes where it stopped, or prints its results if it is done. With --dry-run it only says
+what it would do, how large that is and how long it would take. On a TPU slice of several hosts
+all run the same command with --distributed; only the first one touches DIR.
 
-Exit codes: 0; 2 = something to mend, in one line; 3 = a run was stopped because a loss was no
-longer finite, and the others have their results; 4 = another process of --distributed is gone,
-resumable; 130, 143 = interrupted, resumable.
+Exit codes: 0; 1 = a fault of the program, in one line; 2 = something to mend, in one line; 3 = a
+run was stopped because a loss was no longer finite, and the others have their results; 4 =
+another process of --distributed is gone, resumable; 130, 143 = stopped, resumable.
 """
+
+import sys
 
 from absl import flags, logging
 from ml_collections import config_flags
 
+from cmarr_jax.cli import fields, places
 from cmarr_jax.cli import flags as cli
 from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import run
-from cmarr_jax.experiment.table import Table
+from cmarr_jax.experiment.table import Table, check_members
 from cmarr_jax.results.rows import read_summary
 from cmarr_jax.results.summary import summary_table
 from cmarr_jax.runtime import exits, preemption
 from cmarr_jax.workdir import status
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results; made if need be.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the results; default: results/NAME[-ARGUMENT]."
+)
+_PRINT_CONFIG = flags.DEFINE_boolean(
+    "print-config", False, "Print every field: its value, where it was set, what it means."
+)
 _DRY_RUN = flags.DEFINE_boolean(
     "dry-run", False, "Say what would be done and how long; do nothing."
 )
@@ -41,6 +51,11 @@ _DISTRIBUTED = flags.DEFINE_boolean(
 def main() -> int:
     """Returns the exit code."""
     table = make_table()
+    if _PRINT_CONFIG.value:
+        print_config(table)
+        return 0
+    data, folder = table.workdir.config.data, table.workdir.folder
+    print(f"pack {data.pack or data.data_dir}; work directory {folder}", file=sys.stderr)
     logging.set_verbosity(logging.FATAL)  # JAX tells how it connects, orbax its errors twice
     if _DRY_RUN.value and _DISTRIBUTED.value:
         raise UserError("--distributed: wanted without --dry-run, which measures one process")
@@ -59,18 +74,27 @@ def main() -> int:
 
 def make_table() -> Table:
     """What the flags ask for; refuses what is wrong with a config whatever the corpus is."""
-    config, folder = _CONFIG.value, _WORKDIR.value
+    config = _CONFIG.value
     if config is None:
         raise UserError("--config: missing; name a file of configs/, such as configs/iemocap.py")
-    if not folder:
-        raise UserError("--workdir: missing; name the folder that the results shall lie in")
+    named = cli.name_of(_CONFIG)
+    check_members(config.members)
     members = {name: cli.config_of(_CONFIG, argument) for name, argument in config.members}
     for name, argument in config.members:
         if members[name].members:
             raise UserError(f"{argument!r}: a table is no member of another; name its members")
     for each in members.values() or (config,):
         run.check(each)  # all of them now, not when their turn comes
-    return Table(folder, config, members)
+    for each in (config, *members.values()):
+        places.set_pack(each, named.partition(":")[0], wanted=not _PRINT_CONFIG.value)
+    return Table(_WORKDIR.value or places.workdir(named), config, members)
+
+
+def print_config(table: Table) -> None:
+    """Prints every field of the config, where it was set, and the places."""
+    named, config = cli.name_of(_CONFIG), table.workdir.config
+    print(f"--config={named} --workdir={table.workdir.folder}\n")
+    print(fields.table(config, fields.origins(named, config, cli.overrides(_CONFIG))))
 
 
 def lead(table: Table) -> int:
@@ -117,4 +141,4 @@ def dry_run(table: Table) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, reads_config=True)

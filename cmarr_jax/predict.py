@@ -36,7 +36,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import arguments, boundary
 from cmarr_jax.cli.bar import track
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import opened
@@ -48,19 +48,7 @@ _COLUMNS = {"text": "text", "wav": "speech", "video": "video"}  # of --csv, and 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as e:
-        arguments.fail(str(e))
-    except BrokenPipeError:  # such as by `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as e:
-        arguments.fail(str(e))
-    except KeyboardInterrupt:
-        print("\ninterrupted; --out is not written", file=sys.stderr)
-        return 130
+    return boundary.run(lambda: _run(_parser().parse_args(argv)), "--out is not written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,6 +133,12 @@ def _of_pack(predictor, args) -> tuple[int, Iterator[dict]]:
         print(
             f"note: the model was trained on {pack.name}; only the test part of a fold is new to "
             "that fold's models (--fold)",
+            file=sys.stderr,
+        )
+    if odd := [m for m in pack.modalities if m not in predictor.facts["modalities"]]:
+        print(
+            f"note: {args.pack}: {', '.join(odd)} of {len(pack.labels)} utterances is not read; "
+            "the model does not know it",
             file=sys.stderr,
         )
     return len(pack.labels), (p._asdict() for p in predictor.of_read_pack(pack))

@@ -19,7 +19,7 @@ from configs import systems
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
-    c.system = "cmarr"
+    c.system = "cmarr"  # its name in configs/systems.py; set by the config's argument
     c.variant = "default"  # set by the config's argument; stands in every results file
     c.members = ()  # set by table2, table3, fig4: (folder, argument) of each sweep
     c.fold = 0  # a fold's number, from 1; 0 = all folds
@@ -41,10 +41,10 @@ def get_config() -> ConfigDict:
     c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
-    c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column
+    c.protocol.scheme = "auto"  # the first that the pack admits of "split", "session", "speaker"
     c.protocol.validation = "random"  # (#30); "rotate": next session; "none": last epoch
-    c.protocol.val_fraction = 0.1
-    c.protocol.val_seed = 0
+    c.protocol.val_fraction = 0.1  # share of the training utterances that validates
+    c.protocol.val_seed = 0  # of the choice of the validation part
     c.protocol.select_on_test = False  # optimistic, as some published code; printed in tables
     c.protocol.shuffled_labels = False  # the control that must score chance; printed in tables
 
@@ -62,17 +62,17 @@ def get_config() -> ConfigDict:
 
     c.model = m = ConfigDict()
     m.width = 128  # D, shared by all modalities (#2); 1-D convolution's output (#18)
-    m.input_dropout = 0.0
+    m.input_dropout = 0.0  # of the features
     m.conv_kernel = 3  # (#18); DiCMoR: 5
     m.umc = ConfigDict()
     m.umc.variant = "pde"  # MAP's encoder; "mlp" leaves the attention out (#1)
-    m.umc.num_heads = 8
-    m.umc.mlp_ratio = 4
-    m.umc.dropout = 0.1
+    m.umc.num_heads = 8  # of its attention
+    m.umc.mlp_ratio = 4  # its hidden layer, in widths
+    m.umc.dropout = 0.1  # within the encoder
     m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
     m.umc.log_sigma_range = (-7.0, 4.0)  # (#5)
     m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
-    m.umc.entropy_margin = 300.0
+    m.umc.entropy_margin = 300.0  # that the guard holds the entropy above (#9)
     m.udcl = ConfigDict()
     m.udcl.weight = 1.0  # alpha
     m.udcl.on = "distribution"  # "point": means only, the paper's "w/ Point"
@@ -96,9 +96,9 @@ def get_config() -> ConfigDict:
     m.rec.stop_gradient_target = True  # (#14)
     m.rec.reduce = "mean"  # over elements; "sum" is Eq. 9 to the letter (#15)
     m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
-    m.rec.expansion = 2
-    m.rec.reduction = 16
-    m.rec.kernel = 3
+    m.rec.expansion = 2  # a block's inner width, in widths
+    m.rec.reduction = 16  # width over the bottleneck's of the channel attention
+    m.rec.kernel = 3  # of a block's convolutions
     m.spcl = ConfigDict()
     m.spcl.weight = 0.1  # beta: 0.1 in the paper's set-up, 0.5 in its parameter study
     m.spcl.temperature = 0.1  # (#23)
@@ -107,13 +107,13 @@ def get_config() -> ConfigDict:
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
     m.fusion.pairs = ()  # ("text<-video", ...); () = text attends to every other (#25)
     m.fusion.cross_layers = 1  # (#26)
-    m.fusion.self_layers = 1
-    m.fusion.num_heads = 8
-    m.fusion.dropout = 0.1
+    m.fusion.self_layers = 1  # layers of self-attention after them (#26)
+    m.fusion.num_heads = 8  # of each attention
+    m.fusion.dropout = 0.1  # within the fusion
     m.classifier = ConfigDict()
     m.classifier.layers = 1  # hidden layers (#28)
-    m.classifier.hidden = 128
-    m.classifier.dropout = 0.3
+    m.classifier.hidden = 128  # width of a hidden layer
+    m.classifier.dropout = 0.3  # after each hidden layer
     return c
 
 

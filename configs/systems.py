@@ -15,31 +15,13 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-TITLES = {  # in tables and figures
-    "cmarr": "CM-ARR",
-    "cmarr_plus": "CM-ARR+",
-    "full_modality": "Baseline",
-    "augmented": "Augmented",
-    "cra": "CRA",
-    "mmin": "MMIN",
-    "if_mmin": "IF-MMIN",
-    "cif_mmin": "CIF-MMIN",
-    "dicmor": "DiCMoR+",
-    "nmer": "NMER",
-    "no_udcl": "w/o UDCL",
-    "no_spcl": "w/o SPCL",
-    "no_attention": "w/o attention",
-    "point": "w/ point",
-    "paper_nll": "w/ likelihood",
-}
-
 
 def training(**fields: object) -> ConfigDict:
     """How a stage is trained; `fields` depart from the defaults."""
     c = ConfigDict()
-    c.epochs = 30
-    c.batch_size = 64
-    c.eval_batch_size = 128
+    c.epochs = 30  # passes over the training part
+    c.batch_size = 64  # utterances a step
+    c.eval_batch_size = 128  # utterances at once in validation and test
     c.learning_rate = 1e-3  # (#29)
     c.schedule = "cosine"  # "constant"; "linear": constant, from the middle on linear to 0
     c.warmup = 0.1  # share of all steps

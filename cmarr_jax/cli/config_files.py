@@ -1,7 +1,7 @@
-"""The files of configs/ by name, from any folder; run as train.py would run them.
+"""Finds the files of configs/ by name, from any folder, and runs them as train.py does.
 
-They lie beside the package in a checkout. Installed, they lie in its folder `programs`, with
-train.py, so that no module named `configs` stands among those of other projects.
+In a checkout they lie beside the package. Installed, they lie in its folder `programs`, with
+train.py, so that no module named `configs` meets those of other projects.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _DEFAULT = os.path.join(FOLDER, "configs", "iemocap.py")
 
 
 def find(file: str) -> str:
-    """`file` where it is at hand, else this project's own of that name, "configs/iemocap.py"."""
+    """`file` if it exists, else the project's own of that name, such as "configs/iemocap.py"."""
     own = os.path.join(FOLDER, file)
     is_own = file.startswith("configs/") and os.path.isfile(own)
     return own if is_own and not os.path.exists(file) else file
@@ -37,11 +37,11 @@ def get(name: str) -> ConfigDict:
     """The config that a name stands for.
 
     Args:
-      name: "FILE.py", "FILE.py:ARGUMENT", or an argument alone, such as "mmin", of this project's
-        configs/iemocap.py.
+      name: "FILE.py", "FILE.py:ARGUMENT", or an argument alone, such as "mmin", which goes to this
+        project's configs/iemocap.py.
 
     Raises:
-      UserError: there is no such file, or what it holds raises; says where.
+      UserError: there is no such file, or it raises an error, whose line is named.
     """
     given = re.fullmatch(r"(.*?\.py)(?::(.*))?", name, re.DOTALL)
     file, argument = given.groups() if given else (_DEFAULT, name)
@@ -49,18 +49,22 @@ def get(name: str) -> ConfigDict:
     if not os.path.isfile(file):
         raise UserError(f"{file}: no such file; the configs are in configs/")
     spec = util.spec_from_file_location("config", file)
+    assert spec and spec.loader  # a .py file has both
     module = util.module_from_spec(spec)
     with _own_configs():
         try:
             spec.loader.exec_module(module)
+            if not callable(getattr(module, "get_config", None)):
+                raise UserError(f"{file}:1: defines no get_config(); see configs/demo.py")
             config = module.get_config(argument) if argument else module.get_config()
         except UserError:
             raise
-        except Exception as e:  # whoever wrote the file may raise anything
-            raise UserError(f"{_place(e, file)}: {type(e).__name__}: {_first_line(e)}") from None
+        except (Exception, SystemExit) as e:  # whoever wrote the file may raise anything
+            raise UserError(f"{_place(e, file)}: {type(e).__name__}: {_message(e)}") from None
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
-        raise UserError(f"{file}: get_config returns a {kind}; wanted a ConfigDict")
+        line = getattr(getattr(module.get_config, "__code__", None), "co_firstlineno", 1)
+        raise UserError(f"{file}:{line}: get_config returns a {kind}; wanted a ConfigDict")
     return config
 
 
@@ -88,7 +92,7 @@ def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _own_configs() -> Iterator[None]:
-    """While it holds, `configs` is this project's, whatever else the program calls so."""
+    """A context in which `import configs` finds this project's, not another's of that name."""
 
     def loaded() -> list[str]:
         return [name for name in sys.modules if name.partition(".")[0] == "configs"]
@@ -106,7 +110,7 @@ def _own_configs() -> Iterator[None]:
         sys.modules.update(others)
 
 
-def _place(error: Exception, file: str) -> str:
+def _place(error: BaseException, file: str) -> str:
     """FILE:LINE, the last line of `file` that the error came through."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     if isinstance(error, SyntaxError) and error.filename == file:
@@ -114,6 +118,6 @@ def _place(error: Exception, file: str) -> str:
     return f"{file}:{lines[-1]}" if lines else file
 
 
-def _first_line(error: Exception) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return (text.splitlines() or [""])[0]
+def _message(error: BaseException) -> str:
+    told = error.msg if isinstance(error, SyntaxError) else error.args[0] if error.args else ""
+    return " ".join(str(told).split())

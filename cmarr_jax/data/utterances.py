@@ -12,6 +12,7 @@ from cmarr_jax.errors import UserError
 REQUIRED_COLUMNS = ("id", "session", "speaker", "label")
 OPTIONAL_COLUMNS = ("split", "group", "text", "start", "end")
 SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val"}  # other words for these
 _NAMES = ("id", "session", "speaker", "label", "group")  # compared with each other, and printed
 _NEVER_EMPTY = ("id", "session", "speaker")
 _LONGEST = 10_000  # characters; every string of a column takes the room of its longest
@@ -48,7 +49,20 @@ def read(file: str) -> dict[str, np.ndarray]:
                 raise UserError(
                     f"{file}: row {number} ends at {ends[1]} s, before it starts at {ends[0]} s"
                 )
-    return {c: np.array(values) for c, values in columns.items()}
+    arrays = {c: np.array(values) for c, values in columns.items()}
+    if "split" in arrays:
+        arrays["split"] = canonical_splits(arrays["split"])
+    return arrays
+
+
+def canonical_splits(values: np.ndarray) -> np.ndarray:
+    """`[N]` str: "dev", "valid" and "validation" as "val", all else as it is."""
+    return np.array([_SPLIT_NAMES.get(value, value) for value in values.tolist()])
+
+
+def is_part_name(session: str) -> bool:
+    """Whether a session is called as a part of an official split is: "test", "Train", "dev"."""
+    return session.lower() in {*SPLITS, *_SPLIT_NAMES}
 
 
 def label_indices(file: str, labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
@@ -117,7 +131,7 @@ def _fault(column: str, value: str) -> str:
         return f"{column} {value!r:.100}, wanted printable text"
     if column in _NAMES and value != value.strip():
         return f"{column} {value!r:.100}, wanted no space around it"
-    if column == "split" and value not in SPLITS:
+    if column == "split" and value not in SPLITS and value not in _SPLIT_NAMES:
         return f"split {value!r:.100}, wanted one of {', '.join(SPLITS)}"
     if column in ("start", "end") and not _is_time(value):
         return f"{column} {value!r:.100}, wanted seconds, such as 12.5, or nothing"

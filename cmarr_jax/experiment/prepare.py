@@ -1,19 +1,18 @@
-"""Makes configs concrete on their corpus: folds, conditions, masking, runs and the system."""
+"""From configs and their corpus to an experiment: folds, conditions, masking, runs, system."""
 
 import contextlib
 import functools
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.cli.progress import Progress
+from cmarr_jax.cli.progress import Progress, Silent
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
-from cmarr_jax.data import audit, pipeline, protocol
+from cmarr_jax.data import audit, gaps, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
@@ -33,14 +32,16 @@ from cmarr_jax.training.vector import make_vectors
 _MEMORY_SHARE = 0.1
 
 
-def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) -> Experiment:
-    """Reads the corpus and lays everything out; writes nothing but the prepared dataset.
+def prepare(
+    configs: Sequence[ConfigDict], progress: Progress | Silent, teachers: str
+) -> Experiment:
+    """Reads the corpus and makes the experiment; writes nothing but the prepared dataset.
 
     Args:
       configs: of `configs/`, alike in `groups.program`. As many of the first are taken as fit
         in memory at once; where they share teachers that are still to be trained, one is.
-      progress: told of the reading.
-      teachers: the folder where those are looked for.
+      progress: shows how far the reading is.
+      teachers: the folder of the earlier stages' models.
 
     Raises:
       UserError: anything about the config, the corpus, or the two together cannot be done.
@@ -55,14 +56,20 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
             f"--config.data.pack={config.data.pack}: not the pack that the first process reads; "
             "give all of them the same one"
         )
-    folds = _make_folds(config, corpus)
+    scheme, is_auto = config.protocol.scheme, config.protocol.scheme == "auto"
+    if is_auto:
+        scheme = protocol.choose_scheme(corpus.columns, corpus.labels)
+    folds = _make_folds(config, corpus, scheme)
     audited = audit.audit(
         corpus,
         folds,
-        scheme=config.protocol.scheme,
+        scheme=scheme,
         select_on_test=config.protocol.select_on_test,
+        chosen=is_auto,
     )
     audit.check(audited)
+    if lines := gaps.find(corpus.present, corpus.modalities, folds):
+        audited = {**audited, "gaps": lines}
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
@@ -76,7 +83,7 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
                 f"--config.{name}.schedule={config[name].schedule}: wanted one of "
                 f"{', '.join(SCHEDULES)}"
             )
-    sweeps = [make_sweep(each, corpus, folds) for each in configs]
+    sweeps = [make_sweep(each, corpus, folds, scheme) for each in configs]
     kept = Teachers(teachers, corpus, digest)
     files = [kept.file(config, s, r) for s in stages[:-1] for r in sweeps[0].run_ids]
     if not all(kept.has(file) for file in files):
@@ -117,7 +124,7 @@ def _check(config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def _known_fields(config: ConfigDict) -> Iterator[None]:
-    """Makes one line of a field that a system reads and its config lacks."""
+    """Turns the error of a field that a system reads and its config lacks into one line."""
     try:
         yield
     except (AttributeError, KeyError) as e:
@@ -130,8 +137,8 @@ def _known_fields(config: ConfigDict) -> Iterator[None]:
         ) from None
 
 
-def _load(config: ConfigDict, progress: Progress) -> Corpus:
-    with processes.one_before_the_others():  # who may share a disk, on which it is prepared
+def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
+    with processes.one_before_the_others():  # they may share the disk on which it is prepared
         return pipeline.load(
             pack=config.data.pack,
             data_dir=config.data.data_dir,
@@ -145,11 +152,11 @@ def _load(config: ConfigDict, progress: Progress) -> Corpus:
         )
 
 
-def _make_folds(config: ConfigDict, corpus: Corpus) -> list[Fold]:
+def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
     return protocol.make_folds(
         corpus.columns,
         corpus.labels,
-        scheme=config.protocol.scheme,
+        scheme=scheme,
         validation=config.protocol.validation,
         val_fraction=config.protocol.val_fraction,
         seed=config.protocol.val_seed,
@@ -160,12 +167,12 @@ def _make_folds(config: ConfigDict, corpus: Corpus) -> list[Fold]:
 def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
-    # One and the same each time: what JAX traced of its functions is found again.
+    # Cached, because JAX finds its traces again only for the same functions.
     return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
 
 
-def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> Sweep:
-    """The runs of one config on its corpus and folds.
+def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold], scheme: str) -> Sweep:
+    """The runs of one config on its corpus and folds, which are of `scheme`.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.
@@ -182,7 +189,7 @@ def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> Swe
         "corpus": corpus.name,
         "system": config.system,
         "variant": config.variant,
-        "protocol": _describe(config.protocol, folds, config.fold),
+        "protocol": _describe(config.protocol, scheme, folds, config.fold),
     }
     return Sweep(config, identity, run_ids, Settings.of(config, stages))
 
@@ -231,9 +238,9 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     return Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
 
 
-def _describe(protocol: Any, folds: Sequence[Fold], fold: int) -> str:
+def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:
     """The protocol as it stands in every results file and above every table; `fold` = 0: all."""
-    text = f"{len(folds)} folds by {protocol.scheme}" if len(folds) > 1 else "official split"
+    text = f"{len(folds)} folds by {scheme}" if len(folds) > 1 else "official split"
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text
     text += " SELECTED ON TEST" if protocol.select_on_test else ""
     text += ", last epoch" if protocol.validation == "none" else ""

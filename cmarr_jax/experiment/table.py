@@ -1,34 +1,66 @@
-"""What one command trains: a table of sweeps, each in a folder of its own; often of one alone."""
+"""What one command trains: a table of sweeps, each in its own folder; often only one sweep."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import groups
 from cmarr_jax.results import rows
 from cmarr_jax.workdir import files
 from cmarr_jax.workdir.ownership import WorkDir
 
+_WANTED = "wanted pairs of a name and an argument, such as (('base','cmarr'),('mmin','mmin'))"
+_TAKEN = {name for key, name in vars(files).items() if key.isupper()} | {"lock", "config"}
+
+
+def check_members(members: Any) -> None:
+    """Refuses what does not name the sweeps of a table: each by a folder and a config's argument.
+
+    Raises:
+      UserError: says which entry is odd.
+    """
+    if not isinstance(members, list | tuple):
+        raise UserError(f"--config.members={members!r}: {_WANTED}")
+    names = []
+    for pair in members:
+        if not isinstance(pair, list | tuple) or [type(x) for x in pair] != [str, str]:
+            shown = f"{pair!r} is no such pair"
+            if isinstance(pair, str):
+                shown += "; of a single one, mind the last comma: (('base','cmarr'),)"
+            raise UserError(f"--config.members: {shown}; {_WANTED}")
+        name = pair[0]
+        if not name.strip() or name in (".", "..") or any(c in name for c in (os.sep, "\0")):
+            raise UserError(f"--config.members: {name!r} cannot name a folder; {_WANTED}")
+        if name in _TAKEN:
+            raise UserError(
+                f"--config.members: {name!r} is a file of every work directory; take another name"
+            )
+        if name in names:
+            raise UserError(f"--config.members: {name!r} names two; give each a name of its own")
+        names.append(name)
+
 
 class Table:
-    """The sweeps of one command; a context manager that lets go of the table's own folder.
+    """The sweeps of one command; a context manager that unlocks the table's folder at the end.
 
     Attributes:
-      workdir: of the table; of one sweep alone it is the sweep's own.
+      workdir: of the table; of a single sweep it is the sweep's own.
       members: the sweeps' folders, in the table's order.
       teachers: the folder of the earlier stages' models.
     """
 
     def __init__(self, folder: str, config: ConfigDict, members: Mapping[str, ConfigDict]):
-        """`members`: name -> config of each sweep; none = `config` is the one sweep's."""
+        """`members`: name -> config of each sweep; empty = `config` is that of the single sweep."""
         self.workdir = WorkDir(folder, config)
         self.members = [WorkDir(os.path.join(folder, n), c) for n, c in members.items()]
         self.members = self.members or [self.workdir]
         self.teachers = config.teachers or os.path.join(folder, files.TEACHERS)
-        self._ended = set()
+        self._ended: set[str] = set()  # folders
         self._held = contextlib.ExitStack()
         self._opened = False
 
@@ -40,16 +72,17 @@ class Table:
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing is left to be trained.
+        """Whether nothing is left to train.
 
         Raises:
-          UserError: a folder was begun with another config.
+          UserError: another config owns one of the folders.
         """
         return all(each.is_ended for each in (self.workdir, *self.members))
 
     def next_group(self) -> list[WorkDir]:
-        """Of the sweeps that are not ended the first, and all that one program trains with it;
-        none where all are ended. Joins the results of those that are.
+        """The first sweep that has not ended, and all that one program trains together with it.
+
+        Empty if all have ended. Also joins the results of the sweeps that have.
         """
         self._ended |= {each.folder for each in self.members if each.is_ended}
         missing = [each for each in self.members if each.folder not in self._ended]

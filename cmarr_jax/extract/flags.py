@@ -1,4 +1,4 @@
-"""What can be said to `python -m cmarr_jax.extract`, and how it is explained."""
+"""The flags of `python -m cmarr_jax.extract` and their help."""
 
 import argparse
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.Argu
 
     Args:
       description: of the command.
-      readers: corpus -> the module that reads it; its docstring teaches the corpus' layout.
+      readers: corpus -> the module that reads it; its docstring describes the corpus' folders.
     """
     root = make_parser("python -m cmarr_jax.extract", description)
     corpora = root.add_subparsers(

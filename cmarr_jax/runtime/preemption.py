@@ -1,4 +1,4 @@
-"""SIGTERM, by which a machine that is taken away is announced: save, then go, within 10 s."""
+"""SIGTERM, which says that the machine is about to be taken away: save and leave within 10 s."""
 
 import os
 import signal
@@ -13,19 +13,19 @@ _PATIENCE = 7.0  # seconds that the running epoch may still take
 
 
 def listen() -> Callable[[], bool]:
-    """From here on SIGTERM is a request that the loop grants after the running epoch.
+    """From now on SIGTERM asks the loop to leave after the running epoch.
 
-    What does not end in time, a long epoch or a long compilation, is cut off: every file is
-    written whole or not at all, so that costs no more than what no checkpoint holds yet.
+    A long epoch or compilation that does not end in time is cut off. Every file is written whole or
+    not at all, so only the work since the last checkpoint is lost.
 
     Returns:
-      Whether SIGTERM has come.
+      A function: whether SIGTERM has come.
     """
     requested = threading.Event()
     read, write = os.pipe()
     os.set_blocking(write, False)
-    # Python runs a handler between two of its own instructions, an epoch is one: so a thread that
-    # the kernel's signal wakes keeps the time.
+    # Python runs a handler only between two of its own instructions, and an epoch is a single one:
+    # so a thread, which the signal wakes through the pipe, keeps the time.
     signal.signal(signal.SIGTERM, lambda *_: requested.set())
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 

@@ -40,7 +40,7 @@ def test_ready_features_from_a_folder(tmp_path):
         "vector": "ok",
         "none": "no_face",
         "empty": "no_face",
-        "nan": "nonfinite",
+        "nan": "repaired",
         "wide": "unreadable",
         "broken": "unreadable",
         "nobody": "missing_file",

@@ -68,5 +68,6 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     assert "out of memory; take fewer runs at a time" in said
     error.args = ("something else",)
     if isinstance(error, RuntimeError):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SystemExit) as ended:
             cli.run(main)
+        assert ended.value.code == 1 and "error: RuntimeError: something" in capsys.readouterr().err
