@@ -38,6 +38,7 @@ from typing import NoReturn, TextIO
 
 from cmarr_jax.cli import arguments, boundary
 from cmarr_jax.cli.bar import track
+from cmarr_jax.data.values import is_missing
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import opened
 
@@ -199,7 +200,9 @@ def _read_csv(file: str) -> list[dict[str, str | None]]:
         seen.add(row["id"])
         values = {column: row.get(column) or None for column in _COLUMNS}
         for column in ("wav", "video"):
-            if values[column]:
+            if is_missing(values[column]):
+                values[column] = None
+            else:
                 values[column] = os.path.join(folder, values[column])
         inputs.append({"id": row["id"], **values})
     return inputs

@@ -92,7 +92,7 @@ def label(value: Any, class_names: Sequence[str]) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool | int | float):
-        if not float(value).is_integer() or value >= len(class_names):
+        if value != value // 1 or value >= len(class_names):
             raise UserError(
                 f"{value!r} is neither a class' name nor an index of "
                 f"{', '.join(map(str, class_names))}; for a score of sentiment make classes of it"
@@ -114,12 +114,16 @@ def numbers(value: Any, where: str) -> np.ndarray:
       UserError: it is ragged, or holds what is no number.
     """
     try:
+        if isinstance(value, np.ma.MaskedArray):  # else the mask is dropped without a word
+            value = np.ma.filled(value.astype(np.float64), np.nan)
         array = np.asarray(value)
+        if array.dtype.name == "bfloat16":  # JAX's, no dtype of NumPy's own
+            array = array.astype(np.float32)
         if array.dtype == object:
             array = np.asarray(_plain(array.tolist()), np.float64)
         elif array.dtype.kind in "US" and not isinstance(value, np.ndarray):
             array = np.asarray(_plain(value), np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last is PyTorch's
         raise UserError(
             f"{where}: rows of unequal length or an array of objects that are no numbers; "
             "wanted numbers"

@@ -353,6 +353,8 @@ class JoinedCheckpoints:
         begun = [each for each in found if each]  # all or none
         if not begun:
             return None
+        of_stage = f" ({stage})" if stage else ""
+        print(f"resumed at epoch {begun[0].epoch}{of_stage}", file=sys.stderr, flush=True)
         state = jax.tree.map(
             lambda *leaves: np.concatenate(leaves), *(each.state for each in begun)
         )

@@ -447,6 +447,9 @@ def test_every_compiled_program_is_kept_in_the_users_cache_folder(tmp_path, monk
         monkeypatch.delenv(name, raising=False)
     prepare_to_compile()
     assert settings == {
+        "jax_enable_x64": False,
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_transfer_guard": "allow",
         "jax_compilation_cache_dir": str(tmp_path / "cmarr_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }

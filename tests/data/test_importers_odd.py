@@ -443,3 +443,32 @@ def test_labels_of_no_utterance_are_one_line():
 
     with pytest.raises(UserError, match="name no utterance"):
         assemble.write(assemble.Archive([], [], ("a",), {}, {}, {}), "x", name="x")
+
+
+@pytest.mark.parametrize("label", [1e300, 10**400, np.inf, 20_000], ids="abcd")
+def test_labels_beyond_every_index_are_one_line(capsys, tmp_path, rng, label):
+    content = parts(rng)
+    content["train"]["annotations"] = [0, label]
+    content["valid"]["annotations"] = content["test"]["annotations"] = [1]
+    line = refused(capsys, tmp_path, *save(tmp_path, content), "--classes", "a,b")
+    assert "is no class index" in line
+
+
+def test_formats_point_at_each_other_and_each_reads_what_it_is_pointed_at(capsys, tmp_path, rng):
+    (tmp_path / "g.pkl").write_bytes(
+        pickle.dumps(
+            ({"v": ["Ses01F_impro01_F000"]}, {"v": [0]}, {"v": ["F"]}, {"v": ["x"]}, {"v"}, set())
+        )
+    )
+    os.makedirs(tmp_path / "f")
+    np.save(tmp_path / "f/Ses01F_impro01_F000.npy", np.ones((2, 3)))
+    assert "read by the format gcnet" in refused(
+        capsys, tmp_path, "mmsa", "--file", tmp_path / "g.pkl"
+    )
+    features = ["--text", tmp_path / "f", "--classes", "a"]
+    imported(capsys, tmp_path, "gcnet", "--labels", tmp_path / "g.pkl", *features)
+    arguments = save(tmp_path, parts(rng))
+    line = refused(capsys, tmp_path, "gcnet", "--labels", arguments[-1], *features)
+    assert "a dict of parts is read by the format mmsa" in line
+    os.rename(tmp_path / "pack", tmp_path / "first")
+    imported(capsys, tmp_path, *arguments)

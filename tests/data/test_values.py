@@ -234,3 +234,28 @@ def test_nobody_is_called_nan(tmp_path, capsys, column, value):
 def test_a_modality_that_nobody_has_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="modality text: no utterance has it; leave it out"):
         write(tmp_path, capsys, sequences=[None] * 3)
+
+
+def test_arrays_of_other_libraries(rng):
+    jnp = pytest.importorskip("jax.numpy")
+    made = values.sequence(jnp.asarray(WANTED, jnp.bfloat16), "x")
+    np.testing.assert_array_equal(made, WANTED)
+    masked = np.ma.MaskedArray(WANTED, mask=[[True, False], [False, False]])
+    kept = values.finite(values.sequence(masked, "x"), np.float32)
+    assert kept.rows.tolist() == [[0, 2], [3, 4]] and kept.zeroed == 1
+
+
+def test_a_table_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, 3], "b": pandas.array([None, 4], dtype="Int64")})
+    kept = values.finite(values.sequence(frame, "x"), np.float32)
+    assert kept.rows.tolist() == [[1, 0], [3, 4]]
+    assert values.is_missing(pandas.NA) and values.is_missing(pandas.NaT)
+
+
+@pytest.mark.parametrize("value", [10**400, [[10**400]]])
+def test_numbers_beyond_every_float_are_one_line(value):
+    with pytest.raises(UserError, match=r"^x: "):
+        values.sequence(np.array([[value]], object), "x")
+    with pytest.raises(UserError):
+        values.label(10**400, CLASSES)

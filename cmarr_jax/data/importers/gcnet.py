@@ -50,6 +50,7 @@ def read(
         raise UserError(
             f"{labels_file}: found {size}, wanted a tuple of 6 or 7: videoIDs, videoLabels, "
             "videoSpeakers, videoSentences, train, [val,] test"
+            + ("; a dict of parts is read by the format mmsa" if isinstance(content, dict) else "")
         )
     of_video, values, speakers, sentences, *parts = content
     tables = (of_video, values, speakers, sentences)

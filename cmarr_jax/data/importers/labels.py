@@ -77,7 +77,7 @@ def _from_scores(values: list, where: str, rule: str) -> tuple[list[str], tuple[
     if rule not in POLARITIES:
         raise UserError(f"--polarity={rule}: wanted one of {', '.join(POLARITIES)}")
     try:
-        scores = np.array([math.nan if is_missing(v) else float(v) for v in values])
+        scores = np.array([math.nan if is_missing(v) else _as_float(v) for v in values])
     except ValueError:
         raise UserError(f"{where}: wanted a number an utterance for --polarity={rule}") from None
     negative, positive = POLARITIES[rule]
@@ -101,16 +101,18 @@ def _from_names(
 def _from_indices(
     values: list, where: str, given: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    numbers = np.array([-1.0 if is_missing(v) else float(v) for v in values])
-    fractional = ~np.isfinite(numbers) | (numbers % 1 != 0)
+    numbers = np.array([-1.0 if is_missing(v) else _as_float(v) for v in values])
+    fractional = ~np.isfinite(numbers) | (np.trunc(numbers) != numbers)
     if fractional.any():
         raise UserError(
             f"{where}: label {numbers[np.argmax(fractional)]:g} is no class index; for a score of "
             "sentiment give --polarity=has0 or non0"
         )
-    indices = numbers.astype(int)
-    if (most := indices.max(initial=-1)) >= _MOST_CLASSES:
-        raise UserError(f"{where}: label {most} is no class index; wanted 0 to {_MOST_CLASSES - 1}")
+    if (most := numbers.max(initial=-1)) >= _MOST_CLASSES:
+        raise UserError(
+            f"{where}: label {most:g} is no class index; wanted 0 to {_MOST_CLASSES - 1}"
+        )
+    indices = np.maximum(numbers, -1).astype(int)
     counts = np.bincount(indices[indices >= 0]).tolist()
     classes = tuple(given) or _named_by_counts(counts, where)
     if len(counts) > len(classes):
@@ -119,6 +121,13 @@ def _from_indices(
             f"{','.join(classes)}"
         )
     return [classes[k] if k >= 0 else "" for k in indices], classes
+
+
+def _as_float(value: str | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _named_by_counts(counts: list[int], where: str) -> tuple[str, ...]:

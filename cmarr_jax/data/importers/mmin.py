@@ -153,7 +153,12 @@ def _features_path(folder: str, name: str, cv: str, modality: str) -> tuple[str 
     if not name and len(candidates) == 1:
         name = next(iter(candidates))
     if name not in candidates:
-        listed = ", ".join(candidates) or f"neither an .h5 file nor {cv}/trn.npy"
+        if not candidates:
+            raise UserError(
+                f"{folder}: holds neither an .h5 file nor {cv}/trn.npy; wanted features there, or "
+                "no such folder"
+            )
+        listed = ", ".join(candidates)
         raise UserError(f"{folder}: holds {listed}; choose one with --{modality}=NAME")
     own = {name, f"{name}.h5", f"{name}_mean_std.h5"} | ({cv} if name == "npy" else set())
     return candidates[name], sorted({*os.listdir(folder)} - own)

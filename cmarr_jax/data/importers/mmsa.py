@@ -55,7 +55,12 @@ def read(
     content = pickles.load(file)
     if not isinstance(content, dict) or not {"train", "test"} <= set(content):
         found = list(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{file}: found {found!r:.80}, wanted a dict with train, valid and test")
+        hint = (
+            "; a tuple of dicts by video is read by the format gcnet" if _is_gcnet(content) else ""
+        )
+        raise UserError(
+            f"{file}: found {found!r:.80}, wanted a dict with train, valid and test{hint}"
+        )
     parts = _parts(file, content)
     ids, split = [], []
     for name, part in parts.items():
@@ -112,6 +117,10 @@ def read(
             *beyond,
         ),
     )
+
+
+def _is_gcnet(content: Any) -> bool:
+    return isinstance(content, tuple | list) and len(content) in (6, 7)
 
 
 def _parts(file: str, content: dict) -> dict[str, dict]:
