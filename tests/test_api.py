@@ -129,7 +129,7 @@ def test_plots_show_what_is_asked_for(ours):
         ours.plot_confusion("x")
     labels = [text.get_text() for text in ours.plot_curves().get_legend().get_texts()]
     assert labels == ["fold 1", "fold 2", "fold 3"]
-    assert ours.plot_curves("loss").get_title() == "loss"
+    assert ours.plot_curves("loss").get_title() == "training loss"
     with pytest.raises(UserError, match=r"^term='x': not in .*history.csv, which has val_uar, "):
         ours.plot_curves("x")
 
@@ -137,19 +137,19 @@ def test_plots_show_what_is_asked_for(ours):
 def test_a_comparison_tests_each_against_the_one_that_is_asked(ours, folders):
     theirs = cmarr_jax.load(folders["theirs"])
     found = ours.compare(theirs)
-    assert found.values.columns == ["mmin", "cmarr"] and np.isnan(found.values.p_value[-1]).all()
+    assert found.values.columns == ["MMIN", "CM-ARR"] and np.isnan(found.values.p_value[-1]).all()
     assert repr(found) == found.table() and "p of avg" in found.table()
-    assert found._repr_markdown_().startswith("| available | mmin | cmarr |")
-    assert found.table("latex").startswith(r"\begin{table*}")
+    assert "\n| MMIN | " in found._repr_markdown_()
+    assert r"\begin{table" in found.table("latex")
     less = cmarr_jax.load(folders["less"])
-    assert ours.compare(less, theirs).values.columns[0] == "cmarr (no_udcl)"
+    assert ours.compare(less, theirs).values.columns[0] == "CM-ARR (w/o UDCL)"
     theirs.name = "the old one"
-    assert ours.compare(theirs).values.columns == ["the old one", "cmarr"]
+    assert ours.compare(theirs).values.columns == ["the old one", "CM-ARR"]
 
 
 def test_two_of_one_name_are_told_apart_by_their_folders(ours, folders):
     again = cmarr_jax.load(folders["again"])
-    columns = [f"cmarr {folders['again']}", f"cmarr {folders['ours']}"]
+    columns = [f"CM-ARR {folders['again']}", f"CM-ARR {folders['ours']}"]
     assert ours.compare(again).values.columns == columns
     with pytest.raises(UserError, match="compared with itself"):
         ours.compare(cmarr_jax.load(folders["ours"]))
@@ -257,7 +257,7 @@ def test_what_is_trained_from_python_is_what_the_command_trains(tiny_pack, tmp_p
     pack = cmarr_jax.pack.read(tiny_pack.path)
     first = cmarr_jax.train(config, pack, tmp_path / "first", fold=1)
     assert config.to_json() == before
-    assert first.table().startswith("full_modality (default) on tiny; fold 1 of 3 folds by session")
+    assert first.table().startswith("Baseline on tiny; fold 1 of 3 folds by session")
     for line in ("reading ", "epoch 1/2: loss ", "epoch 2/2: loss ", "done in "):
         assert line in said.getvalue()
     again = cmarr_jax.train(config, pack.path, str(tmp_path / "first"), fold=1)
@@ -315,7 +315,7 @@ def test_the_page_runs_as_it_stands(tiny_pack, tmp_path, monkeypatch, capsys):
     with open(os.path.join(ROOT, "docs", "python.md"), encoding="utf-8") as f:
         (block,) = re.findall(r"```python\n(.*?)```", f.read(), re.DOTALL)
     exec(block, {})
-    assert "mmin" in capsys.readouterr().out and os.path.getsize("conditions.pdf") > 5000
+    assert "MMIN" in capsys.readouterr().out and os.path.getsize("conditions.pdf") > 5000
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ for number, what in enumerate(("full_modality", "configs/demo.py:full_modality")
     )
     assert done.returncode == 0, done.stderr
     place = installed / "cmarr_jax" / "__init__.py"
-    assert done.stdout.splitlines() == [f"full_modality 1 {place}"] * 2
+    assert done.stdout.splitlines() == [f"Baseline 1 {place}"] * 2
 
 
 @pytest.mark.slow
