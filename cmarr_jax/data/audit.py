@@ -150,7 +150,7 @@ def render(found: Mapping[str, Any]) -> str:
                 f"{facts['speakers']} speakers{groups}: {names}"
             )
         lines.append(
-            f"  majority (always the test part's largest class): WAR {100 * base['war']:.1f} %, "
+            f"  majority (always the training part's largest class): WAR {100 * base['war']:.1f} %, "
             f"UAR {100 * base['uar']:.1f} %"
         )
         near = ", ".join(f"{m} {x['pairs']}" for m, x in fold["near"].items())
@@ -237,14 +237,15 @@ def _describe(corpus: Corpus, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _balance(corpus: Corpus, parts: Mapping[str, np.ndarray]) -> tuple[dict[str, float], list[str]]:
-    """What always naming the test part's largest class scores; warnings."""
+    """What always naming the training part's largest class scores; warnings."""
     num = len(corpus.class_names)
     counts = {p: np.bincount(corpus.labels[rows], minlength=num) for p, rows in parts.items()}
     learned, tested = counts["train"], counts["test"]
     occurring = int((tested > 0).sum())
+    largest = int(learned.argmax())
     baseline = {
-        "war": float(tested.max() / max(tested.sum(), 1)),
-        "uar": 1 / max(occurring, 1),
+        "war": float(tested[largest] / max(tested.sum(), 1)),
+        "uar": float((tested[largest] > 0) / max(occurring, 1)),
     }
     odd = [
         f"class {corpus.class_names[k]!r} is learned but not in the {part} part; UAR is over fewer "

@@ -33,7 +33,7 @@ def pieces(audit: Mapping[str, Any]) -> list[str]:
     caption = (
         "What the training and the test part share: pairs of utterances with nearly the same "
         "features, by modality; test utterances whose words are said in training too. Beside it "
-        "the majority's WAR, of always naming the test part's largest class. Nearly the same: "
+        "the majority's WAR, of always naming the training part's largest class. Nearly the same: "
         "the features, averaged over time, differ by at most a hundredth of a standard deviation "
         "(root mean square over the dimensions). Such pairs are worth a look: a recording that was "
         "cut twice, or stored in two formats, is known from training when it is tested."

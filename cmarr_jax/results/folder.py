@@ -87,7 +87,7 @@ class Results(NamedTuple):
         return self.num[first].sum(axis=0)
 
     def majority(self) -> np.ndarray:
-        """Mean over the runs of the WAR of always naming the test part's largest class, `[K]`.
+        """Mean over the runs of the WAR of always naming the training part's largest class, `[K]`.
 
         Classes are counted by the leakage audit; NaN without its file.
         """
