@@ -150,8 +150,8 @@ def render(found: Mapping[str, Any]) -> str:
                 f"{facts['speakers']} speakers{groups}: {names}"
             )
         lines.append(
-            f"  majority (always the training part's largest class): WAR {100 * base['war']:.1f} %, "
-            f"UAR {100 * base['uar']:.1f} %"
+            "  majority (always the training part's largest class): "
+            f"WAR {100 * base['war']:.1f} %, UAR {100 * base['uar']:.1f} %"
         )
         near = ", ".join(f"{m} {x['pairs']}" for m, x in fold["near"].items())
         lines.append(f"  pairs of training and test nearly the same: {near}")
