@@ -49,6 +49,8 @@ lock: .venv/installed-dev
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --require-hashes --requirement requirements.lock
+	@.venv/bin/python -c 'import os, site; \
+	print(os.getcwd(), file=open(site.getsitepackages()[0] + "/cmarr_jax.pth", "w"))'
 	@touch $@
 
 .venv/installed-dev: requirements-dev.lock .venv/installed

@@ -38,6 +38,7 @@ from typing import NoReturn, TextIO
 
 from cmarr_jax.cli import arguments, boundary
 from cmarr_jax.cli.bar import track
+from cmarr_jax.data.values import is_missing
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import opened
 
@@ -135,6 +136,12 @@ def _of_pack(predictor, args) -> tuple[int, Iterator[dict]]:
             "that fold's models (--fold)",
             file=sys.stderr,
         )
+    if odd := [m for m in pack.modalities if m not in predictor.facts["modalities"]]:
+        print(
+            f"note: {args.pack}: {', '.join(odd)} of {len(pack.labels)} utterances is not read; "
+            "the model does not know it",
+            file=sys.stderr,
+        )
     return len(pack.labels), (p._asdict() for p in predictor.of_read_pack(pack))
 
 
@@ -193,7 +200,9 @@ def _read_csv(file: str) -> list[dict[str, str | None]]:
         seen.add(row["id"])
         values = {column: row.get(column) or None for column in _COLUMNS}
         for column in ("wav", "video"):
-            if values[column]:
+            if is_missing(values[column]):
+                values[column] = None
+            else:
                 values[column] = os.path.join(folder, values[column])
         inputs.append({"id": row["id"], **values})
     return inputs

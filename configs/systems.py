@@ -15,24 +15,6 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-TITLES = {  # in tables and figures
-    "cmarr": "CM-ARR",
-    "cmarr_plus": "CM-ARR+",
-    "full_modality": "Baseline",
-    "augmented": "Augmented",
-    "cra": "CRA",
-    "mmin": "MMIN",
-    "if_mmin": "IF-MMIN",
-    "cif_mmin": "CIF-MMIN",
-    "dicmor": "DiCMoR+",
-    "nmer": "NMER",
-    "no_udcl": "w/o UDCL",
-    "no_spcl": "w/o SPCL",
-    "no_attention": "w/o attention",
-    "point": "w/ point",
-    "paper_nll": "w/ likelihood",
-}
-
 
 def training(**fields: object) -> ConfigDict:
     """How a stage is trained; `fields` depart from the defaults."""

@@ -220,8 +220,9 @@ def open_video(facts):
 
 def assert_said(line, prediction):
     assert (line["present"], line["reconstructed"]) == (
-        list(prediction.present), list(prediction.reconstructed),
-    )  # fmt: skip
+        list(prediction.present),
+        list(prediction.reconstructed),
+    )
     for name, probability in prediction.posterior.items():
         assert abs(line["posterior"][name] - probability) < 1e-5
 

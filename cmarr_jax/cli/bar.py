@@ -1,10 +1,10 @@
-"""How far a piece of work is: a bar in a terminal, a plain line every 30 s elsewhere."""
+"""Progress of one piece of work: a bar in a terminal, elsewhere a plain line every 30 s."""
 
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar, cast
 
 from rich.console import ConsoleOptions, RenderableType
 
@@ -17,20 +17,20 @@ T = TypeVar("T")
 
 
 class Bar:
-    """One piece of work; `done` may be set."""
+    """Progress of one piece of work; whoever does it sets `done`."""
 
     def __init__(self, name: str, unit: str = "", total: float | None = None, done: float = 0):
-        """`done` of `total` was finished by earlier runs; total = None: it is unknown."""
+        """Earlier runs have finished `done` of `total`; total = None: unknown."""
         self.name, self.unit, self.total, self.done = name, unit, total, done
         self._before, self._began = done, time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since it began."""
         return time.monotonic() - self._began
 
     def rate(self) -> tuple[float, float]:
-        """Units a second, and the seconds that are left at that rate."""
+        """Units a second, and the seconds that it still takes at this rate."""
         seconds = self.seconds
         rate = (self.done - self._before) / seconds if seconds else 0.0
         return rate, (self.total - self.done) / rate if rate and self.total else math.inf
@@ -49,14 +49,14 @@ class Bar:
 
 
 class Bars:
-    """One bar after the other, on standard error; `quiet` leaves out everything but warnings."""
+    """One bar after the other, on standard error; `quiet` shows warnings alone."""
 
     def __init__(self, quiet: bool = False):
         self._quiet = quiet
         self._drawing = Drawing()
 
     def start(self, name: str, unit: str, total: float, done: float = 0) -> None:
-        """Begins `name`; `done` of `total` was finished by earlier runs."""
+        """Begins the work `name`; earlier runs have finished `done` of `total`."""
         self._bar, self._said = Bar(name, unit, total, done), 0.0
         if done:
             self.say(f"{name}: resuming, {done:,.0f} of {total:,.0f} {unit} are done")
@@ -77,12 +77,12 @@ class Bars:
                 )
 
     def finish(self, summary: str) -> None:
-        """Ends it with one line."""
+        """Ends the work with one line."""
         self.close()
         self.say(f"{self._bar.name}: {summary} in {self._bar.seconds:.0f} s")
 
     def close(self) -> None:
-        """Ends it without a word."""
+        """Ends the work and prints nothing."""
         self._drawing.close()
 
     def say(self, line: str) -> None:
@@ -98,9 +98,9 @@ class Bars:
 def track(
     items: Iterable[T], name: str, unit: str = "utt", total: int | None = None
 ) -> Iterator[T]:
-    """The items, one after the other, with a bar of how many were taken; `total` = None: `len`."""
+    """Yields the items and shows a bar of how many were taken; `total` = None: `len(items)`."""
     bars = Bars()
-    bars.start(name, unit, len(items) if total is None else total)
+    bars.start(name, unit, len(cast(Sized, items)) if total is None else total)
     try:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""The one place where a command ends: whatever is raised below it becomes one line and a code."""
+"""The one place where a command ends: it turns any error into one line and an exit code."""
 
 import codecs
 import os
@@ -13,26 +13,28 @@ _IN_ASCII = {"±": "+-", "–": "-", "—": "-", "…": "...", "→": "->", "≥
 
 
 def run(main: Callable[[], int | None], interrupted: str = "") -> int:
-    """Calls `main`, says in one line what it raised, and returns the exit code.
+    """Calls `main`, prints one line about an error that it raises, and returns the exit code.
 
-    CMARR_DEBUG=1 in the environment shows the traceback too. A reader that goes away, such as
-    `| head`, ends the command without a word; characters that the output lacks are spelt.
+    CMARR_DEBUG=1 in the environment shows the traceback too. If the reader of the output closes it,
+    such as `| head`, the command ends silently. Characters that the output's encoding lacks are
+    written in ASCII.
 
     Args:
-      main: the command; None is 0. Where it calls sys.exit, that is its end.
-      interrupted: what Ctrl-C leaves, to be said after "interrupted; ".
+      main: the command; returning None means 0. A SystemExit passes through.
+      interrupted: says what Ctrl-C leaves; printed after "interrupted; ".
     """
     codecs.register_error("spelt", _spell)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a test's or a notebook's has none
+        if hasattr(stream, "reconfigure"):  # not in a test or a notebook
             stream.reconfigure(errors="spelt")
     if not exits.shows_tracebacks():
-        # Of a failure in a thread that writes files its caller hears too, and says it in one line.
-        threading.excepthook = sys.unraisablehook = lambda failure: None
+        # A thread that writes files reports its failure to its caller, which prints one line.
+        threading.excepthook = lambda failure: None
+        sys.unraisablehook = lambda failure: None
     try:
         code = _guarded(main, interrupted)
         sys.stdout.flush()
-    except BrokenPipeError:  # only now does what was printed reach the pipe
+    except BrokenPipeError:  # the output reaches the pipe only at the flush
         code = exits.DONE
         abandon(sys.stdout)
     return code
@@ -56,12 +58,12 @@ def _guarded(main: Callable[[], int | None], interrupted: str) -> int:
             code = exits.ending(e)[1]
         if isinstance(e, exits.Preempted):
             _flush(sys.stdout)
-            os._exit(code)  # everything is closed; to take the libraries down takes seconds
+            os._exit(code)  # all files are closed; the libraries' own shutdown takes seconds
         return code
 
 
 def abandon(stream: TextIO) -> None:
-    """Points a stream whose reader is gone at nothing, so that it can be written to and closed."""
+    """Connects a stream whose reader is gone to the null device, so that it can still be closed."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, stream.fileno())
     os.close(nothing)

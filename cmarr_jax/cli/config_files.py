@@ -1,7 +1,7 @@
-"""The files of configs/ by name, from any folder; run as train.py would run them.
+"""Finds the files of configs/ by name, from any folder, and runs them as train.py does.
 
-They lie beside the package in a checkout. Installed, they lie in its folder `programs`, with
-train.py, so that no module named `configs` stands among those of other projects.
+In a checkout they lie beside the package. Installed, they lie in its folder `programs`, with
+train.py, so that no module named `configs` meets those of other projects.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _DEFAULT = os.path.join(FOLDER, "configs", "iemocap.py")
 
 
 def find(file: str) -> str:
-    """`file` where it is at hand, else this project's own of that name, "configs/iemocap.py"."""
+    """`file` if it exists, else the project's own of that name, such as "configs/iemocap.py"."""
     own = os.path.join(FOLDER, file)
     is_own = file.startswith("configs/") and os.path.isfile(own)
     return own if is_own and not os.path.exists(file) else file
@@ -37,11 +37,11 @@ def get(name: str) -> ConfigDict:
     """The config that a name stands for.
 
     Args:
-      name: "FILE.py", "FILE.py:ARGUMENT", or an argument alone, such as "mmin", of this project's
-        configs/iemocap.py.
+      name: "FILE.py", "FILE.py:ARGUMENT", or an argument alone, such as "mmin", which goes to this
+        project's configs/iemocap.py.
 
     Raises:
-      UserError: there is no such file, or what it holds raises; says where.
+      UserError: there is no such file, or it raises an error, whose line is named.
     """
     given = re.fullmatch(r"(.*?\.py)(?::(.*))?", name, re.DOTALL)
     file, argument = given.groups() if given else (_DEFAULT, name)
@@ -49,6 +49,7 @@ def get(name: str) -> ConfigDict:
     if not os.path.isfile(file):
         raise UserError(f"{file}: no such file; the configs are in configs/")
     spec = util.spec_from_file_location("config", file)
+    assert spec and spec.loader  # a .py file has both
     module = util.module_from_spec(spec)
     with _own_configs():
         try:
@@ -91,7 +92,7 @@ def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _own_configs() -> Iterator[None]:
-    """While it holds, `configs` is this project's, whatever else the program calls so."""
+    """A context in which `import configs` finds this project's, not another's of that name."""
 
     def loaded() -> list[str]:
         return [name for name in sys.modules if name.partition(".")[0] == "configs"]

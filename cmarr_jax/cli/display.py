@@ -1,4 +1,4 @@
-"""How far a sweep is, as one line and as a block of lanes; made from values alone."""
+"""Progress of a sweep, as one line and as a block of lanes; pure functions of its state."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _CURVE = 30  # columns that a curve takes at most
 
 
 class Lane(NamedTuple):
-    """How far one run is."""
+    """Progress of one run."""
 
     fold: int
     seed: int
@@ -25,12 +25,12 @@ class Lane(NamedTuple):
     best_uar: float  # below 0 = none yet
     best_epoch: int  # counted from 1
     loss: float
-    stopped: Sequence[str] = ()  # where and why, from long to short, if it was
-    sweep: int = 0  # counted from 1, of those that are trained together; 0 = one alone
+    stopped: Sequence[str] = ()  # where and why it was stopped, from long to short text
+    sweep: int = 0  # number among the sweeps trained together, from 1; 0 = there is only one
 
 
 class State(NamedTuple):
-    """How far a sweep is after an epoch."""
+    """Progress of a sweep after an epoch."""
 
     stage: str  # name of an earlier stage, "" of the last
     number: int  # of the epoch, counted from 1
@@ -44,21 +44,21 @@ class State(NamedTuple):
 
 
 def line(state: State) -> str:
-    """An epoch as one line, for where nothing can be redrawn."""
+    """An epoch as one line, for output that cannot be redrawn."""
     facts = [_loss(state), _best(state), _speed(state), _left(state), *_memory(state)]
     return f"{_epoch(state)}: {', '.join(filter(None, facts))}"
 
 
 def block(state: State, options: ConsoleOptions) -> RenderableType:
-    """An epoch as what fits on a terminal, one line left free.
+    """An epoch as a block that fits on a terminal and leaves one line free.
 
-    Every run has a lane; they lie side by side if they are too many to lie one below the other,
-    and the last line but one says how many did not fit.
+    Every run has a lane. If there are too many for one column, they stand in several; the last line
+    but one says how many do not fit.
 
     Args:
       state: what is shown.
-      options: of the terminal, 60 columns and 10 lines or more. Where it knows no unicode, there
-        are no characters to draw curves with.
+      options: of the terminal, at least 60 columns and 10 lines. Without Unicode no curves are
+        drawn.
     """
     width, height = options.max_width - 1, options.size.height - 1
     lanes, rows = state.lanes, height - 3  # less the header, the titles and the averages
@@ -97,7 +97,7 @@ def _header(state: State, width: int) -> RenderableType:
     start = _epoch(state)
     loss, speed, left = _loss(state), _speed(state), _left(state)
     elapsed = f"in {duration(state.elapsed)}"
-    # What is left out first where there is no room, and the least columns of the bar beside it.
+    # From most to least facts, each with the least columns of its bar: the first that fits.
     choices = (((loss, speed, elapsed, left), 5), ((loss, speed, left), -2), ((loss, left), None))
     for facts, least in choices:
         end = ", ".join(filter(None, facts))
@@ -120,7 +120,7 @@ def _lane(lane: Lane, seed: int, width: int, curve: int, known: Sequence[float])
 
 
 def _sparkline(values: Sequence[float], width: int, known: Sequence[float]) -> str:
-    """The finite ones of `values` in at most `width` characters, low to high as `known` spans."""
+    """The finite `values` as a curve of at most `width` characters, on the scale of `known`."""
     values = [x for x in values if math.isfinite(x)]
     if len(values) > width:
         values = [values[k] for k in np.linspace(0, len(values) - 1, width).round().astype(int)]
@@ -134,12 +134,12 @@ def _epoch(state: State) -> str:
 
 def _loss(state: State) -> str:
     losses = [lane.loss for lane in state.lanes if not lane.stopped]
-    return f"loss {_number(np.mean(losses)) if losses else '-'}"
+    return f"loss {_number(float(np.mean(losses))) if losses else '-'}"
 
 
 def _best(state: State) -> str:
     best = [lane.best_uar for lane in state.lanes if lane.best_uar >= 0]
-    return f"best val UAR % {_percent(np.mean(best) if best else -1)}"
+    return f"best val UAR % {_percent(float(np.mean(best)) if best else -1)}"
 
 
 def _speed(state: State) -> str:

@@ -70,7 +70,7 @@ def _parse(argv: Sequence[str], reads_config: bool) -> list[str]:
         while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
             cause = inner
         if isinstance(cause, AttributeError | KeyError) and config is not None:
-            fail(_unknown_field(argv, given, config))
+            fail(_unknown_field(argv, given or "", config))
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         fail(lines[0] if lines else type(e).__name__)
 
@@ -115,9 +115,9 @@ def overrides(holder: flags.FlagHolder) -> dict[str, Any]:
 
 
 def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
-    """The config that `holder`'s file gives for another argument, under the same overrides.
+    """The config that `holder`'s file gives for another argument, with the same overrides.
 
-    An override of a field that this config lacks, another system's, is left out.
+    Overrides of fields that this config lacks (another system has them) are left out.
     """
     file = name_of(holder).partition(":")[0]
     config = config_files.get(f"{file}:{argument}" if argument else file)

@@ -1,6 +1,6 @@
 """The scripts as console commands: `cmarr-train` does what `python train.py` does in a checkout.
 
-Each runs as Python runs a script: its own folder is the first to import from.
+Each runs as a script does in Python: imports look in its own folder first.
 """
 
 import os
@@ -33,7 +33,7 @@ def _run(script: str) -> None:
 
 
 def _find_config(argument: str) -> str:
-    """Points `--config=configs/x.py:variant` to the project's own if no such file is at hand."""
+    """Makes `--config=configs/x.py:variant` name the project's own file if there is none here."""
     if not (found := re.match(r"(-[^=]*=)?(configs/[^:]+)", argument)):
         return argument
     flag, file = found.groups(default="")

@@ -1,7 +1,7 @@
 """What a person sees while a sweep runs: bars and a block of lanes in a terminal, else plain lines.
 
-The block holds a lane a run and changes after each epoch. TERM=dumb asks for plain lines, which
-standard error also gets where it is a file, a notebook or the terminal of another job.
+The block has a lane for each run and changes after each epoch. Plain lines are printed if TERM=dumb
+or if standard error is a file, a notebook or the terminal of another job.
 """
 
 import math
@@ -22,7 +22,7 @@ from cmarr_jax.runtime import devices, memory
 
 
 class Silent:
-    """Stands in for `Progress` in a process that leaves the telling to another."""
+    """Replaces `Progress` in processes that print nothing."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -35,7 +35,7 @@ class Silent:
 
 
 class Progress:
-    """Writes to standard error, so that standard output holds the table alone."""
+    """Writes to standard error, so that standard output has only the table."""
 
     def __init__(self):
         self._drawing = Drawing()
@@ -50,7 +50,7 @@ class Progress:
         self._drawing.close()
 
     def start(self, pack: str) -> None:
-        """Says what is being read; preparing a pack for the first time takes a while."""
+        """Says which pack is read: the first time, its preparation takes a while."""
         _say(f"reading {pack} ...")
 
     def reading(self, done: int, total: int) -> None:
@@ -62,7 +62,7 @@ class Progress:
             self._drawing.close()
 
     def sweep(self, experiment: Any) -> None:
-        """Says what will be trained, a `training.experiment.Experiment`, before it is."""
+        """Says what is about to be trained, a `training.experiment.Experiment`."""
         sweeps, corpus, stages = experiment.sweeps, experiment.corpus, experiment.stages
         self._runs = [
             (number if sweeps[1:] else 0, fold.number, seed)
@@ -79,7 +79,8 @@ class Progress:
             + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
-        for line in filter(None, (experiment.scheme, experiment.advice)):
+        gaps = experiment.audited.get("gaps", ())
+        for line in filter(None, (experiment.scheme, *gaps, experiment.advice)):
             _say(line)
         there = size(memory.total())
         _say(f"memory: expected at most {size(experiment.memory)} of {there}")
@@ -98,23 +99,23 @@ class Progress:
             _say(display.line(self._state))
         if epoch.number == epoch.total:
             self._drawing.close()
-            if epoch.stage:  # another one follows
+            if epoch.stage:  # another stage follows
                 self._compile()
 
     def testing(self, total: int | None = None) -> None:
-        """Shows that the best models are scored on the test parts; counted if `total` is given."""
+        """Shows that the best models are tested, with a count if `total` is given."""
         self._show("testing", "runs", total)
 
     def drawing(self, name: str) -> None:
-        """Shows that the figure or page `name` is made."""
+        """Shows that the figure or page `name` is being drawn."""
         self._show(f"drawing {name}")
 
     def advance(self, amount: int = 1) -> None:
-        """Counts more of what is shown as done."""
+        """Counts `amount` more as done."""
         self._bar.done += amount
 
     def done(self, folders: Sequence[str], seconds: float) -> None:
-        """Says where the results lie."""
+        """Says where the results are."""
         self._drawing.close()
         _say(f"done in {seconds:.0f} s; results lie in {', '.join(folders)}")
 
@@ -127,7 +128,7 @@ class Progress:
         return self._drawing.show(self._bar.draw)
 
     def _block(self, options: ConsoleOptions) -> RenderableType:
-        """The block as of now: its times go on while the next epoch is trained."""
+        """The block with the present times, which go on while the next epoch is trained."""
         elapsed, left = self._state.elapsed, self._state.left
         since = time.monotonic() - self._began - elapsed
         left = max(left - since, 0.0) if math.isfinite(left) else left
@@ -138,8 +139,8 @@ class Progress:
         if epoch.stage != self._stage:
             self._drawing.close()
             self._stage = epoch.stage
-            self._first = (epoch.number, now)  # that epoch compiled, it is in no rate
-            self._val_uar = [[] for _ in self._runs]
+            self._first = (epoch.number, now)  # this epoch compiles, so no rate counts it
+            self._val_uar: list[list[float]] = [[] for _ in self._runs]
         for r, s in enumerate(epoch.stopped):
             if s:
                 why = f"step {s.step}: {s.reason}"

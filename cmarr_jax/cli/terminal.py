@@ -1,7 +1,7 @@
-"""What is drawn again and again at the bottom of a terminal, by rich.
+"""A drawing at the bottom of a terminal that is kept up to date, by rich.
 
-The cursor rests in an empty line below and is never hidden, so that the terminal is as it was
-however the process ends, be it killed.
+The cursor stays visible in an empty line below, so that the terminal is in order however the
+process ends, even if it is killed.
 """
 
 import os
@@ -15,14 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_SECONDS = 0.5  # between two drawings, so that times go on where nothing else happens
+_SECONDS = 0.5  # between two drawings, so that times go on even if nothing else changes
 _BAR = 40  # columns that a bar takes at most
 
 Draw = Callable[[ConsoleOptions], RenderableType]
 
 
 def screen() -> os.terminal_size | None:
-    """The size of the terminal that standard error is, if something can be drawn there."""
+    """The size of standard error's terminal; None if nothing can be drawn there."""
     if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
     try:
@@ -34,9 +34,9 @@ def screen() -> os.terminal_size | None:
 
 
 class Drawing:
-    """One thing at a time that is kept up to date at the bottom of the terminal.
+    """One thing at a time, kept up to date at the bottom of the terminal.
 
-    What others write to standard error meanwhile goes above it.
+    What others write to standard error meanwhile appears above it.
     """
 
     def __init__(self):
@@ -44,14 +44,14 @@ class Drawing:
         self._live = self._draw = None
 
     def show(self, draw: Draw, keep: bool = False) -> bool:
-        """Draws what `draw` returns, now and every half second, instead of what was drawn before.
+        """Draws what `draw` returns, now and every half second, in place of an earlier drawing.
 
         Args:
-          draw: called in another thread too.
-          keep: whether its last state stays when it is closed.
+          draw: returns what is shown; is also called in another thread.
+          keep: whether the last state stays on the screen after `close`.
 
         Returns:
-          False where nothing can be drawn: in a file, in the background, on a small terminal.
+          False if nothing can be drawn: to a file, in the background, on a small terminal.
         """
         with self._lock:
             if draw != self._draw:
@@ -104,34 +104,34 @@ class Drawing:
             return
         if screen() == self._size:
             self._live.refresh()
-        else:  # where its lines are now is unknown: it stays, another one begins below
+        else:  # after a resize the place of its lines is unknown: leave it, begin another below
             self._live.console.quiet = True
             self._stop()
 
     def _stop(self) -> None:
         self._ended.set()
         self._live.stop()
-        self._live.console.quiet = False  # somebody may have kept the stream that it gave out
+        self._live.console.quiet = False  # others may still hold the stream that it redirected
         self._live = self._draw = None
 
 
 def bar_line(name: str, share: float | None, facts: str, width: int, least: int = 5) -> Table:
-    """A line of a name, a bar and facts, the bar as wide as is left.
+    """A line with a name, a bar and facts; the bar fills the rest of the width.
 
     Args:
       name: what the bar is about.
-      share: what is done, 0 to 1; None = unknown, so the bar moves.
-      facts: what stands behind the bar.
+      share: how much is done, 0 to 1; None = unknown, so the bar moves.
+      facts: the text after the bar.
       width: columns of the line.
-      least: a narrower bar than this is left out.
+      least: a bar with fewer columns is left out.
     """
     room = min(_BAR, width - len(name) - len(facts) - 4)
-    parts = [Text(name), Text(facts)]
+    cells: list[RenderableType] = [Text(name), Text(facts)]
     if room >= least:
         total = None if share is None else 1.0
-        parts.insert(1, ProgressBar(total, share or 0.0, width=room))
+        cells.insert(1, ProgressBar(total, share or 0.0, width=room))
     line = Table.grid(padding=(0, 2))
-    for _ in parts:
+    for _ in cells:
         line.add_column(no_wrap=True, overflow="crop")
-    line.add_row(*parts)
+    line.add_row(*cells)
     return line

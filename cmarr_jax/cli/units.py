@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Sizes and times as people read them."""
 
 
 def size(num_bytes: float) -> str:

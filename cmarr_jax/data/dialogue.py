@@ -17,12 +17,14 @@ an utterance by itself: turns still to come count too, and where actors played t
 every session, as in IEMOCAP, the mean of a dialogue's text tells which scene it is.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cmarr_jax.cli.arguments import fail, make_parser
+from cmarr_jax.cli import boundary
+from cmarr_jax.cli.arguments import make_parser
 from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
@@ -98,11 +100,11 @@ def main(argv: Sequence[str]) -> int:
     parser = make_parser("python -m cmarr_jax.data.dialogue", __doc__, "; see --help")
     parser.add_argument("pack", metavar="PACK", help="folder of a feature pack with dialogues")
     parser.add_argument("out", metavar="OUT", help="folder of the pack to write; a new one")
-    arguments = parser.parse_args(argv)
-    try:
-        pack = make(arguments.pack, arguments.out)
-    except UserError as e:
-        fail(str(e))
+    return boundary.run(lambda: _run(parser.parse_args(argv)), "nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pack = make(arguments.pack, arguments.out)
     widths = ", ".join(f"{m} {x.shape[1]}-d" for m, x in pack.features.items())
     print(f"{pack.path}: {len(pack.labels)} utterances with their dialogues' context; {widths}")
     return 0

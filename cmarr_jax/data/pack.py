@@ -16,13 +16,14 @@ import json
 import os
 import runpy
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmarr_jax.data import manifest as manifest_lib
-from cmarr_jax.data import utterances
+from cmarr_jax.data import utterances, values
 from cmarr_jax.data.utterances import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import draft, to_csv
@@ -116,19 +117,23 @@ def write(
     *,
     name: str,
     class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str] | np.ndarray],
-    sequences: Mapping[str, Iterable[np.ndarray]],
+    columns: Mapping[str, Sequence | np.ndarray],
+    sequences: Mapping[str, Iterable],
     provenance: Mapping[str, Any],
 ) -> Pack:
     """Writes a pack to the new folder `path`; the folder appears whole or not at all.
+
+    Missing and odd values are taken as docs/packs.md says; what that changed is counted on
+    standard error and in the provenance, under `changed`.
 
     Args:
       path: a folder that does not exist yet.
       name: the corpus' name, as it will stand in every results file.
       class_names: the classes in the order of their indices.
       columns: column name -> N values; `id`, `session`, `speaker` and `label` are needed.
-      sequences: modality -> N arrays `[T_i, D]`, float16 or float32; `T_i = 0` = absent.
-      provenance: how the features were made; kept in pack.json.
+      sequences: modality -> N arrays `[T_i, D]` of numbers, or None; `T_i = 0` = absent. Float16
+        is kept, all else becomes float32.
+      provenance: how the features were made; kept in pack.json. It is read after `sequences`.
 
     Returns:
       The pack, read back and validated.
@@ -142,19 +147,26 @@ def write(
     try:
         with draft(path.rstrip("/")) as folder:
             os.makedirs(folder)
-            num = len(columns["id"])
-            dims = {m: _write_modality(folder, m, arrays, num) for m, arrays in sequences.items()}
-            values = zip(*columns.values(), strict=True)
-            rows = [dict(zip(columns, row, strict=True)) for row in values]
+            class_names = [values.text(c) for c in class_names]
+            table, changed = _texts(path, columns, class_names)
+            num = len(table["id"])
+            dims = {}
+            for modality, arrays in sequences.items():
+                dims[modality], said = _write_modality(folder, modality, arrays, num)
+                changed += said
+            rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
             with open(os.path.join(folder, "utterances.csv"), "wb") as f:
-                f.write(to_csv(rows, columns).encode())
+                f.write(to_csv(rows, table).encode())
+            kept = dict(provenance)
+            if said := [*kept.pop("changed", ()), *changed]:
+                kept["changed"] = said
             manifest = {
                 "format_version": manifest_lib.FORMAT_VERSION,
                 "corpus": name,
-                "classes": list(class_names),
+                "classes": class_names,
                 "modalities": list(dims),
                 "dims": dims,
-                "provenance": dict(provenance),
+                "provenance": kept,
             }
             # Every byte counts for the fingerprint, so the form of this file never changes.
             with open(os.path.join(folder, "pack.json"), "w", encoding="utf-8") as f:
@@ -170,7 +182,38 @@ def write(
         ) from None
     except UnicodeEncodeError as e:
         raise UserError(f"{path}: a column holds what UTF-8 cannot write ({e.reason})") from None
+    for line in changed:
+        print(f"note: {path}: {line}", file=sys.stderr)
     return read(path)
+
+
+def _texts(
+    path: str, columns: Mapping[str, Sequence | np.ndarray], class_names: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Every column as text, labels as names of classes; and what that changed."""
+    table, changed = {}, []
+    for column, given in columns.items():
+        texts, missing, indices = [], 0, 0
+        for i, value in enumerate(given):
+            try:
+                if column == "label":
+                    text = values.label(value, class_names)
+                else:
+                    text = values.text(value)
+                    if column not in ("id", "text") and values.is_missing(text):
+                        text = ""
+            except UserError as e:
+                raise UserError(f"{path}: column {column}, utterance {i}: {e}") from None
+            plain = isinstance(value, str)
+            missing += not text and not (plain and not value)
+            indices += column == "label" and not plain and bool(text)
+            texts.append(text)
+        if missing:
+            changed.append(f"{column}: {missing} missing values (None, NaN, below 0) are empty")
+        if indices:
+            changed.append(f"{column}: {indices} values that are no text name classes")
+        table[column] = texts
+    return table, changed
 
 
 def _check_given(
@@ -184,10 +227,10 @@ def _check_given(
             f"{path}: columns are {','.join(columns)}; wanted {','.join(REQUIRED_COLUMNS)} and "
             f"any of {','.join(OPTIONAL_COLUMNS)}"
         )
-    for column, values in columns.items():
-        if len(values) != len(columns["id"]):
+    for column, given in columns.items():
+        if len(given) != len(columns["id"]):
             raise UserError(
-                f"{path}: column {column} has {len(values)} values, wanted {len(columns['id'])}, "
+                f"{path}: column {column} has {len(given)} values, wanted {len(columns['id'])}, "
                 "one an id"
             )
     if not sequences:
@@ -309,32 +352,46 @@ def _read_modality(
     return features, offsets
 
 
-def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], num: int) -> int:
-    """Streams the arrays to disk, never holding more than one, and returns their width."""
-    offsets, width, dtype = [0], None, None
+def _write_modality(
+    folder: str, modality: str, arrays: Iterable, num: int
+) -> tuple[int, list[str]]:
+    """Streams the arrays to disk, never holding more than one.
+
+    Returns:
+      Their width; and what was changed, see `values.finite`.
+    """
+    offsets, width, dtype, dtype_of_none = [0], None, None, None
+    missing = zeroed = dropped = 0
     raw = os.path.join(folder, f"{modality}.raw")
     with open(raw, "wb") as f:
-        for i, array in enumerate(arrays):
-            array = np.asarray(array)
-            if array.dtype not in (np.dtype("<f2"), np.dtype("<f4")) or array.ndim != 2:
-                remedy = "np.float32(array) converts"
-                if array.dtype == object:
-                    remedy = "a missing modality is np.zeros((0, dims), np.float32)"
-                elif array.ndim == 1:
-                    remedy = "one vector is one row: np.float32(array)[None]"
+        for i, given in enumerate(arrays):
+            where = f"modality {modality}, utterance {i}"
+            try:
+                array = values.sequence(given, where)
+            except UserError as e:
                 raise UserError(
-                    f"modality {modality}, utterance {i}: found {array.dtype.str} of shape "
-                    f"{array.shape}, wanted float16 or float32 (rows, dims); {remedy}"
-                )
-            if width is None:
-                width, dtype = array.shape[-1], array.dtype
-            if array.shape[1] != width or array.dtype != dtype:
+                    f"{e}; a missing modality is None or np.zeros((0, dims), np.float32)"
+                ) from None
+            missing += not hasattr(given, "__len__")
+            of_array = values.stored(array)
+            if not len(array):
+                dtype_of_none = dtype_of_none or of_array
+            elif dtype is None:
+                dtype = of_array
+            if width is None and array.shape[1]:
+                width = array.shape[1]
+            if array.shape[1] not in (0, width) or (len(array) and of_array != dtype):
                 raise UserError(
-                    f"modality {modality}, utterance {i}: found {array.dtype} {array.shape}, "
+                    f"{where}: found {array.dtype} {array.shape}, "
                     f"wanted {dtype} (rows, {width}) as before"
                 )
-            f.write(np.ascontiguousarray(array).tobytes())
-            offsets.append(offsets[-1] + len(array))
+            kept = values.finite(array, of_array)
+            zeroed, dropped = zeroed + kept.zeroed, dropped + kept.dropped
+            f.write(np.ascontiguousarray(kept.rows).tobytes())
+            offsets.append(offsets[-1] + len(kept.rows))
+    dtype = dtype or dtype_of_none
+    if width is None and len(offsets) == num + 1:
+        raise UserError(f"modality {modality}: no utterance has it; leave it out")
     if len(offsets) != num + 1 or width is None:
         raise UserError(f"modality {modality}: {len(offsets) - 1} arrays, wanted {num}, one an id")
     with open(os.path.join(folder, f"{modality}.npy"), "wb") as f, open(raw, "rb") as body:
@@ -347,7 +404,9 @@ def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], nu
         shutil.copyfileobj(body, f, 1 << 22)
     os.remove(raw)
     np.save(os.path.join(folder, f"{modality}.offsets.npy"), np.array(offsets, np.int64))
-    return width
+    said = values.Finite(np.zeros((0, width), dtype), zeroed, dropped).said
+    lacking = f"{missing} utterances without an array lack it" if missing else ""
+    return width, [f"{modality}: {line}" for line in (said, lacking) if line]
 
 
 if __name__ == "__main__":  # the older name of the command

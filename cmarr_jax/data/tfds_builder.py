@@ -87,18 +87,21 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
       UserError: no pack and not exactly one sound prepared dataset in `data_dir`; or it cannot
         be written there.
     """
+    named = data_dir
+    if data_dir and "://" not in data_dir:  # else tfds takes a ~ in front for somebody's home
+        data_dir = os.path.abspath(data_dir)
     if not pack_dir:
-        found = tfds.core.Path(data_dir).glob(f"feature_pack/*/{_VERSION}/dataset_info.json")
-        folders = sorted(path.parent for path in found)
+        folders = _prepared(data_dir)
         if len(folders) != 1:
             raise UserError(
-                f"--config.data.data_dir={data_dir}: holds {len(folders)} prepared feature packs, "
+                f"--config.data.data_dir={named}: holds {len(folders)} prepared feature packs, "
                 "wanted one; name the pack's folder with --config.data.pack"
             )
         if reason := _damage(folders[0]):
             raise UserError(f"{folders[0]}: {reason}; {_REMEDY}")
         return tfds.builder_from_directory(folders[0])
-    pack, data_dir = pack_lib.read(pack_dir), data_dir or os.path.join(pack_dir, "tfds")
+    pack = pack_lib.read(pack_dir)
+    data_dir = data_dir or os.path.join(os.path.abspath(pack_dir), "tfds")
     # Where tfds puts it; asking a builder would read what may be damaged.
     place = tfds.core.Path(data_dir) / "feature_pack" / pack_lib.fingerprint(pack) / _VERSION
     if not _damage(place):
@@ -117,6 +120,15 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
             "name a place with room and permission with --config.data.data_dir"
         ) from None
     return FeaturePack(pack=pack, data_dir=data_dir)
+
+
+def _prepared(data_dir: str) -> list[tfds.core.Path]:
+    """The folders of prepared packs; listed: a glob takes [ and * in `data_dir` for its own."""
+    root = tfds.core.Path(data_dir) / "feature_pack"
+    if not root.exists():
+        return []
+    found = sorted(place / _VERSION for place in root.iterdir())
+    return [folder for folder in found if (folder / "dataset_info.json").exists()]
 
 
 _REMEDY = "prepare it anew by naming its pack with --config.data.pack"

@@ -1,7 +1,7 @@
-"""What a sweep would do, how large it is and how long it would take, without doing it.
+"""What a sweep would do, how large it is and how long it would take, without training it.
 
 The real loop runs for two epochs of at most 4 steps over the whole corpus' arrays, and of 2 batches
-of validation, in a folder that is thrown away: the first epoch compiles, the second is measured.
+of validation, in a temporary folder: the first epoch compiles, the second is measured.
 """
 
 import dataclasses
@@ -34,20 +34,21 @@ class StagePlan(NamedTuple):
     name: str
     parameters: int  # of one run
     epochs: int
-    steps: int  # of the run with the most, an epoch
-    step: float  # one step of every run
+    steps: int  # an epoch, of the run with the most steps
+    step: float  # one step of all runs
     validation: float  # after each epoch
     compile: float
-    measured: int  # steps
-    kept: int  # runs whose result of this stage lies there already
+    measured: int  # number of steps
+    kept: int  # runs whose model of this stage exists already
 
     @property
     def expected(self) -> float:
+        """Seconds that the whole stage will take."""
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 
 def measure(experiment: Experiment) -> list[StagePlan]:
-    """Measures every stage of `experiment`, whose teachers are only looked into."""
+    """Measures every stage of `experiment`; reads its teachers' folder, writes nothing there."""
     seen, epochs = [time.monotonic()], []
 
     def report(epoch: Epoch) -> None:
@@ -91,9 +92,9 @@ def _batches(run_ids: Sequence[RunId], size: int) -> int:
 
 
 def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
-    """The same for two epochs of few steps and little validation, with other teachers."""
+    """The same experiment for two epochs of few steps and little validation, with other teachers."""
     short = experiment.config.copy_and_resolve_references()
-    short.checkpoint_seconds = 1e9  # writing is no part of what is measured
+    short.checkpoint_seconds = 1e9  # writing is not measured
     for section in experiment.sections:
         short[section].epochs = 2
     most = STEPS * max(short[section].batch_size for section in experiment.sections)
@@ -109,7 +110,7 @@ def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
 
 
 def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequence[str]) -> str:
-    """The plan as text; `folders` are where the results would lie."""
+    """The plan as text; `folders` is where the results would go."""
     identity, corpus, run_ids = experiment.sweeps[0].identity, experiment.corpus, experiment.run_ids
     num_runs = len(run_ids)
     folds = [fold.number for fold, _ in run_ids]

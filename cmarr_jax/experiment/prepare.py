@@ -1,17 +1,18 @@
-"""Makes configs concrete on their corpus: folds, conditions, masking, runs and the system."""
+"""From configs and their corpus to an experiment: folds, conditions, masking, runs, system."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.cli.progress import Progress
+from cmarr_jax.cli.progress import Progress, Silent
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
-from cmarr_jax.data import audit, pipeline, protocol
+from cmarr_jax.data import audit, gaps, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
@@ -31,14 +32,16 @@ from cmarr_jax.training.vector import make_vectors
 _MEMORY_SHARE = 0.1
 
 
-def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) -> Experiment:
-    """Reads the corpus and lays everything out; writes nothing but the prepared dataset.
+def prepare(
+    configs: Sequence[ConfigDict], progress: Progress | Silent, teachers: str
+) -> Experiment:
+    """Reads the corpus and makes the experiment; writes nothing but the prepared dataset.
 
     Args:
       configs: of `configs/`, alike in `groups.program`. As many of the first are taken as fit
         in memory at once; where they share teachers that are still to be trained, one is.
-      progress: told of the reading.
-      teachers: the folder where those are looked for.
+      progress: shows how far the reading is.
+      teachers: the folder of the earlier stages' models.
 
     Raises:
       UserError: anything about the config, the corpus, or the two together cannot be done.
@@ -65,12 +68,15 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
         chosen=is_auto,
     )
     audit.check(audited)
+    if lines := gaps.find(corpus.present, corpus.modalities, folds):
+        audited = {**audited, "gaps": lines}
     conditions = protocol.make_conditions(corpus.modalities)
     curves = protocol.make_curves(
         corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
     )
     make_system = _maker(config, corpus)
-    stages = make_system(None).stages  # a mistake in the model's fields shows here
+    with _known_fields(config):
+        stages = make_system(None).stages  # a mistake in the model's fields shows here
     for name in ("train", "pretrain"):
         if config[name].schedule not in SCHEDULES:
             raise UserError(
@@ -83,7 +89,8 @@ def prepare(configs: Sequence[ConfigDict], progress: Progress, teachers: str) ->
     if not all(kept.has(file) for file in files):
         sweeps = sweeps[:1]
     use_cores(sum(len(sweep.run_ids) for sweep in sweeps))
-    num_params = max(vector.size for vector in make_vectors(stages, corpus))
+    with _known_fields(config):
+        num_params = max(vector.size for vector in make_vectors(stages, corpus))
     sweeps, expected = _fit_memory(sweeps, corpus, num_params)
     num_runs = sum(len(sweep.run_ids) for sweep in sweeps)
     for name in sections(len(stages)):  # for what it refuses
@@ -115,8 +122,23 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-def _load(config: ConfigDict, progress: Progress) -> Corpus:
-    with processes.one_before_the_others():  # who may share a disk, on which it is prepared
+@contextlib.contextmanager
+def _known_fields(config: ConfigDict) -> Iterator[None]:
+    """Turns the error of a field that a system reads and its config lacks into one line."""
+    try:
+        yield
+    except (AttributeError, KeyError) as e:
+        if "ml_collections" not in traceback.extract_tb(e.__traceback__)[-1].filename:
+            raise
+        missing = str(e).splitlines()[0].strip("\"'")
+        raise UserError(
+            f"--config.system={config.system}: it reads a field that --config.model lacks "
+            f"({missing}); give it a preset in configs/systems.py"
+        ) from None
+
+
+def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
+    with processes.one_before_the_others():  # they may share the disk on which it is prepared
         return pipeline.load(
             pack=config.data.pack,
             data_dir=config.data.data_dir,
@@ -145,7 +167,7 @@ def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
 def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
-    # One and the same each time: what JAX traced of its functions is found again.
+    # Cached, because JAX finds its traces again only for the same functions.
     return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
 
 
@@ -216,7 +238,7 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     return Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
 
 
-def _describe(protocol: Any, scheme: str, folds: Sequence[Fold], fold: int) -> str:
+def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:
     """The protocol as it stands in every results file and above every table; `fold` = 0: all."""
     text = f"{len(folds)} folds by {scheme}" if len(folds) > 1 else "official split"
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text

@@ -1,10 +1,9 @@
-"""What an experiment leaves in its work directories, from the lock at its start to the results."""
+"""What an experiment writes to its work directories, from the lock at its start to the results."""
 
 import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
@@ -21,9 +20,9 @@ from cmarr_jax.workdir.ownership import WorkDir
 
 
 class Recording:
-    """The work directories of an experiment while it is trained; a context manager that locks them.
+    """The work directories of an experiment in training; a context manager that locks them.
 
-    One program may train several sweeps: each leaves what it would leave, had it been trained
+    One program may train several sweeps: each folder then holds the same as after training it
     alone.
 
     Attributes:
@@ -31,7 +30,7 @@ class Recording:
     """
 
     def __init__(self, experiment: Experiment, workdirs: Sequence[WorkDir]):
-        """`workdirs`: of each sweep; none but in the first of several processes."""
+        """`workdirs`: of each sweep; empty in all processes but the first."""
         self._experiment = experiment
         self._folders = [workdir.folder for workdir in workdirs]
         self._sweeps = [
@@ -53,17 +52,17 @@ class Recording:
         self._held.__exit__(*error)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Notes an epoch of all runs."""
+        """Writes what is known after an epoch, for all sweeps."""
         for sweep, runs in zip(self._sweeps, self._experiment.slices, strict=bool(self._sweeps)):
             sweep.epoch(epoch.of(runs))
 
     def end(self, tested: Sequence[Tested]) -> None:
-        """Writes the results and the models; `tested`: of each sweep."""
+        """Writes results and models; `tested`: of each sweep."""
         for sweep, own in zip(self._sweeps, tested, strict=bool(self._sweeps)):
             sweep.end(own)
 
     def draw(self) -> None:
-        """Puts figures of the results beside TensorBoard's scalars."""
+        """Adds figures of the results to TensorBoard's files."""
         if not self._sweeps:
             return
         for path in filter(status.has_results, self._folders):
@@ -71,7 +70,7 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """That all sweeps have taken, earlier starts counted."""
+        """Time that all sweeps have taken, with earlier starts."""
         return sum(map(status.seconds, self._folders))
 
 
@@ -109,14 +108,14 @@ class _SweepRecording:
         self._held.__exit__(*error)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Notes an epoch of this sweep's runs."""
+        """Writes what is known after an epoch."""
         self._scalars.write(epoch)
         self._history.write(epoch)
         self._write_status(epochs_done=0 if epoch.stage else epoch.number)
 
     def end(self, tested: Tested) -> None:
-        """Writes the results and the model, of the runs that were not stopped."""
-        self._open.close()  # what is left of the checkpoints is on the disk before the results
+        """Writes results and model of the runs that were not stopped."""
+        self._open.close()  # all checkpoints are on the disk before the results
         whole = [r for r, stop in enumerate(tested.stopped) if not stop]
         if whole:
             self._write(tested, whole)
@@ -154,8 +153,8 @@ class _SweepRecording:
             tree_of=experiment.vectors[-1].unravel,
         )
 
-    def _write_status(self, **fields: Any) -> None:
-        # Sweeps of one program share its time.
+    def _write_status(self, **fields: object) -> None:
+        # Sweeps of one program share its time equally.
         seconds = (time.monotonic() - self._start) / len(self._experiment.sweeps)
         self._status |= fields | {"seconds": round(self._earlier + seconds, 1)}
         write_json(os.path.join(self._workdir.folder, files.STATUS), self._status)

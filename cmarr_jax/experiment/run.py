@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmarr_jax.cli import config_files
@@ -26,17 +27,17 @@ def train(
 ) -> Results:
     """Trains a system on every fold and seed of a corpus, tests it, and returns the results.
 
-    Does what `python train.py` does and leaves the same files. Called again with the same
-    arguments it goes on where it was stopped, or returns the results if it is done.
+    It does what `python train.py` does and writes the same files. Called again with the same
+    arguments, it resumes where it was stopped, or returns the results if it is done.
 
     Args:
       config_or_system: a system ("mmin"), with variants ("pooled,cmarr" or "no_udcl"), of
         configs/iemocap.py; a config file and its argument ("configs/demo.py:mmin", "my.py"); or a
-        config, which is left as it is.
+        config, which does not change.
       pack: the feature pack, or its folder.
-      workdir: folder of the results; made if need be.
-      **fields: of the config, `num_seeds=3`, `train={"epochs": 5}` or `**{"train.epochs": 5}`;
-        configs/common.py explains each.
+      workdir: folder of the results; created if need be.
+      **fields: of the config, such as `num_seeds=3`, `train={"epochs": 5}` or
+        `**{"train.epochs": 5}`; configs/common.py explains each.
 
     Raises:
       UserError: anything about the config, the pack, or the folder cannot be done, or no run has
@@ -56,30 +57,35 @@ def train(
             "their results"
         )
     check(config)
-    finish(Table(folder, config, {}), leave=lambda: None)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # TensorFlow Datasets and orbax tell much that is not news
+    try:
+        finish(Table(folder, config, {}), leave=lambda: None)
+    finally:
+        logging.set_verbosity(verbosity)
     return Results(folder)
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses, by a UserError, a config that no corpus could be trained with."""
+    """Refuses, by a UserError, a config that cannot be trained on any corpus."""
     limits.check(config)
     try:
-        made_for = config_files.get(config.system).model
-    except UserError:  # no system: `prepare` names those that there are
+        own = config_files.get(config.system).model
+    except UserError:  # an unknown system, which `prepare` refuses
         return
-    if not set(made_for) <= set(config.model):
+    if not set(own) <= set(config.model):
         raise UserError(
             f"--config.system={config.system}: its settings are another system's; name it as the "
             f"config's argument instead, such as configs/iemocap.py:{config.system}"
         )
 
 
-def finish(table: Table, leave: Callable[[], Any]) -> None:
-    """Trains what is missing of a table's sweeps, and names the runs that were stopped.
+def finish(table: Table, leave: Callable[[], object]) -> None:
+    """Trains all sweeps of a table that have not ended, and names the runs that were stopped.
 
     Args:
-      table: of the sweeps.
-      leave: asked after each epoch whether to stop there.
+      table: the sweeps.
+      leave: called after each epoch; True = save and leave.
     """
     folder = table.workdir.folder
     table.check_corpus()
@@ -95,15 +101,15 @@ def finish(table: Table, leave: Callable[[], Any]) -> None:
         print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
 
 
-def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], Any]) -> None:
-    """Trains and tests sweeps that are alike in one program, as many of them as fit at once.
+def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], object]) -> None:
+    """Trains and tests sweeps in one program, as many of `group` as fit in memory at once.
 
     Args:
-      group: the folders of the sweeps, which hold everything that they leave.
+      group: the folders of the sweeps, which one program can train together.
       teachers: the folder of the earlier stages' models.
-      leave: asked after each epoch whether to stop there.
+      leave: called after each epoch; True = save and leave.
     """
-    # Imported here so that --help and a mistake in a flag answer at once.
+    # Imported here, so that --help and the error of a wrong flag appear at once.
     from cmarr_jax.cli.progress import Progress, Silent
     from cmarr_jax.experiment.prepare import prepare
     from cmarr_jax.experiment.recording import Recording

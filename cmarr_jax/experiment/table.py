@@ -1,4 +1,4 @@
-"""What one command trains: a table of sweeps, each in a folder of its own; often of one alone."""
+"""What one command trains: a table of sweeps, each in its own folder; often only one sweep."""
 
 import contextlib
 import os
@@ -47,21 +47,21 @@ def check_members(members: Any) -> None:
 
 
 class Table:
-    """The sweeps of one command; a context manager that lets go of the table's own folder.
+    """The sweeps of one command; a context manager that unlocks the table's folder at the end.
 
     Attributes:
-      workdir: of the table; of one sweep alone it is the sweep's own.
+      workdir: of the table; of a single sweep it is the sweep's own.
       members: the sweeps' folders, in the table's order.
       teachers: the folder of the earlier stages' models.
     """
 
     def __init__(self, folder: str, config: ConfigDict, members: Mapping[str, ConfigDict]):
-        """`members`: name -> config of each sweep; none = `config` is the one sweep's."""
+        """`members`: name -> config of each sweep; empty = `config` is that of the single sweep."""
         self.workdir = WorkDir(folder, config)
         self.members = [WorkDir(os.path.join(folder, n), c) for n, c in members.items()]
         self.members = self.members or [self.workdir]
         self.teachers = config.teachers or os.path.join(folder, files.TEACHERS)
-        self._ended = set()
+        self._ended: set[str] = set()  # folders
         self._held = contextlib.ExitStack()
         self._opened = False
 
@@ -73,10 +73,10 @@ class Table:
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing is left to be trained.
+        """Whether nothing is left to train.
 
         Raises:
-          UserError: a folder was begun with another config.
+          UserError: another config owns one of the folders.
         """
         return all(each.is_ended for each in (self.workdir, *self.members))
 
@@ -100,8 +100,9 @@ class Table:
                 )
 
     def next_group(self) -> list[WorkDir]:
-        """Of the sweeps that are not ended the first, and all that one program trains with it;
-        none where all are ended. Joins the results of those that are.
+        """The first sweep that has not ended, and all that one program trains together with it.
+
+        Empty if all have ended. Also joins the results of the sweeps that have.
         """
         self._ended |= {each.folder for each in self.members if each.is_ended}
         missing = [each for each in self.members if each.folder not in self._ended]

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
@@ -34,19 +34,24 @@ _SHOWN_WARNINGS = 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    args = flags.parser(__doc__, _READERS).parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as e:
-        arguments.fail(str(e))
-    except OSError as e:
-        arguments.fail(f"{e}; what is finished is kept and the same command goes on from it")
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return boundary.run(
+        lambda: _run(flags.parser(__doc__, _READERS).parse_args(argv)),
+        "the same command goes on from here",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
+    try:
+        return _extract(args)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise UserError(
+            f"{e}; what is finished is kept and the same command goes on from it"
+        ) from e
+
+
+def _extract(args: argparse.Namespace) -> int:
     progress = Bars(args.quiet)
     utterances, warnings, options = _scan(args)
     turns = len(utterances)
@@ -68,6 +73,11 @@ def _run(args: argparse.Namespace) -> int:
 
     prepare_to_compile()
     sources = _sources(args, utterances)
+    for path in filter(None, (args.video_features, args.faces)):
+        from cmarr_jax.extract import video
+
+        for line in video.unread(path, [u.id for u in utterances]):
+            progress.warn(line)
     report = engine.extract(
         args.out,
         result.Corpus(

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import densenet
 from cmarr_jax.runtime.files import cannot_write, opened
@@ -38,7 +39,7 @@ class Weights(NamedTuple):
 
 
 def read(file: str) -> Weights:
-    """Reads a .npz or .safetensors file; every array must have its place and every place its array.
+    """Reads a .npz or .safetensors file, whose arrays must be exactly the network's.
 
     Raises:
       UserError: the file is missing, not of these formats, or does not fit the network.
@@ -47,7 +48,7 @@ def read(file: str) -> Weights:
 
 
 def _fit(file: str, arrays: dict[str, np.ndarray]) -> Weights:
-    """Gives every array its place; `file` is where they come from, for errors."""
+    """Puts every array in its place; `file`: where they come from, for errors."""
     arrays = {name.removesuffix(":0"): array for name, array in arrays.items()}
     arrays = {n: a for n, a in arrays.items() if not n.endswith(_TRAINING_ONLY)}
     head = arrays.get("Transition_to_classes/W")
@@ -160,6 +161,7 @@ def _convert(checkpoint: str, out: str, mean: float, std: float) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Converts the checkpoint that `argv` names; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cmarr_jax.extract.denseface",
         description=__doc__,
@@ -169,12 +171,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", help="file to write, .npz")
     parser.add_argument("--mean", type=float, required=True, help="of grey levels in training")
     parser.add_argument("--std", type=float, required=True)
-    args = parser.parse_args(argv)
-    try:
-        _convert(args.checkpoint, args.out, args.mean, args.std)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    return boundary.run(lambda: _run(parser.parse_args(argv)), "nothing was written")
+
+
+def _run(args: argparse.Namespace) -> int:
+    _convert(args.checkpoint, args.out, args.mean, args.std)
     print(f"{args.out}: weights of the face network")
     return 0
 

@@ -1,11 +1,11 @@
-"""Finished batches on disk: whole shards and a journal, so that a killed run can go on.
+"""Finished batches on disk: whole shards and a journal, so that a killed run can resume.
 
     FOLDER/recipe.json      what made the features
     FOLDER/000123.npy       one batch's rows, [sum_T, D]
     FOLDER/journal.jsonl    a line a shard: [id, rows, status, detail] of its utterances
 
-A shard appears whole under its name before its line enters the journal; a line without its shard
-and the torn last line of a killed run are forgotten when the folder is opened.
+A shard is whole under its name before its line is added to the journal. Opening the folder drops
+lines without a shard, and the half-written last line of a killed run.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Store:
         self._journal = os.path.join(folder, "journal.jsonl")
         self.entries: dict[str, Entry] = {}
         os.makedirs(folder, exist_ok=True)
-        remove_drafts(folder)  # whoever makes a store holds `locked`
+        remove_drafts(folder)  # safe, because the caller holds the lock
         shown = json.dumps(recipe, indent=2, sort_keys=True)
         write_whole(os.path.join(folder, "recipe.json"), shown.encode())
         lines = []
@@ -60,7 +60,7 @@ class Store:
         self._enter(shard, members)
 
     def reject(self, identifier: str, status: str, detail: str) -> None:
-        """Notes why an utterance has no features, for this run: the next one looks again."""
+        """Notes for this run why an utterance has no features; the next run tries again."""
         self.entries[identifier] = Entry("", 0, 0, status, detail)
 
     def features(self, identifier: str) -> np.ndarray:

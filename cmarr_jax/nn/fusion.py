@@ -16,7 +16,7 @@ VARIANTS = ("attention", "concat")
 def parse_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """("text<-video", ...) -> (("text", "video"), ...), the query first.
 
-    Without `pairs` text, or else the first modality, attends to every other.
+    Without `pairs`, text (or the first modality if there is no text) attends to every other.
     """
     if not pairs:
         query = "text" if "text" in modalities else modalities[0]
@@ -25,7 +25,7 @@ def parse_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[
 
 
 class Fusion(nn.Module):
-    """Text attends to each other modality, self-attention mixes, the mean over time is classified.
+    """Cross-attention from text to the others, self-attention, mean over time, classifier.
 
     Attributes:
       config: with the sections `fusion` and `classifier` of configs/common.py.
@@ -61,7 +61,7 @@ class Fusion(nn.Module):
                 )
                 for n in range(c.cross_layers):
                     streams = cross(*options, name=f"cross_{n}")(streams, mask, contexts)
-            else:  # an axis of one would only cost time
+            else:  # a vmapped axis of length 1 would only cost time
                 for n in range(c.cross_layers):
                     name = f"cross_{queries[0]}_{keys[0]}_{n}"
                     block = AttentionBlock(*options, name=name)

@@ -1,13 +1,13 @@
-"""Rebuilds the utterances that lack a modality, at the cost of these alone."""
+"""Rebuilds only the utterances that lack a modality, so that the others cost nothing."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Weights = Any  # a tree of arrays
+Weights: TypeAlias = Any  # a tree of arrays
 Rebuild = Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
 
@@ -20,15 +20,15 @@ def rebuild_missing(
     mask: jax.Array,
     missing: jax.Array,
 ) -> jax.Array:
-    """What `rebuild` makes of the utterances that lack a modality.
+    """What `rebuild` gives for the utterances that lack a modality.
 
-    A modality's utterances are taken in chunks of `size`, those that lack it first, and no further
-    than the last of these. The gradient makes a chunk's activations again: a third more products
-    a chunk, but no activations are kept.
+    For each modality the utterances that lack it come first, in chunks of `size`; chunks without
+    one of them are skipped. The backward pass computes a chunk's activations again: a third more
+    products, but no activations are kept.
 
     Args:
-      rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`,
-        each utterance from its own alone.
+      rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`;
+        it must not mix utterances.
       size: utterances a chunk, at most B.
       weights: leaves `[M, ...]`.
       latent: `[B, T, D]`.
@@ -36,7 +36,7 @@ def rebuild_missing(
       missing: `[M, B]` bool.
 
     Returns:
-      `[M, B, T, D]`; finite but without a meaning where nothing is missing, and without a gradient.
+      `[M, B, T, D]`; finite, but without meaning or gradient where nothing is missing.
     """
 
     def of_modality(_, given):
@@ -86,8 +86,11 @@ rebuild_missing.defvjp(_forward, _backward)
 def _chunks(
     missing: jax.Array, size: int
 ) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array]]]:
-    """How many chunks hold all that are `missing` `[B]`, and: number of a chunk -> its rows
-    `[size]`, and which of these are missing and in no chunk before.
+    """The chunks that hold all that is `missing` `[B]`.
+
+    Returns:
+      How many there are, and a function: number of a chunk -> its rows `[size]`, and which of
+      these are missing and in no chunk before `[size]`.
     """
     order = jnp.argsort(~missing)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cmarr_jax import metrics
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import classes
 from cmarr_jax.results.folder import Results
 from cmarr_jax.workdir import files
 
@@ -43,7 +44,8 @@ def rows(results: Results) -> list[dict[str, str]]:
             confusion = metrics.confusion_matrix(
                 labels, posteriors.argmax(axis=1), len(results.classes)
             )
-            scores = {name: str(x) for name, x in metrics.scores(confusion)._asdict().items()}
+            made = metrics.scores(confusion)._asdict() | classes.scores(confusion, results.classes)
+            scores = {name: str(x) for name, x in made.items()}
             where = {"fold": str(fold), "seed": "", "condition": condition, "n": str(len(ids))}
             scored.append(identity | where | scores | {"rec_error": ""})
     return scored

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import figures, panels, style
+from cmarr_jax.results import figures, folder, names, panels, style, system_figures, tables
 from cmarr_jax.results.folder import Results
-from cmarr_jax.results.summary import plain_conditions
+from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces, plain_conditions
 from cmarr_jax.runtime.files import write_whole
 from cmarr_jax.workdir import files
 
@@ -29,11 +30,43 @@ class Figure(NamedTuple):
     caption: Callable[[Results], str]
 
 
-def _confusions(r: Results) -> plt.Figure:
-    """Over one column of a paper, or over two where many classes need the room."""
-    fits = panels.confusion_size(r)[0] <= style.COLUMN / 2
-    side = style.COLUMN / 2 if fits else style.COLUMN
-    return panels.grid(partial(panels.confusion, r), r.conditions, 2, (side, side))
+class Sweeps(NamedTuple):
+    """What a folder of several sweeps has for its figures."""
+
+    rows: list[dict[str, str]]  # of results.csv
+    members: list[str]  # in order, the last is the reference
+    summary: list[dict[str, str]]  # of summary.csv
+
+
+_NOISE = "noise: that share of the features' variance is noise, with nothing missing"
+
+
+def robustness_caption(kinds: Sequence[str]) -> str:
+    """What the axes of `system_figures.robustness` mean.
+
+    Args:
+      kinds: those of `names.CURVES` that are drawn.
+    """
+    told = [ONE_IS_KEPT] if "missing" in kinds else []
+    told += [_NOISE] if {*kinds} - {"missing"} else []
+    against = " and ".join("the " + names.CURVES[k] for k in kinds)
+    return f"WAR and UAR against {against}; {'; '.join(told)}."
+
+
+def worse_than_zeros(r: Results) -> str:
+    """A sentence where a modality's mean reconstruction error is above 1; else ""."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in r.reconstruction:
+        key = row["modality"], braces(row["condition"])
+        found.setdefault(key, []).append(float(row["rec_error"]))
+    worse = [f"{m} from {of}" for (m, of), errors in found.items() if np.mean(errors) > 1]
+    return f" {WORSE_THAN_ZEROS}: {', '.join(worse)}." if worse else ""
+
+
+def _cut(r: Results) -> str:
+    """What is said of intervals that would pass 0 or 100, if there are any."""
+    every = [e for of_name in folder.estimates(r).values() for e in of_name.values()]
+    return ", cut at 0 and 100" if any(map(folder.is_cut, every)) else ""
 
 
 def _curves(r: Results) -> plt.Figure:
@@ -50,14 +83,14 @@ FIGURES = {
         lambda r: True,
         figures.conditions,
         lambda r: (
-            "WAR and UAR by available modalities, beside always naming the test part's most "
-            f"frequent class. Lines: {figures.interval_method(r)}."
+            "WAR and UAR by available modalities, beside the WAR of always naming the training "
+            f"part's largest class. Lines: {figures.interval_method(r)}{_cut(r)}."
         ),
     ),
     "confusion": Figure(
         files.CONFUSION,
         lambda r: True,
-        _confusions,
+        panels.confusions,
         lambda r: (
             "Per cent of each true class (row) that was taken for each class (column), by "
             "available modalities; counts of all runs added up."
@@ -68,8 +101,8 @@ FIGURES = {
         lambda r: bool(r.history),
         _curves,
         lambda r: (
-            "Validation UAR and the terms of the training loss by epoch, a line a fold, each the "
-            "mean of its seeds."
+            "Validation UAR beside the training loss and its terms by epoch, a line a fold, each "
+            "the mean of its seeds. Stars: the epoch of each run that is tested."
         ),
     ),
     "calibration": Figure(
@@ -89,7 +122,16 @@ FIGURES = {
         lambda r: (
             "Squared error of what was recovered over its squared length, of each missing "
             "modality; dashed: the error of recovering nothing but zeros. Lines: one standard "
-            "deviation over the runs."
+            "deviation over the runs." + worse_than_zeros(r)
+        ),
+    ),
+    "robustness": Figure(
+        files.RESULTS,
+        lambda r: bool(r.curves),
+        lambda r: system_figures.robustness(system_figures.lines_of(r)),
+        lambda r: (
+            f"{robustness_caption(list(system_figures.lines_of(r)))} Bands: "
+            f"{figures.interval_method(r)}{_cut(r)}."
         ),
     ),
     "5": Figure(
@@ -109,9 +151,8 @@ FIGURES = {
 
 def caption(r: Results, name: str) -> str:
     """The whole caption of one of `FIGURES`: what is seen, whose, and from how much."""
-    who = f"{r.identity['system']} ({r.identity['variant']}) on {r.identity['corpus']}"
     rest = f"{r.identity['protocol']}; {figures.sample(r)}."
-    return f"{FIGURES[name].caption(r)} {who}; {rest}"
+    return f"{FIGURES[name].caption(r)} {names.sweep(r.identity)}; {rest}"
 
 
 def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
@@ -120,17 +161,10 @@ def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
     Args:
       rows: of results.csv in the folder of fig4.
     """
-    # Every setting is tested on the same utterances: the first one's are counted.
-    mine = [row for row in rows if row["variant"] == rows[0]["variant"]]
-    full = plain_conditions(mine)[-1]
-    mine = [row for row in mine if row["condition"] == full]
-    folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
-    num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])
     return (
         "Mean WAR and UAR over the missing conditions against each loss weight, the others at "
         "their defaults. Lines: one standard deviation over the runs. "
-        f"{rows[0]['corpus']}; {rows[0]['protocol']}; "
-        f"{figures.sizes(num, len(folds), len(seeds))}."
+        f"{rows[0]['corpus']}; {rows[0]['protocol']}; {_sizes(rows)}."
     )
 
 
@@ -160,6 +194,80 @@ def drawable(r: Results) -> list[str]:
     return [name for name, figure in FIGURES.items() if figure.has(r)]
 
 
+def _systems(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    table = tables.compare(sweeps.rows, sweeps.members)
+    text = f"WAR and UAR by available modalities. {_spread(sweeps, 'Lines')}"
+    return system_figures.systems(table), text
+
+
+def _robustness(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    lines = tables.curves(sweeps.rows, sweeps.members)
+    if not lines:
+        raise UserError(
+            "--figure=robustness: these sweeps were tested under no missing rate or noise; train "
+            "with --config.robustness.missing_rates"
+        )
+    text = f"{robustness_caption(list(lines))} {_spread(sweeps, 'Bands')}"
+    return system_figures.robustness(lines), text
+
+
+def _weights(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    return figures.loss_weights(sweeps.summary), weights_caption(sweeps.rows)
+
+
+OF_SWEEPS = {"systems": _systems, "robustness": _robustness, "4": _weights}
+
+
+def _spread(sweeps: Sweeps, drawn: str) -> str:
+    """What the lines or bands of a figure of several systems are, and of how much."""
+    folds, seeds = (len({row[name] for row in sweeps.rows}) for name in ("fold", "seed"))
+    if folds > 1:
+        text = f"{drawn}: {figures.over_folds(folds)}, cut at 0 and 100."
+    elif seeds > 1 and drawn == "Lines":  # one fold's bands would be none
+        text = "Lines: one standard deviation over the seeds."
+    else:
+        text = "One fold: no intervals."
+    first = sweeps.rows[0]
+    return f"{text} {first['corpus']}; {first['protocol']}; {_sizes(sweeps.rows)}."
+
+
+def _sizes(rows: Sequence[Mapping[str, str]]) -> str:
+    # Every system is tested on the same utterances: the first one's are counted.
+    mine = [row for row in rows if all(row[k] == rows[0][k] for k in ("system", "variant"))]
+    full = plain_conditions(mine)[-1]
+    mine = [row for row in mine if row["condition"] == full]
+    folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
+    num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])
+    return figures.sizes(num, len(folds), len(seeds))
+
+
+def drawable_of(sweeps: Sweeps) -> list[str]:
+    """Those of `OF_SWEEPS` that a folder of several sweeps has the data for."""
+    several = not are_settings(sweeps.members) and len(plain_conditions(sweeps.rows)) > 1
+    curves = several and tables.curves(sweeps.rows, sweeps.members)
+    has = {"systems": several, "robustness": curves, "4": figures.weight_curves(sweeps.summary)}
+    return [name for name, there in has.items() if there]
+
+
+def make_of(sweeps: Sweeps, name: str) -> tuple[plt.Figure, str]:
+    """Draws one of `OF_SWEEPS`, with its caption.
+
+    Raises:
+      UserError: the folder is of one sweep, or lacks what the figure needs.
+    """
+    if name != "4" and not sweeps.members:
+        raise UserError(
+            f"--figure={name}: wanted the folder of several sweeps; this one's config.json names "
+            "no members"
+        )
+    return OF_SWEEPS[name](sweeps)
+
+
+def are_settings(members: Sequence[str]) -> bool:
+    """Whether the members are settings of one system, such as "alpha=0.5", not systems."""
+    return any("=" in member for member in members)
+
+
 def write(figure: plt.Figure, places: Sequence[str], caption: str, below: bool = True) -> None:
     """Writes a figure to files, and closes it.
 
@@ -176,8 +284,12 @@ def write(figure: plt.Figure, places: Sequence[str], caption: str, below: bool =
     lines = textwrap.wrap(caption, int(20 * width))
     with matplotlib.rc_context(style.STYLE):
         if below:
-            figure.set_size_inches(width, height + 0.12 * len(lines) + 0.05)
-            figure.supxlabel("\n".join(lines), fontsize=6, x=0.01, ha="left")
+            room = 0.12 * len(lines) + 0.08
+            figure.set_size_inches(width, height + room)
+            share = room / (height + room)
+            figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
+            place = {"x": 0.01, "y": share - 0.04 / (height + room), "va": "top", "ha": "left"}
+            figure.text(s="\n".join(lines), fontsize=6, linespacing=1.3, **place)
         for file in places:
             if not file.endswith((".pdf", ".png")):
                 plt.close(figure)

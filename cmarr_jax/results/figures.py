@@ -8,7 +8,7 @@ import numpy as np
 from cmarr_jax.errors import UserError
 from cmarr_jax.results import folder
 from cmarr_jax.results.folder import Results
-from cmarr_jax.results.style import COLUMN, INK, PAPER, SECOND, SERIES, TWO_COLUMNS, styled
+from cmarr_jax.results.style import COLUMN, INK, SECOND, SERIES, TWO_COLUMNS, styled
 from cmarr_jax.results.summary import braces
 
 _WEIGHTS = {"alpha": "α (alignment)", "beta": "β (refinement)", "lambda": "λ (reconstruction)"}
@@ -29,19 +29,24 @@ def sizes(num: int, folds: int, seeds: int) -> str:
 def interval_method(r: Results) -> str:
     """How the intervals were made, in one clause."""
     if len(r.folds) > 1:
-        return (
-            f"95 % t intervals over the {len(r.folds)} folds, widened because folds share "
-            "training data (Nadeau and Bengio, 2003)"
-        )
+        return over_folds(len(r.folds))
     return "95 % bootstrap intervals over the test utterances, within each class"
+
+
+def over_folds(folds: int) -> str:
+    """The words of `interval_method` for several folds."""
+    return (
+        f"95 % t intervals over the {folds} folds, widened because folds share training data "
+        "(Nadeau and Bengio, 2003)"
+    )
 
 
 @styled
 def conditions(r: Results) -> plt.Figure:
-    """Bars of WAR and UAR under each condition beside the majority class, with intervals."""
+    """Bars of WAR and UAR under each condition with intervals, and the majority class as a line."""
     figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
-    handles, labels = conditions_panel(r, axes)
-    figure.legend(handles, labels, frameon=False, ncols=2, loc="outside upper center", fontsize=7)
+    where = {"loc": "outside upper center", "ncols": 2}
+    figure.legend(*conditions_panel(r, axes), frameon=False, fontsize=7, **where)
     return figure
 
 
@@ -60,16 +65,20 @@ def conditions_panel(r: Results, axes: plt.Axes) -> tuple[list, list[str]]:
         span = np.maximum(span, 0)  # a bootstrap of few utterances may lie beside the mean
         look = {"color": colour, "hatch": hatch, "label": label, **_EDGE}
         lines = {"linewidth": 0.8, "ecolor": INK, "capsize": 1.5}
-        axes.bar(place + 0.28 * (k - 1), 100 * mean, 0.26, yerr=100 * span, error_kw=lines, **look)
+        axes.bar(
+            place + 0.36 * (k - 0.5), 100 * mean, 0.34, yerr=100 * span, error_kw=lines, **look
+        )
     shares = [100 * majority[name] for name in names]
-    axes.bar(place + 0.28, shares, 0.26, color=PAPER, label="majority class, WAR", **_EDGE)
+    if not np.isnan(shares).all():  # a step as wide as a condition's bars
+        steps = {"color": INK, "linewidth": 1.3, "label": "majority class, WAR"}
+        axes.hlines(shares, place - 0.42, place + 0.42, **steps)
     chance = axes.axhline(100 / len(r.classes), color=INK, linewidth=0.8, linestyle="--")
     axes.set_xticks(place, [braces(name) for name in names])
     axes.set_xlabel("available modalities")
     axes.set_ylabel("per cent")
     axes.set_ylim(0, 100)
-    handles = [*(c for c in axes.containers if hasattr(c, "patches")), chance]
-    return handles, ["WAR", "UAR", "majority class, WAR", "chance, UAR"]
+    chance.set_label("chance, UAR")
+    return axes.get_legend_handles_labels()
 
 
 def weight_curves(summary: Sequence[Mapping[str, str]]) -> dict[str, list]:

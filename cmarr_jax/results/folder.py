@@ -33,6 +33,13 @@ class Predictions(NamedTuple):
     posteriors: np.ndarray  # [P, C]
 
 
+class Transcripts(NamedTuple):
+    """What was said, read from the pack that the config names; licensed, and not kept here."""
+
+    texts: dict[str, str]  # id -> text; empty where there is none
+    note: str  # where they come from, or why there are none
+
+
 class Estimate(NamedTuple):
     """A mean over the runs and its 95 % interval, see `intervals`; NaN where there is none."""
 
@@ -59,6 +66,7 @@ class Results(NamedTuple):
     reconstruction: list[dict[str, str]]
     representations: Mapping[str, np.ndarray] | None
     audit: dict[str, Any] | None
+    said: "Transcripts | None" = None  # of a page that shows them
 
     @property
     def folds(self) -> list[int]:
@@ -79,9 +87,24 @@ class Results(NamedTuple):
         return self.num[first].sum(axis=0)
 
     def majority(self) -> np.ndarray:
-        """Mean over the runs of the most frequent class' share of the test part, `[K]`."""
-        support = self.confusion.sum(axis=-1)
-        return np.mean(support.max(axis=-1) / np.maximum(support.sum(axis=-1), 1), axis=0)
+        """Mean over the runs of the WAR of always naming the test part's largest class, `[K]`.
+
+        Classes are counted by the leakage audit; NaN without its file.
+        """
+        try:
+            named = {
+                int(fold["fold"]): max(
+                    range(len(self.classes)),
+                    key=lambda c: fold["parts"]["train"]["classes"][self.classes[c]],
+                )
+                for fold in self.audit["folds"]
+            }
+            largest = np.array([named[fold] for fold, _ in self.runs])
+        except (KeyError, TypeError, ValueError, AttributeError):  # a JSON file may hold anything
+            return np.full(len(self.conditions), np.nan)
+        support = self.confusion.sum(axis=-1)  # [R, K, C]
+        hits = support[np.arange(len(largest)), :, largest]
+        return np.mean(hits / np.maximum(support.sum(axis=-1), 1), axis=0)
 
 
 def load(workdir: str) -> Results:
@@ -140,6 +163,11 @@ def load(workdir: str) -> Results:
         representations=representations,
         audit=_optional(workdir, files.AUDIT, files.read_json),
     )
+
+
+def is_cut(estimate: Estimate) -> bool:
+    """Whether an interval would pass 0 or 1, and ends there."""
+    return estimate.low == 0 or estimate.high == 1
 
 
 def estimates(results: Results) -> dict[str, dict[str, Estimate]]:

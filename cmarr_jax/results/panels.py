@@ -1,5 +1,6 @@
 """Figures of several panels alike: a confusion matrix, a reliability diagram or a curve each."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,9 +8,20 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from cmarr_jax.results import calibration
+from cmarr_jax.results import calibration, names
 from cmarr_jax.results.folder import Results
-from cmarr_jax.results.style import GREY, HEAT, INK, LINES, MARKERS, SERIES, styled
+from cmarr_jax.results.style import (
+    COLUMN,
+    GREY,
+    HEAT,
+    INK,
+    LINES,
+    MARKERS,
+    PAPER,
+    SERIES,
+    TWO_COLUMNS,
+    styled,
+)
 from cmarr_jax.results.summary import braces
 
 LEGEND = "legend"  # the panel of `curve` that tells the folds apart
@@ -18,7 +30,7 @@ LEGEND = "legend"  # the panel of `curve` that tells the folds apart
 @styled
 def grid(
     draw: Callable[[plt.Axes, str], None],
-    names: Sequence[str],
+    panels: Sequence[str],
     columns: int,
     size: Sequence[float],
 ) -> plt.Figure:
@@ -26,17 +38,48 @@ def grid(
 
     Args:
       draw: `draw(axes, name)` fills a panel.
-      names: of the panels, in order.
+      panels: their names, in order.
       columns: panels in a row; what is over of the last row stays empty.
       size: width and height of a panel, in inches.
     """
-    rows = -(-len(names) // columns)
+    rows = -(-len(panels) // columns)
     size = (size[0] * columns, size[1] * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for place, name in zip(axes.flat, names, strict=False):
+    for place, name in zip(axes.flat, panels, strict=False):
         draw(place, name)
-    for place in axes.flat[len(names) :]:
+    for place in axes.flat[len(panels) :]:
         place.axis("off")
+    return figure
+
+
+@styled
+def confusions(r: Results) -> plt.Figure:
+    """The confusion matrices of all conditions, three or four in a row, labelled at the edges.
+
+    One column of a paper wide where that is enough, else two.
+    """
+    num = len(r.conditions)
+    least, room = confusion_size(r)
+    columns = min(num, 4)
+    width = COLUMN if columns * least + room <= COLUMN else TWO_COLUMNS
+    if columns * least + room > TWO_COLUMNS:
+        columns = min(num, 3)
+    side = min((width - room) / columns, 1.55)
+    rows = -(-num // columns)
+    # The first row is the one that is not full, so that the last has all names below it.
+    blank = rows * columns - num
+    height = rows * (side + 0.25) + room + 0.05
+    width = max(COLUMN, columns * side + room)
+    figure, panels = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    places = [*panels.flat]
+    for place in places[columns - blank : columns]:
+        place.axis("off")
+    for k, place in enumerate(places[: columns - blank] + places[columns:]):
+        confusion(r, place, r.conditions[k])
+        if place not in panels[:, 0]:
+            place.set(yticklabels=[], ylabel="")
+        if place not in panels[-1]:
+            place.set(xticklabels=[], xlabel="")
     return figure
 
 
@@ -57,24 +100,32 @@ def confusion(r: Results, axes: plt.Axes, condition: str) -> None:
         place = {"x": j + 0.5, "y": i + 0.5, "ha": "center", "va": "center"}
         axes.text(**place, s=f"{100 * share[i, j]:.0f}", fontsize=size, weight=weight)
     axes.set(xlim=(0, num), ylim=(num, 0), aspect="equal", title=braces(condition))
-    names, at = _short(r.classes), np.arange(num) + 0.5
-    axes.set_yticks(at, names, fontsize=size)
-    axes.set_xticks(at, names, fontsize=size, rotation=90 if max(map(len, names)) > 4 else 0)
+    at = np.arange(num) + 0.5
+    shown = _wrapped(r.classes)
+    axes.set_yticks(at, shown, fontsize=size)
+    upright = max(map(len, r.classes)) > 4
+    axes.set_xticks(at, shown, fontsize=size, rotation=90 if upright else 0)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(True)
-    axes.set_xlabel("predicted", fontsize=7)
-    axes.set_ylabel("true", fontsize=7)
+    axes.set_xlabel("predicted", fontsize=8)
+    axes.set_ylabel("true", fontsize=8)
+
+
+def bare_confusion(r: Results, axes: plt.Axes, condition: str) -> None:
+    """`confusion` without what its axes are called: the page says that once for all."""
+    confusion(r, axes, condition)
+    axes.set(xlabel="", ylabel="")
 
 
 def confusion_size(r: Results) -> tuple[float, float]:
-    """Width and height, in inches, that a confusion matrix needs for its numbers to stay apart."""
-    size = 1.5 + 0.06 * max(max(map(len, _short(r.classes))) - 4, 0)
-    size += 0.22 * max(len(r.classes) - 4, 0)
-    return size, size
+    """A matrix' side in inches for its numbers to stay apart, and the room for names beside it."""
+    side = max(0.21 * len(r.classes), 0.85)
+    return side, 0.35 + 0.06 * max(len(line) for c in _wrapped(r.classes) for line in c.split("\n"))
 
 
-def _short(classes: Sequence[str]) -> list[str]:
-    return [c if len(c) <= 8 else c[:7] + "…" for c in classes]
+def _wrapped(classes: Sequence[str]) -> list[str]:
+    """Names whole, the longest over several lines."""
+    return [textwrap.fill(c, 18) for c in classes]
 
 
 def reliability(r: Results, axes: plt.Axes, condition: str) -> None:
@@ -103,14 +154,19 @@ def bins_of(r: Results, condition: str) -> calibration.Reliability:
 
 
 def curve(r: Results, axes: plt.Axes, name: str) -> None:
-    """One term of one stage ("STAGE TERM") against the epoch: a line a fold, mean of the seeds."""
+    """One term of one stage ("STAGE TERM") against the epoch: a line a fold, mean of the seeds.
+
+    A star a run stands at the epoch that its validation part chose.
+    """
     if name == LEGEND:
         for f, fold in enumerate(r.folds):
             axes.plot([], [], label=f"fold {fold}", **_line(f))
+        axes.scatter([], [], label="chosen epoch", **_STAR, color=PAPER)
         axes.legend(frameon=False, loc="center", ncols=1 + (len(r.folds) > 6), fontsize=7)
         axes.axis("off")
         return
     stage, term = name.split(" ", 1)
+    chosen = chosen_epochs(r)
     rows = [row for row in r.history if row["stage"] == stage and row[term]]
     for f, fold in enumerate(r.folds):
         mine = [row for row in rows if int(row["fold"]) == fold]
@@ -123,17 +179,45 @@ def curve(r: Results, axes: plt.Axes, name: str) -> None:
         values = np.multiply(values, 100 if term == "val_uar" else 1)
         # Each fold's markers begin at another epoch, so that those of equal curves stay apart.
         axes.plot(epochs, values, markevery=(f % len(epochs), max(len(epochs) // 4, 1)), **_line(f))
+        if stage == r.history[-1]["stage"]:
+            at = [chosen[run][0] for run in r.runs if run[0] == fold and run in chosen]
+            heights = [values[epochs.index(e)] for e in at]
+            axes.scatter(at, heights, **_STAR, color=SERIES[f % len(SERIES)])
     shown = np.concatenate([line.get_ydata() for line in axes.lines] or [[1.0]])
     if shown.min() > 0 and shown.max() > 50 * shown.min():  # one bad batch may dwarf the rest
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
-    last = [row["stage"] for row in r.history][-1:]
-    stage = "" if [stage] == last else f"{stage}: "
-    axes.set_title(stage + ("validation UAR, %" if term == "val_uar" else term))
-    axes.title.set_fontsize(8 if not stage else 7)
+    title = curve_title(r, name)
+    axes.set_title(title, fontsize=8 if len(title) <= 22 else 6.5)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch", fontsize=7)
+
+
+def curve_title(r: Results, name: str) -> str:
+    """A panel of `curve` in words; names the stage where it is not the one that is tested."""
+    if name == LEGEND:
+        return LEGEND
+    stage, term = name.split(" ", 1)
+    return ("" if stage == r.history[-1]["stage"] else f"{stage}: ") + names.term(term)
+
+
+def chosen_epochs(r: Results) -> dict[tuple[int, int], tuple[int, float]]:
+    """Run -> the epoch of the last stage that was chosen, and its validation UAR.
+
+    The first of the highest, as the loop chooses; where nothing was validated, the last.
+    """
+    chosen: dict[tuple[int, int], tuple[int, float]] = {}
+    last = [row["stage"] for row in r.history][-1:]
+    for row in r.history:
+        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"] or "nan")
+        better = np.isnan(uar) or uar > chosen.get(run, (0, -1.0))[1]
+        if [row["stage"]] == last and better:
+            chosen[run] = int(row["epoch"]), uar
+    return chosen
+
+
+_STAR = {"marker": "*", "s": 34, "zorder": 4, "edgecolors": INK, "linewidths": 0.6}
 
 
 def _line(number: int) -> dict[str, Any]:
@@ -154,10 +238,10 @@ def curve_names(r: Results) -> list[str]:
     validation UAR, the loss, then its terms. The legend has a panel of its own.
     """
     stages = list(dict.fromkeys(row["stage"] for row in r.history))[::-1]
-    names = []
+    found = []
     for stage in stages:
         rows = [row for row in r.history if row["stage"] == stage]
         terms = [t for t in rows[0] if t not in ("stage", "epoch", "fold", "seed")]
         terms.sort(key=lambda t: (t != "val_uar", t != "loss", t == "gradient_norm"))
-        names += [f"{stage} {t}" for t in terms if any(row[t] for row in rows)]
-    return [*names, LEGEND]
+        found += [f"{stage} {t}" for t in terms if any(row[t] for row in rows)]
+    return [*found, LEGEND]

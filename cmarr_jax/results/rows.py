@@ -111,6 +111,18 @@ def join(workdir: str, members: Sequence[str], missing: int) -> None:
     write_json(os.path.join(workdir, files.STATUS), status)
 
 
+def read_members(workdir: str) -> list[str]:
+    """Names of the sweeps whose results a folder joins, in order; none of the folder of one.
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    file = os.path.join(workdir, files.CONFIG)
+    # A copied folder may lack its config: it is then taken for one sweep.
+    members = files.read_json(file).get("members") if os.path.exists(file) else ()
+    return [name for name, _ in members or ()]
+
+
 def read_results(workdir: str) -> list[dict[str, str]]:
     """Rows of WORKDIR/results.csv.
 

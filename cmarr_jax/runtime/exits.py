@@ -1,4 +1,4 @@
-"""Every exit code of the commands, and the line that goes with each end."""
+"""The exit codes of all commands, and the line that each way to end prints."""
 
 import os
 import re
@@ -10,10 +10,10 @@ import traceback
 from cmarr_jax.errors import UserError
 
 DONE = 0
-FAULT = 1  # neither the user nor the machine but the code is at fault
-MISTAKE = 2  # of the user or the machine, named in one line
-INCOMPLETE = 3  # done, but a run was stopped, or an utterance has no modality left
-GONE = 4  # another process of --distributed; resumable
+FAULT = 1  # in the code, not with the user or the machine
+MISTAKE = 2  # by the user or the machine, named in one line
+INCOMPLETE = 3  # done, but a run was stopped or an utterance has no modality left
+GONE = 4  # another process of --distributed ended; resumable
 INTERRUPTED = 128 + signal.SIGINT  # resumable
 TERMINATED = 128 + signal.SIGTERM  # resumable
 
@@ -21,7 +21,7 @@ _DEBUG = "CMARR_DEBUG"
 
 
 class Preempted(Exception):
-    """A signal asked to stop, and everything that is finished is saved."""
+    """A signal asked to stop, and all finished work is saved."""
 
     def __init__(self, where: str, asked: object = None):
         """`where`: the epoch that is saved; `asked`: the signal, SIGTERM if it is none."""
@@ -30,14 +30,14 @@ class Preempted(Exception):
 
 
 def shows_tracebacks() -> bool:
-    """Whether the user wants to see where an error comes from."""
+    """Whether the user asked to see where an error comes from."""
     return os.environ.get(_DEBUG, "0") not in ("", "0")
 
 
 def say(error: BaseException, interrupted: str = "") -> int:
-    """Says what ended a command, its traceback first where that is wanted; returns the exit code.
+    """Prints the line of the error that ended a command; returns the exit code.
 
-    `interrupted`: what Ctrl-C leaves.
+    Its traceback comes first if the user asked for it. `interrupted`: says what Ctrl-C leaves.
     """
     said, code = ending(error, interrupted)
     if shows_tracebacks():
@@ -48,9 +48,9 @@ def say(error: BaseException, interrupted: str = "") -> int:
 
 
 def ending(error: BaseException, interrupted: str = "") -> tuple[str, int]:
-    """The line that is said of what ended a command, "" for a closed pipe, and the exit code.
+    """The line about the error that ended a command ("" for a closed pipe), and the exit code.
 
-    `interrupted`: what Ctrl-C leaves.
+    `interrupted`: says what Ctrl-C leaves.
     """
     match error:
         case UserError():
@@ -76,14 +76,14 @@ def ending(error: BaseException, interrupted: str = "") -> tuple[str, int]:
         return f"error: {said}", MISTAKE
     if said := _of_the_shell(error):
         return f"error: {said}", MISTAKE
-    for cause in _causes(error):  # a library may have wrapped what we raised
+    for cause in _causes(error):  # a library may have wrapped our error
         if isinstance(cause, UserError):
             return f"error: {_one_line(cause)}", MISTAKE
     return f"error: {_name(error)}{_place(error)}; {_DEBUG}=1 shows the traceback", FAULT
 
 
 def _of_the_shell(error: BaseException) -> str:
-    """What is wrong with a variable of JAX in the environment, "" if nothing is."""
+    """What is wrong with one of JAX's environment variables; "" if nothing is."""
     text = str(error)
     frames = traceback.extract_tb(error.__traceback__)
     looks_for_devices = bool(frames) and frames[-1].filename.endswith("xla_bridge.py")
@@ -101,7 +101,7 @@ def _of_the_shell(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """What led to `error`, nearest first."""
+    """The chain of errors that led to `error`, the nearest first."""
     found: list[BaseException] = []
     while True:
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -121,7 +121,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost place of the traceback that is in no library: " (FILE, line N)"."""
+    """The innermost place of the traceback outside of libraries: " (FILE, line N)"."""
     paths = sysconfig.get_paths()
     libraries = tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep

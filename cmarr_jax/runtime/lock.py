@@ -1,9 +1,9 @@
-"""The lock of a folder: one living process at a time works in it.
+"""The lock of a folder: only one living process at a time works in it.
 
-`filelock` asks the kernel, whose lock goes when its process dies, however that dies. What the file
-says is ours: it names the holder to people, and it decides on disks that know no such lock or
-share the file with other machines, for filelock's own lock for those disks (SoftFileLock) does not
-see a holder that has the kernel's lock.
+`filelock` takes a lock of the kernel, which is released however its process dies. The content of
+the file is ours. It names the holder to people, and it decides on disks that have no such lock or
+share the file with other machines: filelock's own lock for those disks (SoftFileLock) does not
+notice a holder of the kernel's lock.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 @contextlib.contextmanager
 def locked(folder: str, flags: Sequence[str] = ("--workdir",)) -> Iterator[None]:
-    """Holds `folder`, made if need be, against other processes; a dead one's lock is taken over.
+    """Keeps other processes out of `folder`, created if need be; takes over a dead process' lock.
 
     Args:
-      folder: what is held.
-      flags: those that may have named it.
+      folder: what is locked.
+      flags: the flags that may have named it, for the error.
 
     Raises:
-      UserError: a living process holds it, or one on another machine, of which nothing can be
-        known; or the folder cannot be written.
+      UserError: a living process holds it, or a process on another machine, which may be alive; or
+        the folder cannot be written.
     """
     name = f"{flags[0]}={folder}" if len(flags) == 1 else folder
     file = os.path.join(folder, "lock")
@@ -54,18 +54,18 @@ def locked(folder: str, flags: Sequence[str] = ("--workdir",)) -> Iterator[None]
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.remove(file)  # while it is held, so that it is nobody else's
+            os.remove(file)  # before the release: after it the file may be another's
         lock.release()
 
 
 def _claim(lock: FileLock, file: str) -> dict:
-    """Acquires `lock`, unless somebody else holds it: then the holder, as far as it is known."""
+    """Acquires `lock` and returns {}; if another process holds it, returns what is known of it."""
     while True:
         try:
             lock.acquire()
         except Timeout:
             if not os.path.exists(file):
-                continue  # its holder removed it between filelock's two steps
+                continue  # the holder removed it after filelock had opened it
             return _read(file) or {"pid": "unknown"}
         except OSError as e:
             if e.errno not in _NO_LOCKS_HERE:
@@ -84,7 +84,7 @@ def _sign(file: str) -> None:
 
 
 def _read(file: str) -> dict:
-    """What a lock says; nothing where its process was killed while writing that."""
+    """What a lock file says; {} if it is missing or its process was killed while writing it."""
     try:
         with open(file, encoding="utf-8", errors="replace") as f:
             holder = json.load(f)
@@ -94,15 +94,15 @@ def _read(file: str) -> dict:
 
 
 def _is_alive(holder: dict) -> bool:
-    """Whether the same process still runs on this machine, not another one of its number."""
+    """Whether that process still runs on this machine, not another one with the same number."""
     return holder["pid"] != os.getpid() and _started(holder["pid"]) == holder["started"] != ""
 
 
 def _started(pid: int) -> str:
-    """The boot and the tick of it at which process `pid` began; "" where there is none."""
+    """The boot and the tick at which process `pid` started; "" if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            tick = f.read().rsplit(")", 1)[1].split()[19]  # the name before may hold anything
+            tick = f.read().rsplit(")", 1)[1].split()[19]  # the name before ")" may hold anything
         with open("/proc/sys/kernel/random/boot_id") as f:
             return f"{f.read().strip()} {tick}"
     except OSError:

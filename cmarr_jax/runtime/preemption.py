@@ -30,13 +30,13 @@ def epochs() -> Iterator[None]:
 
 
 def listen() -> Callable[[], signal.Signals | None]:
-    """From here on SIGTERM, and within `epochs` Ctrl-C, are requests to the loop.
+    """From now on SIGTERM, and Ctrl-C within `epochs`, ask the loop to leave after the epoch.
 
-    What does not end in time, a long epoch or a long compilation, is cut off: every file is
-    written whole or not at all, so that costs no more than what no checkpoint holds yet.
+    A long epoch or compilation that does not end in time is cut off. Every file is written whole or
+    not at all, so only the work since the last checkpoint is lost.
 
     Returns:
-      The signal that has come, if one has.
+      A function: the signal that has come, None where none has.
     """
     came: list[signal.Signals] = []
     read, write = os.pipe()
@@ -46,8 +46,8 @@ def listen() -> Callable[[], signal.Signals | None]:
         if not _training.is_set():
             raise KeyboardInterrupt
 
-    # Python runs a handler between two of its own instructions, an epoch is one: so a thread that
-    # the kernel's signal wakes keeps the time.
+    # Python runs a handler only between two of its own instructions, and an epoch is a single one:
+    # so a thread, which the signal wakes through the pipe, keeps the time.
     signal.signal(signal.SIGTERM, lambda *_: None)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
         signal.signal(signal.SIGINT, interrupted)

@@ -16,7 +16,7 @@ from cmarr_jax.systems import (
 )
 from cmarr_jax.systems.system import System
 
-# name -> (config, modalities, num_classes, batch_axis=None) -> the system, as `cmarr.make`.
+# name -> function (config, modalities, num_classes, batch_axis=None) -> system; see `cmarr.make`.
 SYSTEMS: dict[str, Callable[..., System]] = {
     "cmarr": cmarr.make,
     "cmarr_plus": cmarr_plus.make,

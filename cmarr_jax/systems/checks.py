@@ -1,7 +1,7 @@
 """Checks of the `model` section of a config that several systems share.
 
-They refuse words, and fields that do not fit each other; cmarr_jax/experiment/limits.py holds the
-range of each number.
+They refuse unknown words, and fields that do not fit each other; cmarr_jax/experiment/limits.py
+holds the range of each number.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cmarr_jax.nn import fusion
 
 
 def check_choice(config: ConfigDict, field: str, choices: Sequence[str]) -> None:
-    """Refuses a word that is none of `choices`; `field` as "umc.pool"."""
+    """Refuses a value that is none of `choices`; `field` is a name such as "umc.pool"."""
     section, _, name = field.rpartition(".")
     value = (config[section] if section else config)[name]
     if value not in choices:
@@ -27,7 +27,7 @@ def check_faithful_to(config: ConfigDict) -> None:
 
 
 def check_fusion(config: ConfigDict, modalities: Sequence[str]) -> None:
-    """Refuses what the convolutions and the fusion of CM-ARR and its baseline cannot be."""
+    """Refuses what the convolutions and the fusion of CM-ARR and its baseline cannot take."""
     check_choice(config, "fusion.variant", fusion.VARIANTS)
     if config.width % config.fusion.num_heads:
         raise UserError(

@@ -1,7 +1,7 @@
 """CIF-MMIN: MMIN with contrastively learned invariant features (Liu et al., TAFFC 2024).
 
-As IF-MMIN, but the invariants come from encoders of their own, drawn together by a contrast of
-the same utterance's modalities against other utterances; the student classifies h + h'.
+Unlike IF-MMIN, the invariants come from encoders of their own. A contrast draws the invariants of
+one utterance's modalities together, against other utterances. The student classifies h + h'.
 
     teacher  CE + sum over pairs of w contrast(u, u'),  w = 1/4 with text, 1/2 without
     student  CE + 8 MSE(h', teacher(missing)) + 100 MSE(c, teacher's c of complete data)
@@ -28,7 +28,7 @@ _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
 
 
 class Projection(nn.Module):
-    """The contrast's head of one modality; its result has unit length."""
+    """One modality's head for the contrast; its result has unit length."""
 
     width: int
 
@@ -41,9 +41,9 @@ class Projection(nn.Module):
 
 
 class Contrast(nn.Module):
-    """What the teacher has beside its classifier: encoders of invariants, and their projections.
+    """The rest of the teacher's network: encoders of invariants, and their projections.
 
-    Its parameters lie beside those of `teacher_student.Teacher`, in one dictionary.
+    Its parameters and those of `teacher_student.Teacher` lie in one dictionary.
     """
 
     config: ConfigDict
@@ -51,6 +51,7 @@ class Contrast(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The invariants' encoders, a projection for each modality, the contrast's scale."""
         c = self.config
         dropout = functools.partial(Dropout, c.teacher_dropout, self.batch_axis)
         self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text="lstm")
@@ -80,10 +81,11 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h and of the invariants c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
-        # The published student pools its invariant text encoder otherwise than the teacher.
+        # The published student pools the text's invariants in another way than the teacher.
         text = "lstm_last" if c.faithful_to == "code" else "lstm"
         self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text=text)
         self.imagine = Cascade(c.num_blocks, wiring="context")
@@ -111,10 +113,10 @@ class Student(nn.Module):
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CIF-MMIN as a system; arguments as of `systems.cmarr.make`.
+    """CIF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
@@ -142,8 +144,10 @@ def _make_teacher(teacher: nn.Module, contrast: Contrast) -> Stage:
     modalities, batch_axis = contrast.modalities, contrast.batch_axis
 
     def init(key, batch, before):
-        made = [net.init(key, batch, batch.present)["params"] for net in (teacher, contrast)]
-        return {"params": made[0] | made[1]}
+        own, contrasting = (
+            net.init(key, batch, batch.present)["params"] for net in (teacher, contrast)
+        )
+        return {"params": own | contrasting}
 
     def loss(params, batch, available, key):
         rngs = {"dropout": key}

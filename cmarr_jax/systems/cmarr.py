@@ -32,11 +32,11 @@ from cmarr_jax.systems.system import Batch, Output, Params, Stage, System, gathe
 
 _MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
 _TEMPERATURE_RANGE = (0.01, 1.0)
-_LEAST_POSITIONS = 256  # of a chunk of a training batch, see `training_chunk`
+_LEAST_POSITIONS = 256  # in one chunk of a training batch, see `training_chunk`
 
 
 class Encoded(NamedTuple):
-    """Per modality and utterance; nothing here mixes modalities or utterances."""
+    """What each modality of each utterance gives alone: nothing here mixes them."""
 
     tokens: Gaussian  # [M, B, T, D]
     utterance: Gaussian  # [M, B, D]
@@ -69,6 +69,7 @@ class CMARR(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The blocks of every modality, stacked over M, then the fusion that all share."""
         c, num_modalities = self.config, len(self.modalities)
         width = c.width
         stacked = functools.partial(
@@ -118,7 +119,7 @@ class CMARR(nn.Module):
         return encoded, self.decide(encoded, batch.mask, available, chunk)
 
     def encode(self, batch: Batch) -> Encoded:
-        """Everything that a modality says for itself (paper, sections 3.1 and 3.2 to Eq. 6)."""
+        """What each modality gives alone (paper, section 3.1, and 3.2 up to Eq. 6)."""
         num_modalities, flow_input = len(self.modalities), self.config.flow.input
         masks = jnp.broadcast_to(batch.mask, (num_modalities, *batch.mask.shape))
         tokens = jnp.stack(
@@ -144,16 +145,16 @@ class CMARR(nn.Module):
         """Recovers what is missing (Eq. 7-9), fuses (Eq. 10-13) and classifies.
 
         Args:
-          encoded: of `encode`.
+          encoded: from `encode`.
           mask: `[B, T]`.
           available: `[B, M]`.
-          chunk: 0 rebuilds every modality of every utterance; else what is missing alone, at the
-            cost of that, `chunk` utterances at a time.
+          chunk: 0 rebuilds every modality of every utterance; else only what is missing, `chunk`
+            utterances at a time, so that the cost falls with what is there.
         """
         c, missing = self.config, ~available.T
-        if self.is_initializing():  # the flows have theirs by `encode`
+        if self.is_initializing():  # `encode` has made the flows' parameters, not the heads'
             self.reconstruct(encoded.x, jnp.broadcast_to(mask, encoded.x.shape[:3]))
-        # One modality's modules, to be applied to its share of the stacked parameters.
+        # Modules of one modality, applied below to its slice of the stacked parameters.
         flow, head = RealNVP(*_flow(c), parent=None), ReconstructionHead(*_head(c), parent=None)
 
         def rebuild(weights, latent, mask):  # Eq. 8 and 9
@@ -175,6 +176,7 @@ class CMARR(nn.Module):
         return Fused(self.fusion(inputs, mask), inputs, recovered)
 
     def temperature(self) -> jax.Array:
+        """The learned temperature of L_udcl, a scalar within its bounds."""
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
 
     def class_prior(self, labels: jax.Array) -> Gaussian:
@@ -199,10 +201,11 @@ def mean_latent(z: jax.Array, available: jax.Array) -> jax.Array:
 
 
 def training_chunk(config: ConfigDict, mask: jax.Array) -> int:
-    """The chunk of `CMARR.decide` with which a CPU trains fastest on a batch of `mask` `[B, T]`.
+    """The `chunk` of `CMARR.decide` with which a CPU trains fastest on a batch of `mask` `[B, T]`.
 
-    An accelerator takes the whole batch at once, 0. So does a CPU where no chunk is worth adding
-    up the gradient of all weights once more.
+    0, the whole batch at once as on an accelerator, where chunks would save less than it costs
+    to add up the gradients of all weights once more for each, and where a loss reads everything
+    that is recovered.
     """
     size, length = mask.shape
     chunk = max(-(-size // 4), -(-_LEAST_POSITIONS // length))
@@ -210,7 +213,7 @@ def training_chunk(config: ConfigDict, mask: jax.Array) -> int:
 
 
 def evaluation_chunk(available: jax.Array) -> int:
-    """The chunk of `CMARR.decide` for scoring a batch: a quarter of it."""
+    """The `chunk` of `CMARR.decide` for scoring a batch: a quarter of it."""
     return -(-len(available) // 4)
 
 
@@ -222,17 +225,17 @@ def loss_terms(
     batch: Batch,
     available: jax.Array,
 ) -> dict[str, jax.Array]:
-    """The terms of the loss (Eq. 14) of what the network made of a batch.
+    """The terms of the loss (Eq. 14) for one batch.
 
     Args:
-      network: whose `config` says how each term is taken.
+      network: its `config` says how each term is computed.
       params: the network's variables.
-      encoded, fused: what it returned, under dropout.
-      batch: what it was given.
+      encoded, fused: what the network returned for the batch, with dropout.
+      batch: the batch.
       available: `[B, M]`, the simulated pattern.
 
     Returns:
-      name -> scalar, to be weighed by `loss_weights`; "cls" is that of `fused.logits`.
+      name -> scalar, to be multiplied by its `loss_weights`; "cls" is computed from `fused.logits`.
     """
     config = network.config
     whole = functools.partial(gather, batch_axis=network.batch_axis)
@@ -265,7 +268,7 @@ def loss_terms(
             whole(encoded.utterance.mu, 1),
             whole(sigma, 1),
             simulated if config.udcl.respect_mask else present,
-            network.apply(params, method="temperature"),
+            network.bind(params).temperature(),
             scale=scale,
             shift=config.udcl.shift,
             reduce=config.udcl.reduce,
@@ -288,7 +291,7 @@ def loss_terms(
 
 
 def loss_weights(config: ConfigDict) -> dict[str, float]:
-    """Term of `loss_terms` -> its weight in the loss."""
+    """Name of each term of `loss_terms` -> its weight."""
     return {
         "udcl": config.udcl.weight,
         "spcl": config.spcl.weight,
@@ -313,7 +316,7 @@ def make(
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check(config, modalities)
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
@@ -358,7 +361,7 @@ _CHOICES = {
 
 
 def check(config: ConfigDict, modalities: Sequence[str]) -> None:
-    """Refuses a field without a meaning, by a UserError."""
+    """Refuses a value that no field can have, by a UserError."""
     for field, choices in _CHOICES.items():
         check_choice(config, field, choices)
     heads = 2 * config.umc.num_heads

@@ -1,16 +1,16 @@
-"""CM-ARR+: CM-ARR and a classifier a modality whose logits add up, a product of experts.
+"""CM-ARR+: CM-ARR and one classifier for each modality; their logits add up: product of experts.
 
     logits = sum over the available m of head_m(features_m) + CM-ARR's logits
 
-CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR is as
-it is; each head reads its modality's normalised features, which CM-ARR's alignment,
-flows and fusion have no part in, and is trained by the sum's cross-entropy and by one of its own.
-CM-ARR then has to say what the heads cannot: how modalities interact. Where they are independent
-given the class, the sum of log-posteriors is the right answer by itself (Hinton, Training Products
-of Experts by Minimizing Contrastive Divergence, Neural Computation 2002, for the name).
+CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR itself
+does not change. Each head reads the normalised features of its modality, before CM-ARR's alignment,
+flows and fusion, and learns from the sum's cross-entropy and from one of its own. CM-ARR then
+learns what the heads cannot: how modalities interact. Where modalities are independent given the
+class, the sum of log-posteriors is already right (the name is from Hinton, Training Products of
+Experts by Minimizing Contrastive Divergence, Neural Computation 2002).
 
-A head also learns from the posterior of all that is available with it (Hinton et al., Distilling
-the Knowledge in a Neural Network, 2015): a modality alone is taught by the modalities together.
+A head also learns from the posterior of all available modalities together (Hinton et al.,
+Distilling the Knowledge in a Neural Network, 2015).
 """
 
 import functools
@@ -33,7 +33,7 @@ _FUSION = ("several", "always", "never")
 
 
 class Heads(nn.Module):
-    """One classifier a modality; `config` is the section `heads` of the model's."""
+    """One classifier for each modality; `config` is the model's section `heads`."""
 
     config: ConfigDict
     modalities: tuple[str, ...]
@@ -59,7 +59,8 @@ def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: st
       heads: logits of the heads, `[M, B, C]`.
       fused: CM-ARR's, `[B, C]`.
       available: `[B, M]`.
-      fusion: when CM-ARR's count: "several" (with two or more modalities), "always", "never".
+      fusion: when CM-ARR's logits count: "several" (with two or more modalities), "always" or
+        "never".
     """
     total = jnp.sum(jnp.where(available.T[:, :, None], heads, 0), axis=0)
     if fusion == "always":
@@ -71,7 +72,7 @@ def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: st
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CM-ARR+ as a system; arguments and errors as of `systems.cmarr.make`."""
+    """CM-ARR+ as a system; arguments and errors as in `systems.cmarr.make`."""
     cmarr.check(config, modalities)
     check_choice(config, "heads.fusion", _FUSION)
     shape = tuple(modalities), num_classes, batch_axis
@@ -83,11 +84,11 @@ def make(
 
     def init(key, batch, before):
         keys = jax.random.split(key)
-        made = {
+        modules = {
             "cmarr": network.init(keys[0], batch, batch.present)["params"],
             "heads": heads.init(keys[1], batch)["params"],
         }
-        return {"params": made}
+        return {"params": modules}
 
     def loss(params, batch, available, key, chunk=0):
         keys = jax.random.split(key)

@@ -1,8 +1,8 @@
 """CRA: cascaded residual autoencoder (Tran et al., CVPR 2017), for emotion.
 
-After the only public version for emotion, GCNet's baseline of that name, with the MMIN family's
-encoders in front: the joined vectors pass a cascade of two residual autoencoders; its result is
-classified, and decoded to the utterance's mean input of every modality. No teacher.
+It follows the only public version for emotion, GCNet's baseline of that name, with the MMIN
+family's encoders in front. The joined vectors pass a cascade of two residual autoencoders; its
+result is classified, and decoded to the utterance's mean input of every modality. No teacher.
 
     CE + w sum over missing modalities of the decoded inputs' mean squared error
 """
@@ -24,13 +24,13 @@ from cmarr_jax.systems.teacher_student import as_sequences, embed_both, pick
 
 
 class Decoders(nn.Module):
-    """Two hidden layers a modality, from the completed vectors to its mean input."""
+    """For each modality two hidden layers, from the completed vectors to its mean input."""
 
     modalities: tuple[str, ...]
 
     @nn.compact
     def __call__(self, x: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
-        """`[B, D]` -> `[B, D_m]` a modality."""
+        """`[B, D]` -> one `[B, D_m]` for each modality."""
         decoded = []
         for modality, width in zip(self.modalities, widths, strict=True):
             out = x
@@ -49,6 +49,7 @@ class CRA(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascade, and what reads its result."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
@@ -57,7 +58,7 @@ class CRA(nn.Module):
         self.decoders = Decoders(self.modalities)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        """-> decoded mean inputs, `[B, D_m]` a modality, and logits `[B, C]`."""
+        """-> decoded mean inputs, one `[B, D_m]` for each modality, and logits `[B, C]`."""
         widths = [batch.features[m].shape[-1] for m in self.modalities]
         return self.decide(self.embed(batch, available), widths)
 
@@ -68,7 +69,7 @@ class CRA(nn.Module):
     def decide(
         self, vectors: jax.Array, widths: Sequence[int]
     ) -> tuple[list[jax.Array], jax.Array]:
-        """`[B, M, W]` -> as `__call__`."""
+        """`[B, M, W]` -> the same as `__call__`."""
         completed, _ = self.complete(vectors.reshape(len(vectors), -1))
         return self.decoders(completed, widths), self.classifier(completed)
 
@@ -76,7 +77,7 @@ class CRA(nn.Module):
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CRA as a system; arguments as of `systems.cmarr.make`."""
+    """CRA as a system; arguments as in `systems.cmarr.make`."""
     network = CRA(config, tuple(modalities), num_classes, batch_axis)
 
     def mean_inputs(batch):
@@ -109,7 +110,7 @@ def make(
 
 
 def _stack(vectors: Sequence[jax.Array]) -> jax.Array:
-    """`[B, D_m]` a modality -> `[M, B, 1, D]`, filled up with zeros to the widest."""
+    """One `[B, D_m]` for each modality -> `[M, B, 1, D]`, padded with zeros to the widest."""
     widest = max(x.shape[-1] for x in vectors)
     padded = [jnp.pad(x, ((0, 0), (0, widest - x.shape[-1]))) for x in vectors]
     return as_sequences(jnp.stack(padded, axis=1))

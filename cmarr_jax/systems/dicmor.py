@@ -1,8 +1,8 @@
 """DiCMoR: distribution-consistent modal recovering (Wang, Cui and Li, ICCV 2023).
 
-Pretrained: a convolution a modality and MulT's fusion, on complete data. Then the convolutions
-are frozen, so that the distributions stay still, while flows learn them by likelihood under
-class-conditional Gaussians, and recovery and fusion learn under missing modalities.
+First, one convolution for each modality and MulT's fusion learn on complete data. Then the
+convolutions are frozen, so that the distributions stay as they are, while flows learn these by
+likelihood under class-conditional Gaussians, and recovery and fusion learn with missing modalities.
 
     CE + w (sum over modalities of max(0, NLL in bits a feature) + rec)
 """
@@ -28,7 +28,7 @@ from cmarr_jax.systems.system import Batch, Output, Stage, System, gather, whole
 
 
 class Backbone(nn.Module):
-    """The convolutions and the fusion: all of the first stage."""
+    """The convolutions and the fusion: the network of the first stage."""
 
     config: ConfigDict
     modalities: tuple[str, ...]
@@ -36,6 +36,7 @@ class Backbone(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """A convolution for each modality, the fusion, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.text_dropout = Dropout(c.text_dropout, self.batch_axis)
@@ -83,6 +84,7 @@ class Recovery(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """The backbone, the flows and reconstruction heads stacked over M, the prior."""
         c, num = self.config, len(self.modalities)
         stacked = functools.partial(
             nn.vmap,
@@ -109,7 +111,7 @@ class Recovery(nn.Module):
         return x, z, log_det, recovered, logits
 
     def encode(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """-> x, z `[M, B, T, D]`, log_det `[M, B, T]`; x is a constant."""
+        """-> x, z `[M, B, T, D]`, log_det `[M, B, T]`; no gradient passes x."""
         x = jax.lax.stop_gradient(self.backbone.embed(batch))
         return x, *self.flow.forward_and_log_det(x)
 
@@ -130,14 +132,14 @@ class Recovery(nn.Module):
         return recovered, self.backbone.decide(jnp.where(has, x, recovered), mask)
 
     def _invert(self, latent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """`[B, T, D]` through every flow; the likelihood alone trains the flows."""
+        """`[B, T, D]` through every flow's inverse; no gradient: likelihood trains the flows."""
         return jax.lax.stop_gradient(self.flow.inverse(jnp.broadcast_to(latent, shape)))
 
     def _mix_all(self, latents: jax.Array, has: jax.Array) -> jax.Array:
         """The code's way: each available latent through each flow, joined by a 1 x 1 convolution.
 
-        With one latent available it is taken as it is. The published convolution takes exactly
-        two; here the absent ones' parts are zero, so that any number of modalities will do.
+        A single available latent skips the convolution. The published convolution takes exactly
+        two latents; here missing ones are zero, so that there may be any number of modalities.
         """
         sources = [
             self._invert(latent, latents.shape) * present[None]
@@ -150,10 +152,10 @@ class Recovery(nn.Module):
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """DiCMoR as a system; arguments as of `systems.cmarr.make`.
+    """DiCMoR as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
     check_choice(config, "flow.permute", PERMUTATIONS)

@@ -1,7 +1,7 @@
 """The paper's "Baseline" (Table 3): feature extraction and cross-modal fusion, nothing recovered.
 
-It is trained on complete data; a missing modality's sequence is zero. `augmented` trains the same
-network on simulated missing modalities, which is the cheapest honest baseline.
+It trains on complete data; the sequence of a missing modality is zero. `augmented` trains the same
+network on simulated missing modalities.
 """
 
 import functools
@@ -21,7 +21,7 @@ from cmarr_jax.systems.system import Batch, Output, Stage, System, whole_cross_e
 
 
 class FullModality(nn.Module):
-    """CM-ARR's projections, convolutions and fusion; `config` as of `systems.cmarr.CMARR`."""
+    """CM-ARR's projections, convolutions and fusion; `config` as in `systems.cmarr.CMARR`."""
 
     config: ConfigDict
     modalities: tuple[str, ...]
@@ -29,6 +29,7 @@ class FullModality(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """A projection, norm and convolution for each modality, then the fusion."""
         c = self.config
         self.input_dropout = self._dropout(c.input_dropout)()
         self.projections = [Dense(c.width, name=f"project_{m}") for m in self.modalities]
@@ -53,14 +54,14 @@ class FullModality(nn.Module):
         return jnp.stack(sequences)
 
     def decide(self, sequences: jax.Array, mask: jax.Array, available: jax.Array) -> jax.Array:
-        """What is not available is zero."""
+        """`[M, B, T, D]` -> logits `[B, C]`; what is not available counts as zero."""
         return self.fusion(jnp.where(available.T[:, :, None, None], sequences, 0), mask)
 
 
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """The baseline as a system; arguments and errors as of `systems.cmarr.make`."""
+    """The baseline as a system; arguments and errors as in `systems.cmarr.make`."""
     return System((make_stage(config, modalities, num_classes, batch_axis, complete=True),))
 
 
@@ -72,7 +73,7 @@ def make_stage(
     *,
     complete: bool,
 ) -> Stage:
-    """The network under one way of training, `systems.system.Stage.complete`."""
+    """The network as a stage; `complete`: on complete data, else with modalities missing."""
     check_fusion(config, modalities)
     network = FullModality(config, tuple(modalities), num_classes, batch_axis)
 

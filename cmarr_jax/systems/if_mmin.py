@@ -1,6 +1,6 @@
 """IF-MMIN: MMIN with modality-invariant features (Zuo et al., ICASSP 2023).
 
-The teacher has one shared encoder on top of every modality's vector; the central moment
+The teacher has one shared encoder on top of the vectors of all modalities; the central moment
 discrepancy draws its results together. The student computes these invariants c from what is
 available and feeds them to every block of its cascade.
 
@@ -50,6 +50,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h, the shared encoder of c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
@@ -66,7 +67,7 @@ class Student(nn.Module):
         return self.encoders(batch.features, batch.mask, available)
 
     def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """h `[B, M, W]` -> as `__call__`."""
+        """h `[B, M, W]` -> the same as `__call__`."""
         invariants = self.shared(vectors)
         flat = (vectors.reshape(len(vectors), -1), invariants.reshape(len(vectors), -1))
         imagined, code = self.imagine(*flat)
@@ -76,10 +77,10 @@ class Student(nn.Module):
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """IF-MMIN as a system; arguments as of `systems.cmarr.make`.
+    """IF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
@@ -105,7 +106,7 @@ def make(
 
 
 def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stage:
-    """The first stage of a `network` that embeds vectors and invariants: CE and these' CMD."""
+    """The first stage of a `network` with vectors and invariants: CE, and CMD of the invariants."""
 
     def loss(params, batch, available, key):
         logits, (_, invariants) = network.apply(params, batch, available, rngs={"dropout": key})
@@ -119,7 +120,7 @@ def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stag
 
 
 def mean_discrepancy(invariants: jax.Array, present: jax.Array) -> jax.Array:
-    """Mean of CMD_5 over every two modalities of `[B, M, W]`; 0 for a single modality."""
+    """Mean of CMD_5 over all pairs of modalities of `[B, M, W]`; 0 for a single modality."""
     pairs = list(itertools.combinations(range(invariants.shape[1]), 2))
     each = [
         losses.central_moment_discrepancy(

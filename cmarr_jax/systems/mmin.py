@@ -1,13 +1,13 @@
 """MMIN: missing modality imagination network (Zhao, Li and Jin, ACL 2021).
 
 A teacher learns on complete data. The student encodes what is available, imagines the teacher's
-vectors of what is missing with a cascade of residual autoencoders, imagines its own input back
-with a second cascade, and classifies the first one's codes.
+vectors of what is missing with a cascade of residual autoencoders, restores its own input with a
+second cascade, and classifies the codes of the first one.
 
     CE + w_f MSE(h', teacher(missing)) + w_c MSE(h'', stopgrad(h))
 
-Its code weighs the two by 4 and 2 on IEMOCAP, 2 and 0.5 on MSP-IMPROV, where the two cascades
-also share their weights.
+The published code has w_f = 4 and w_c = 2 on IEMOCAP, 2 and 0.5 on MSP-IMPROV, where the two
+cascades also share their weights.
 """
 
 import functools
@@ -34,6 +34,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascades there and back, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
@@ -61,7 +62,7 @@ class Student(nn.Module):
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """MMIN as a system; arguments as of `systems.cmarr.make`."""
+    """MMIN as a system; arguments as in `systems.cmarr.make`."""
     network = Student(config, tuple(modalities), num_classes, batch_axis)
     teacher = teacher_network(config, modalities, num_classes, batch_axis)
 

@@ -1,10 +1,10 @@
 """NMER: noise-robust multimodal emotion recognition (Lee et al., after IF-MMIN).
 
 RECONSTRUCTED FROM PARTIAL CODE: the published repository lacks the decoder, and its encoder lets
-utterances of a batch attend to each other, which leaks; here the modalities of one utterance are
-the tokens. A "missing" modality is noise of a random strength while training, and nothing but
-noise in the test, one fixed draw so that scores repeat. A variational autoencoder conditioned on
-invariant features restores the teacher's vectors, which are then classified.
+utterances of a batch attend to each other, so that one sees the others; here the modalities of one
+utterance are the tokens. In training, a "missing" modality is mixed with noise of random strength;
+in the test it is noise alone, one fixed draw so that scores repeat. A variational autoencoder
+conditioned on invariant features restores the teacher's vectors, which are then classified.
 
     CE + MSE(c, teacher's c) + MSE(x^, teacher's vectors of complete data) + w KL
 """
@@ -27,7 +27,7 @@ from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
 from cmarr_jax.systems.teacher_student import make_student, teach, teacher_network
 
 _LATENT = 64
-_FEED_FORWARD = 128  # hidden width of the published blocks, which are themselves 768 wide
+_FEED_FORWARD = 128  # hidden width of the blocks, as published (there the blocks are 768 wide)
 
 
 def noise_schedule() -> np.ndarray:
@@ -37,13 +37,14 @@ def noise_schedule() -> np.ndarray:
 
 
 class Encoders(nn.Module):
-    """Specific vectors, and invariants by a shared encoder on top of encoders of their own."""
+    """Specific vectors from one set of encoders; invariants from another and a shared encoder."""
 
     modalities: tuple[str, ...]
     width: int
     dropout: Callable[[], nn.Module]
 
     def setup(self):
+        """Encoders of the specific vectors, and of the invariants."""
         self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.shared = SharedEncoder(self.width)
@@ -65,6 +66,7 @@ class Student(nn.Module):
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the autoencoder's attention blocks and dense layers, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = Encoders(self.modalities, c.width, dropout)
@@ -98,7 +100,7 @@ class Student(nn.Module):
         mu, log_variance = jnp.split(self.moments(tokens.reshape(len(x), -1)), 2, axis=-1)
         log_variance = jnp.clip(log_variance, -10, 10)
         z = mu
-        if self.has_rng("dropout"):  # training; the test takes the mean
+        if self.has_rng("dropout"):  # in training; a test takes the mean
             noise = draw_normal(self.make_rng("dropout"), mu.shape, self.batch_axis)
             z = mu + jnp.exp(0.5 * log_variance) * noise
         hidden = nn.relu(self.hidden(jnp.concatenate([z, c.reshape(len(c), -1)], axis=-1)))
@@ -110,7 +112,7 @@ class Student(nn.Module):
 def corrupt(
     batch: Batch, available: jax.Array, key: jax.Array, batch_axis: str | None = None
 ) -> Batch:
-    """Mixes noise into what is not available, one random strength a modality and batch."""
+    """Mixes noise into what is not available; its strength is drawn for each modality and batch."""
     left = jnp.asarray(noise_schedule())
     features = {}
     for k, (modality, x) in enumerate(batch.features.items()):
@@ -125,7 +127,7 @@ def corrupt(
 def make(
     config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """NMER as a system; arguments as of `systems.cmarr.make`.
+    """NMER as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
       UserError: the blocks' width, twice `config.width`, is no multiple of `config.num_heads`.

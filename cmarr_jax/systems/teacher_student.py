@@ -1,14 +1,14 @@
-"""What the MMIN family shares: a teacher on complete data, and a student that keeps a copy of it.
+"""What the MMIN family shares: a teacher on complete data, and a student that keeps its copy.
 
-A network of either kind has
+Both networks have
 
-    embed(batch, available)   -> what its encoders make: vectors `[B, M, W]`, or a tuple of such
+    embed(batch, available)   -> its encoders' vectors `[B, M, W]`, or a tuple of such arrays
 
-a teacher's besides
+A teacher's network also has
 
     classify(embedded)        -> logits `[B, C]`
 
-and a student's
+and a student's has
 
     decide(embedded)          -> imagined vectors `[B, M, W]`, logits, and what its loss needs
 
@@ -29,13 +29,13 @@ from cmarr_jax.systems.system import Batch, Encoded, Output, Params, Stage
 
 
 class Teacher(nn.Module):
-    """Encoders, and a classifier of all that they make, side by side.
+    """Encoders, and a classifier that reads all of their vectors side by side.
 
     Attributes:
-      encoders: (features, mask, available) -> vectors `[B, M, W]`, or a tuple of such.
+      encoders: (features, mask, available) -> vectors `[B, M, W]`, or a tuple of such arrays.
       classifier: `[B, D]` -> logits `[B, C]`.
-      shared: `[B, M, W]` -> invariants `[B, M, W]` of the encoders' vectors, which then stand
-        beside these; None = there are none.
+      shared: the encoders' vectors `[B, M, W]` -> invariants `[B, M, W]`, which the classifier
+        reads too; None = there are none.
     """
 
     encoders: nn.Module
@@ -43,12 +43,12 @@ class Teacher(nn.Module):
     shared: nn.Module | None = None
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, Encoded]:
-        """-> logits `[B, C]`, and the vectors that they are made of."""
+        """-> logits `[B, C]`, and the vectors that the classifier read."""
         embedded = self.embed(batch, available)
         return self.classify(embedded), self._with_shared(embedded)
 
     def embed(self, batch: Batch, available: jax.Array) -> Encoded:
-        """-> the encoders' vectors `[B, M, W]`, or a tuple of such."""
+        """-> the encoders' vectors `[B, M, W]`, or a tuple of such arrays."""
         return self.encoders(batch.features, batch.mask, available)
 
     def classify(self, embedded: Encoded) -> jax.Array:
@@ -71,17 +71,17 @@ def teacher_network(
     """The family's teacher.
 
     Args:
-      config, modalities, num_classes, batch_axis: as of `systems.cmarr.make`.
+      config, modalities, num_classes, batch_axis: as in `systems.cmarr.make`.
       encoders: (modalities, width, dropout) -> `Teacher.encoders`.
       shared: `Teacher.shared`.
     """
     dropout = functools.partial(Dropout, config.teacher_dropout, batch_axis)
-    made = encoders(tuple(modalities), config.width, dropout)
-    return Teacher(made, Classifier(num_classes, dropout), shared)
+    network = encoders(tuple(modalities), config.width, dropout)
+    return Teacher(network, Classifier(num_classes, dropout), shared)
 
 
 def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> Stage:
-    """The first stage. `loss` and `depends` as of `systems.system.Stage`."""
+    """The first stage; `loss` and `depends` as in `systems.system.Stage`."""
 
     def predict(params, encoded, mask, available):
         logits = network.apply(params, pick(encoded, available), method="classify")
@@ -109,11 +109,11 @@ def make_student(
     """The second stage.
 
     Args:
-      network: of the student.
-      teacher: network of the first stage.
-      loss, weights: of `systems.system.Stage`.
-      copied: names of the teacher's modules where the student's own start.
-      blank: batch -> the batch and the availability that stand for nothing being available; by
+      network: the student's.
+      teacher: the network of the first stage.
+      loss, weights: as in `systems.system.Stage`.
+      copied: names of the modules whose parameters start as the teacher's.
+      blank: batch -> a batch and an availability that stand for "nothing is available"; by
         default zero inputs.
     """
 
@@ -139,7 +139,7 @@ def teach(
 ) -> Encoded:
     """What a `method` of the teacher in a student's `params` makes of a batch.
 
-    It is a constant, and made without dropout.
+    No gradient passes through it, and no dropout acts in it.
     """
     own = {"params": params["params"]["teacher"]}
     return jax.lax.stop_gradient(teacher.apply(own, batch, available, method=method))
@@ -148,15 +148,17 @@ def teach(
 def embed_both(
     network: nn.Module, params: Params, batch: Batch, blank: Callable | None = None
 ) -> Encoded:
-    """The network's `embed` of everything, and of nothing, as of `make_student`."""
+    """What `embed` gives of all that is present, and of nothing; `blank` as in `make_student`."""
     nothing = blank(batch) if blank else (batch, jnp.zeros_like(batch.present))
-    return tuple(
-        network.apply(params, *of, method="embed") for of in ((batch, batch.present), nothing)
-    )
+    inputs = ((batch, batch.present), nothing)
+    return tuple(network.apply(params, *each, method="embed") for each in inputs)
 
 
 def pick(both: Encoded, available: jax.Array) -> Encoded:
-    """What `embed` would make of `available` `[B, M]`: modalities do not meet before it ends."""
+    """What `embed` gives under `available` `[B, M]`, put together from what `embed_both` gave.
+
+    This is exact, because `embed` treats each modality on its own.
+    """
     return jax.tree.map(lambda real, blank: jnp.where(available[..., None], real, blank), *both)
 
 

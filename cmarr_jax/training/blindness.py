@@ -5,29 +5,21 @@ under every condition: its numbers would mean nothing.
 """
 
 import inspect
-from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from cmarr_jax.data.pipeline import Corpus
-from cmarr_jax.data.protocol import Condition
 from cmarr_jax.errors import UserError
-from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems.system import Stage
 from cmarr_jax.training.evaluation import Scorer
+from cmarr_jax.training.experiment import Experiment
 
 _NOISE = 0.05  # on the parameters, since layers that begin at zero would hide what they pass on
 _ROUNDING = 1e-5  # of a posterior, where a device may add in any order
 
 
 def check(
-    name: str,
-    system: str,
-    scorer: Scorer,
-    params: np.ndarray,
-    corpus: Corpus,
-    conditions: Sequence[Condition],
-    at_once: int,
+    experiment: Experiment, stage: Stage, scorer: Scorer, params: np.ndarray, at_once: int
 ) -> None:
     """Predicts a batch twice under each missing modality, its values changed in between.
 
@@ -35,17 +27,16 @@ def check(
     statistics that features are normalised by.
 
     Args:
-      name: of the stage, to be said.
-      system: its name in `SYSTEMS`.
+      experiment: its corpus and conditions.
+      stage: what predicts.
       scorer: of the stage.
       params: `[R, P]`, at its start.
-      corpus: all utterances.
-      conditions: all plain ones.
       at_once: how many conditions the scorer takes at once.
 
     Raises:
-      UserError: a prediction moves; names the modality and the system's file.
+      UserError: a prediction moves; names the modality and the file of the stage's `predict`.
     """
+    corpus = experiment.corpus
     rng = np.random.default_rng(0)
     one = np.asarray(params[0])
     one = one + _NOISE * rng.standard_normal(len(one), np.float32)
@@ -54,7 +45,7 @@ def check(
     rows = whole if len(whole) else np.arange(len(corpus.labels))
     runs = scorer.runs
     for m, modality in enumerate(corpus.modalities):
-        without = [c for c in conditions if not np.asarray(c.available)[m]]
+        without = [c for c in experiment.conditions if not np.asarray(c.available)[m]]
         if not without:
             continue
         probed = [without[-1 - k % len(without)] for k in range(at_once)]
@@ -68,7 +59,8 @@ def check(
             pairs = zip(before, after, strict=True)
             if any(_moves(x[:, k], y[:, k]) for x, y in pairs):
                 raise UserError(
-                    f"{_file(system)}: under {condition.name!r} the prediction of {name!r} moves "
+                    f"{_file(stage)}: system {experiment.config.system!r}: under "
+                    f"{condition.name!r} the prediction of {stage.name!r} moves "
                     f"with the values of {modality}, which is missing there; let `predict` use "
                     "`available` to leave them out (docs/systems.md)"
                 )
@@ -79,9 +71,5 @@ def _moves(one: np.ndarray, other: np.ndarray) -> bool:
     return not np.allclose(one, other, rtol=rounding, atol=rounding, equal_nan=True)
 
 
-def _file(system: str) -> str:
-    made = SYSTEMS.get(system)
-    try:
-        return f"{inspect.getsourcefile(made)}: system {system!r}"
-    except TypeError:
-        return f"system {system!r}"
+def _file(stage: Stage) -> str:
+    return inspect.getsourcefile(stage.predict) or stage.name

@@ -1,10 +1,9 @@
-"""What one program trains: sweeps that are alike, on their corpus, under their conditions."""
+"""What one program trains: sweeps that are alike, on one corpus, under the same conditions."""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,13 +21,13 @@ from cmarr_jax.training.vector import Vector, make_vectors
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """One config's runs, and what the results say of it.
+    """The runs of one config, and what the results say about it.
 
     Attributes:
-      config: of `configs/`.
-      identity: corpus, system, variant and protocol, as they stand in every results file.
+      config: a whole config, as `configs/` makes it.
+      identity: corpus, system, variant and protocol, as in every results file.
       run_ids: fold and seed of each run.
-      settings: of each stage, what may differ from the other sweeps of the program.
+      settings: for each stage, the numbers in which sweeps of one program may differ.
     """
 
     config: ConfigDict
@@ -42,16 +41,16 @@ class Experiment:
     """R runs of one or several sweeps that one program trains.
 
     Attributes:
-      sweeps: alike in all but numbers, see `cmarr_jax.experiment.groups`; their runs, one after
-        another, are the R runs.
+      sweeps: they differ in numbers alone, see `cmarr_jax.experiment.groups`; their runs, one
+        sweep after another, are the R runs.
       corpus: all N utterances.
-      conditions: that validation chooses the last stage's epoch under, and the test scores; the
-        last one is complete data, which an earlier stage's epoch is chosen under.
+      conditions: of the test, and of the validation that chooses the last stage's epoch; the last
+        condition is complete data, under which the epoch of an earlier stage is chosen.
       masking: how training hides modalities.
       make_system: mapped batch axis or None -> the system.
       teachers: where the models of earlier stages are kept.
-      digest: the corpus', computed once.
-      curves: further test conditions, of missing rates and noise.
+      digest: -> the corpus' digest, computed once.
+      curves: further conditions of the test: missing rates and noise levels.
       audited: what `cmarr_jax.data.audit` found.
       memory: bytes that training is expected to take; 0 = unknown.
     """
@@ -64,12 +63,12 @@ class Experiment:
     teachers: Teachers
     digest: Callable[[], bytes]
     curves: Sequence[Condition] = ()
-    audited: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    audited: Mapping[str, object] = dataclasses.field(default_factory=dict)
     memory: int = 0
 
     @property
     def config(self) -> ConfigDict:
-        """That of the first sweep; the others agree with it in all that the program reads of it."""
+        """The first sweep's config; the others agree with it in all that the program reads."""
         return self.sweeps[0].config
 
     @functools.cached_property
@@ -84,22 +83,22 @@ class Experiment:
 
     @property
     def sections(self) -> list[str]:
-        """Name of the config's section that each stage is trained by."""
+        """For each stage the name of the config's section with its training."""
         return config_lib.sections(len(self.stages))
 
     @property
     def run_ids(self) -> list[RunId]:
-        """Of the R runs."""
+        """Fold and seed of each of the R runs."""
         return [run_id for sweep in self.sweeps for run_id in sweep.run_ids]
 
     @property
     def settings(self) -> list[tuple[Settings, ...]]:
-        """Of each run and stage."""
+        """The settings of each run in each stage."""
         return [sweep.settings for sweep in self.sweeps for _ in sweep.run_ids]
 
     @property
     def slices(self) -> list[slice]:
-        """Of the R runs, those of each sweep."""
+        """For each sweep, which of the R runs are its own."""
         ends = np.cumsum([0] + [len(sweep.run_ids) for sweep in self.sweeps]).tolist()
         return [slice(*pair) for pair in itertools.pairwise(ends)]
 
@@ -121,6 +120,6 @@ class Experiment:
 
     @property
     def variants(self) -> str:
-        """The variants of all sweeps, to be shown."""
+        """The variants of all sweeps, as text for people."""
         names = [sweep.identity["variant"] for sweep in self.sweeps]
         return "; ".join(names if len(names) < 4 else [names[0], "...", names[-1]])

@@ -3,21 +3,22 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.training.layout import Layout
 from cmarr_jax.training.train_step import Arrays
 
-_CHUNK = 32 << 20  # bytes of features that are brought at once, while the next are read
+_CHUNK = 32 << 20  # bytes of features that are on the devices at once, while the next are read
 
 
 class Feed:
-    """A corpus as the steps of a sweep ask for it.
+    """A corpus, in the portions that the steps of a sweep ask for.
 
-    Features in memory are put on every device, once. Features on disk are read for as many steps
-    at a time as fit into a chunk of fixed size, by a thread that is one chunk ahead; the steps see
-    the same numbers.
+    Features in memory are put on every device once. Features on disk are read in chunks of fixed
+    size, as many steps as fit in one, by a thread that is one chunk ahead. The steps see the same
+    numbers in both cases.
     """
 
     def __init__(self, corpus: Corpus, layout: Layout):
@@ -26,13 +27,12 @@ class Feed:
         if not corpus.on_disk:
             self._all = layout.share(Arrays(corpus.features, corpus.mask, corpus.present))
 
-    def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays]]:
-        """Splits `order` `[R, S, B]`, rows of the corpus with -1 for none, into chunks of some
-        steps.
+    def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays[jax.Array]]]:
+        """Splits `order` `[R, S, B]`, rows of the corpus with -1 for none, into chunks of steps.
 
         Yields:
-          `[R, S', B]`, the same as rows of the arrays that are yielded beside it, which lie on
-          the devices. S' is the same for all chunks; missing steps are -1.
+          Rows `[R, S', B]` and the arrays on the devices that these rows count in. S' is the same
+          for all chunks; steps that fill up the last chunk are -1.
         """
         if self._all is not None:
             yield order, self._all
@@ -50,7 +50,7 @@ class Feed:
                     coming = reader.submit(self._read, following)
                 yield here
 
-    def _read(self, chunk: np.ndarray) -> tuple[np.ndarray, Arrays]:
+    def _read(self, chunk: np.ndarray) -> tuple[np.ndarray, Arrays[jax.Array]]:
         corpus = self._corpus
         wanted = np.unique(chunk[chunk >= 0]).astype(np.int32)
         rows = np.where(chunk < 0, -1, np.searchsorted(wanted, chunk)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The loop: trains all runs of an experiment, chooses each run's epoch on its validation part.
+"""The loop: trains all runs of an experiment and chooses each run's epoch by validation.
 
 A system of several stages (a teacher, then its student) goes through the loop once a stage.
 """
@@ -6,7 +6,7 @@ A system of several stages (a teacher, then its student) goes through the loop o
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,18 @@ from ml_collections import ConfigDict
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
+from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.systems.system import Stage, for_cpu
 from cmarr_jax.training import blindness, train_step
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import Layout, make_layout
+from cmarr_jax.training.normalise import A
 from cmarr_jax.training.runs import epoch_order, make_runs
 from cmarr_jax.training.train_step import TrainState
 from cmarr_jax.training.vector import Vector, init_params
+from cmarr_jax.workdir.checkpoints import Resumed
 from cmarr_jax.workdir.status import Stopped
 
 
@@ -34,16 +37,16 @@ class Epoch(NamedTuple):
     stage: str  # name of an earlier stage, "" of the last
     number: int  # counted from 1
     total: int  # epochs of the stage
-    terms: dict[str, np.ndarray]  # mean training losses
+    terms: dict[str, np.ndarray]  # mean training losses, by name
     val_uar: np.ndarray  # pooled over the conditions; NaN without a validation part
     best_uar: np.ndarray
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
-    trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
-    stopped: list[Stopped | None]  # in this epoch
+    trained: np.ndarray  # bool; False = the run was stopped in an earlier epoch
+    stopped: list[Stopped | None]  # of the runs that were stopped in this epoch
 
     def of(self, runs: slice) -> "Epoch":
-        """The same of some of the runs; the speed stays that of all."""
+        """The same for some of the runs; the speed stays that of all."""
         return self._replace(
             terms={name: values[runs] for name, values in self.terms.items()},
             val_uar=self.val_uar[runs],
@@ -54,10 +57,10 @@ class Epoch(NamedTuple):
         )
 
 
-class Best(NamedTuple):
+class Best(NamedTuple, Generic[A]):
     """The chosen model of each run."""
 
-    params: Any  # [R, P], see vector.Vector
+    params: A  # [R, P], see vector.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
     val_uar: np.ndarray  # [R] float32; NaN without a validation part
 
@@ -65,27 +68,24 @@ class Best(NamedTuple):
 class Trained(NamedTuple):
     """R trained runs, on the host."""
 
-    best: Best
+    best: Best[np.ndarray]
     scorer: Scorer  # of the last stage, to test them with
-    stopped: list[Stopped | None]  # where each run was, if it was
-
-
-class Resumed(Protocol):
-    """What a checkpoint holds."""
-
-    epoch: int
-    state: Any
-    stopped: list[dict | None]  # as they were given to `save`
+    stopped: list[Stopped | None]  # where each run was stopped; None = it was not
 
 
 class Checkpoints(Protocol):
-    """What the loop needs of `cmarr_jax.workdir.checkpoints`."""
+    """Where the loop keeps what it can resume from; see `cmarr_jax.workdir.checkpoints`."""
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
-        """The newest `last` of a stage, in the structure of `like`; None at the start."""
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
+        """The newest `last` of a stage, in the structure of `like`; None if there is none."""
 
     def save(
-        self, stage: str, kind: str, epoch: int, state: Any, stopped: Sequence[Mapping | None]
+        self,
+        stage: str,
+        kind: str,
+        epoch: int,
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None],
     ) -> None:
         """Saves the `kind` "last" or "best" of a stage."""
 
@@ -94,44 +94,44 @@ def train(
     experiment: Experiment,
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], Any] = lambda: None,
+    leave: Callable[[], object] = lambda: None,
 ) -> Trained:
-    """Trains every run, stage by stage, going on from a checkpoint if there is one.
+    """Trains every run, stage by stage; resumes from a checkpoint if there is one.
 
-    A run with a loss or a gradient that is not finite stays as it was before that step and is
-    out of the sweep; the others do not notice.
+    A run whose loss or gradient is not finite is stopped: it keeps its state from before that step.
+    This changes nothing for the other runs.
 
     Args:
       experiment: what is trained.
       checkpoints: where `last` and `best` are kept.
       report: called after each epoch.
-      leave: asked after each epoch whether to save and go; may say which signal asks for it.
+      leave: called after each epoch; anything true (such as a signal) = save and leave.
 
     Returns:
-      Each run's model with the best validation UAR (the first one of equals; the last model
-      without a validation part).
+      Each run's model with the best validation UAR (the first of equals), or its last model if
+      there is no validation part.
 
     Raises:
-      Preempted: `leave` said so.
+      Preempted: `leave` asked for it.
       UserError: a stage's prediction reads what is missing.
     """
-    before, stopped = None, [None] * len(experiment.run_ids)
-    for number in range(len(experiment.stages) - 1):
-        before, stopped = _teach(experiment, number, before, stopped, checkpoints, report, leave)
+    train_stage = functools.partial(_train_stage, experiment, checkpoints, report, leave)
+    before: np.ndarray | None = None
+    stopped: list[Stopped | None] = [None] * len(experiment.run_ids)
     last = len(experiment.stages) - 1
-    return _train_stage(experiment, last, before, stopped, checkpoints, report, leave)
+    for number in range(last):
+        before, stopped = _teach(experiment, train_stage, number, before, stopped)
+    return train_stage(last, before, stopped)
 
 
 def _teach(
     experiment: Experiment,
+    train_stage: Callable[[int, np.ndarray | None, list[Stopped | None]], Trained],
     number: int,
     before: np.ndarray | None,
     stopped: list[Stopped | None],
-    checkpoints: Checkpoints,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], Any],
 ) -> tuple[np.ndarray, list[Stopped | None]]:
-    """Trains an earlier stage where a run's model does not lie there yet.
+    """Loads the models of an earlier stage; trains them first if one is missing.
 
     Returns:
       Each run's parameters `[R, P]`, and where runs were stopped.
@@ -139,8 +139,8 @@ def _teach(
     teachers, stage = experiment.teachers, experiment.stages[number]
     files = [teachers.file(experiment.config, stage, run_id) for run_id in experiment.run_ids]
     new = [r for r, file in enumerate(files) if not teachers.has(file)]
-    if new:  # then all are trained: a checkpoint holds all of them
-        trained = _train_stage(experiment, number, before, stopped, checkpoints, report, leave)
+    if new:  # all are trained, because a checkpoint holds all runs
+        trained = train_stage(number, before, stopped)
         stopped = trained.stopped
         for r in new:
             if not stopped[r]:
@@ -155,24 +155,21 @@ def _teach(
 
 def _train_stage(
     experiment: Experiment,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], object],
     number: int,
     before: np.ndarray | None,
     stopped: list[Stopped | None],
-    checkpoints: Checkpoints,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], Any],
 ) -> Trained:
-    """Trains one stage from its start or its last checkpoint to its end.
+    """Trains stage `number` from its start or its last checkpoint to its end.
 
-    `before` is `[R, P']`, of the stage before; runs that an earlier stage has `stopped` are not
-    begun.
+    `before` `[R, P']` are the models of the stage before; the runs that were `stopped` there do
+    not begin.
     """
     plan, point = _start(experiment, number, before, stopped)
-    blindness.check(
-        experiment.stages[number].name, experiment.config.system, plan.scorer,
-        np.asarray(point.state.params), experiment.corpus, experiment.conditions,
-        len(plan.conditions),
-    )  # fmt: skip
+    stage, params = experiment.stages[number], np.asarray(point.state.params)
+    blindness.check(experiment, stage, plan.scorer, params, len(plan.conditions))
     point, first = _resume(plan, point, checkpoints)
     last_saved = time.monotonic()
     while point.epoch < plan.config.epochs and not all(point.stopped):
@@ -192,10 +189,9 @@ def _train_stage(
             _save(plan, point, checkpoints)
             last_saved = time.monotonic()
         if leaving:
-            stage = f"{plan.name} " if plan.name else ""
-            raise Preempted(f"{stage}epoch {point.epoch} of {total}", asked)
-    best = point.best._replace(params=plan.layout.collect(point.best.params))
-    return Trained(best, plan.scorer, point.stopped)
+            raise Preempted(f"{plan.name} epoch {point.epoch} of {total}".lstrip(), asked)
+    params, *chosen = point.best
+    return Trained(Best(plan.layout.collect(params), *chosen), plan.scorer, point.stopped)
 
 
 class _Plan(NamedTuple):
@@ -203,12 +199,12 @@ class _Plan(NamedTuple):
 
     experiment: Experiment
     name: str  # of an earlier stage, "" of the last
-    earlier: int  # stages that are still to come
+    to_come: int  # stages after this one
     config: ConfigDict  # the stage's section
-    conditions: Sequence[Condition]  # that validation chooses under
+    conditions: Sequence[Condition]  # of the validation
     layout: Layout
     feed: Feed
-    runs: train_step.Run  # on the devices
+    runs: train_step.Run[jax.Array]  # on the devices
     labels: np.ndarray  # [R, N]
     train_epoch: Callable
     scorer: Scorer
@@ -219,7 +215,7 @@ class _Point(NamedTuple):
 
     epoch: int  # epochs that are done
     state: TrainState  # on the devices
-    best: Best  # its params on the devices
+    best: Best[jax.Array]  # on the devices
     stopped: list[Stopped | None]
 
 
@@ -229,18 +225,22 @@ def _start(
     before: np.ndarray | None,
     stopped: list[Stopped | None],
 ) -> tuple[_Plan, _Point]:
-    """The plan of stage `number`, and its start on the host."""
+    """The plan of stage `number`, and its starting point on the host."""
     section = experiment.sections[number]
     config, run_ids, vectors = experiment.config[section], experiment.run_ids, experiment.vectors
     corpus, num_runs = experiment.corpus, len(run_ids)
-    earlier = len(vectors) - 1 - number
+    to_come = len(vectors) - 1 - number
     batch_sizes = config.batch_size, config.eval_batch_size
     layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
     stage = experiment.make_system(layout.batch_axis).stages[number]
     runs = make_runs(
-        corpus, run_ids, experiment.config, section,
-        earlier=earlier, settings=[each[number] for each in experiment.settings],
-    )  # fmt: skip
+        corpus,
+        run_ids,
+        experiment.config,
+        section,
+        to_come=to_come,
+        settings=[each[number] for each in experiment.settings],
+    )
     known = (vectors[number - 1], before) if number else None
     params = init_params(stage, vectors[number], runs.key, corpus, known)
     state, train_epoch = compile_epoch(
@@ -249,10 +249,10 @@ def _start(
     on_devices, feed = layout.deal(runs), Feed(corpus, layout)
     plan = _Plan(
         experiment,
-        stage.name if earlier else "",
-        earlier,
+        stage.name if to_come else "",
+        to_come,
         config,
-        experiment.conditions[-1:] if earlier else experiment.conditions,
+        experiment.conditions[-1:] if to_come else experiment.conditions,
         layout,
         feed,
         on_devices,
@@ -265,12 +265,12 @@ def _start(
 
 
 def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Point, int]:
-    """Where the stage goes on, on the devices, and how many epochs were done before."""
+    """Where the stage continues, on the devices, and how many epochs are done already."""
     epoch, (state, best), stopped = 0, (start.state, start.best), start.stopped
     if resumed := checkpoints.resume(plan.name, (state, best)):
         epoch, (state, best) = resumed.epoch, resumed.state
         stopped = [Stopped(**stop) if stop else None for stop in resumed.stopped]
-        # The newest one on the disk may be of an earlier epoch.
+        # The newest `best` on the disk may be older than `last`.
         checkpoints.save(plan.name, "best", epoch, best, resumed.stopped)
     best = best._replace(params=plan.layout.deal(best.params))
     return _Point(epoch, plan.layout.deal(state), best, stopped), epoch
@@ -279,13 +279,13 @@ def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Poin
 def _train_epoch(
     plan: _Plan, point: _Point, trained: np.ndarray
 ) -> tuple[_Point, dict[str, np.ndarray], float]:
-    """One more epoch of the runs that are `trained` `[R]`.
+    """Trains the runs in `trained` `[R]` for one epoch.
 
     Returns:
-      The point after it; mean losses, name -> `[R]`; utterances a second over all runs.
+      The new point; mean losses, name -> `[R]`; utterances a second over all runs.
     """
     epoch, size = point.epoch + 1, plan.config.batch_size
-    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.earlier)
+    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
     order[~trained] = -1
     start = time.monotonic()
     state, sums, going = point.state, [], trained
@@ -304,11 +304,11 @@ def _train_epoch(
 def _choose(
     plan: _Plan, point: _Point, terms: Mapping[str, np.ndarray]
 ) -> tuple[_Point, np.ndarray, list[Stopped | None]]:
-    """Validates an epoch and keeps the models that are better than all before.
+    """Validates an epoch and keeps each run's model if it is the best so far.
 
     Returns:
-      The point with the best models; validation UAR `[R]`; the runs that end in this epoch, since
-      one of their `terms` or posteriors is not finite.
+      The point with the best models; validation UAR `[R]`; the runs that are stopped in this epoch
+      because one of their `terms` or posteriors is not finite.
     """
     run_ids, best = plan.experiment.run_ids, point.best
     validation = [fold.val for fold, _ in run_ids]
@@ -359,28 +359,27 @@ def compile_epoch(
     config: ConfigDict,
     layout: Layout,
 ) -> tuple[TrainState, Callable]:
-    """What a stage's training starts from, leaves `[R, ...]`, and an epoch of all runs.
+    """The state that a stage starts with, leaves `[R, ...]`, and the function of one epoch.
 
     Args:
       stage: what is trained.
-      vector: of its parameters.
-      params: `[R, P]`, of `init_params`.
-      masking: the missing patterns of training.
+      vector: how its parameters lie.
+      params: `[R, P]`, from `init_params`.
+      masking: how training hides modalities.
       config: the stage's section of a config, `train` or `pretrain`.
-      layout: of the runs.
+      layout: how the runs lie on the devices.
 
     Returns:
-      The state, and `train_step.make_train_epoch`'s function compiled over the runs, which takes
-      the state's buffers over.
+      The state, and the function of `train_step.make_train_epoch` compiled over all runs; a call
+      of it takes over the state's buffers.
     """
     c = config
     if jax.default_backend() == "cpu":
         stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-    state = TrainState(
-        params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
-    )
+    step = jax.device_put(np.zeros(len(params), np.int32))
+    state = TrainState(params, params, jax.vmap(optimizer.init)(params), step)
     epoch = train_step.make_train_epoch(
         stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
     )
@@ -388,12 +387,12 @@ def compile_epoch(
 
 
 def not_finite(terms: Mapping[str, np.ndarray]) -> list[tuple[str, str] | None]:
-    """Of each run the first term that is not finite and what it is, if one is.
+    """For each run the name and value of its first term that is not finite; None = all are finite.
 
     Args:
-      terms: name -> `[R]`, the losses before their sum.
+      terms: name -> `[R]`, the loss terms and their sums.
     """
-    sums = ("loss", "gradient_norm")  # of the others, which say more
+    sums = ("loss", "gradient_norm")  # last, because the single terms say more
     names = sorted(terms, key=lambda name: name in sums)
     found: list[tuple[str, str] | None] = [None] * len(terms["loss"])
     for name in reversed(names):

@@ -1,7 +1,7 @@
-"""Normalisation of features by statistics of a fold's training part, and of nothing else."""
+"""Normalisation of features, by statistics of a fold's training part alone."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +10,26 @@ import numpy as np
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.rows_on_disk import blocks
 
-_QUANTILES = 201  # of each feature, where normalisation goes by them
-_QUANTILE_VALUES = 8_000_000  # sorted at once
-_FARTHEST = 3.0  # deviations that a normal score may be away from 0
+_QUANTILES = 201  # K, of each feature
+_QUANTILE_VALUES = 8_000_000  # that are sorted at once, to bound the memory
+_FARTHEST = 3.0  # the largest normal score, in standard deviations
 
 
-class Statistics(NamedTuple):
-    """Of one run's training part; of R runs every leaf has R in front."""
-
-    mean: dict[str, jax.Array]  # modality -> [D_m]
-    scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation
-    quantiles: dict[str, jax.Array]  # modality -> [K, D_m]; empty = normalised by mean and scale
+A = TypeVar("A")  # of an array: jax.Array on the devices, np.ndarray on the host
 
 
-def normalise(features: Mapping[str, jax.Array], statistics: Statistics) -> dict[str, jax.Array]:
-    """Modality -> `[B, T, D_m]` of any float type -> the same, normalised, in float32."""
+class Statistics(NamedTuple, Generic[A]):
+    """Of one run's training part; for R runs every leaf has R in front."""
+
+    mean: dict[str, A]  # modality -> [D_m]
+    scale: dict[str, A]  # modality -> [D_m], 1 / standard deviation
+    quantiles: dict[str, A]  # modality -> [K, D_m]; empty = normalised by mean and scale
+
+
+def normalise(
+    features: Mapping[str, jax.Array], statistics: Statistics[jax.Array]
+) -> dict[str, jax.Array]:
+    """Modality -> `[B, T, D_m]` of any float type; the same in float32, normalised."""
     normalised = {}
     for modality, values in features.items():
         x = values.astype(jnp.float32)
@@ -36,7 +41,7 @@ def normalise(features: Mapping[str, jax.Array], statistics: Statistics) -> dict
 
 
 def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
-    """What each value would be, were its feature standard normal: at most 3 from 0.
+    """Values mapped so that their feature becomes standard normal, cut to -3 to 3.
 
     Args:
       x: `[..., D]`.
@@ -48,14 +53,16 @@ def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
     return along(x, quantiles, scores)
 
 
-def measure(corpus: Corpus, rows: np.ndarray, *, by_mean: bool, by_quantiles: bool) -> Statistics:
+def measure(
+    corpus: Corpus, rows: np.ndarray, *, by_mean: bool, by_quantiles: bool
+) -> Statistics[np.ndarray]:
     """The statistics of one training part.
 
     Args:
       corpus: all utterances.
       rows: the utterances of the training part, `[n]`.
-      by_mean: to mean 0 and deviation 1; else features stay as they are.
-      by_quantiles: to normal scores instead, which comes before `by_mean`.
+      by_mean: normalises to mean 0 and deviation 1; else features stay as they are.
+      by_quantiles: normalises to normal scores instead; `by_mean` then does nothing.
     """
     mean, scale, quantiles = {}, {}, {}
     for m, (modality, values) in enumerate(corpus.features.items()):

@@ -1,30 +1,31 @@
-"""One run's predictions under several conditions, as a pure function; knows no system by name."""
+"""One run's predictions under several conditions, as a pure function of any system's stage."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from cmarr_jax.systems.system import Batch, Stage
 from cmarr_jax.training import prng
-from cmarr_jax.training.train_step import Arrays, Run, take_batch
+from cmarr_jax.training.normalise import A
+from cmarr_jax.training.train_step import Arrays, Run, take_batch, utterances
 from cmarr_jax.training.vector import Vector
 
 
-class Probe(NamedTuple):
+class Probe(NamedTuple, Generic[A]):
     """What models are scored under: availabilities, and noise on what is available."""
 
-    available: jax.Array  # [K, N, M] bool, of every utterance of the corpus
-    gaussian: jax.Array  # scalar in [0, 1], share of the variance that is noise
-    impulse: jax.Array  # scalar in [0, 1], the same of impulse noise
+    available: A  # [K, N, M] bool, of every utterance of the corpus
+    gaussian: A  # scalar in [0, 1], share of the variance that is noise
+    impulse: A  # scalar in [0, 1], the same of impulse noise
 
 
-def add_noise(batch: Batch, rows: jax.Array, probe: Probe) -> Batch:
+def add_noise(batch: Batch, rows: jax.Array, probe: Probe[jax.Array]) -> Batch:
     """NMER's corruption of normalised features: sqrt(1 - a) x + sqrt(a) noise at level a.
 
     Gaussian noise is standard normal; impulse noise is +1 or -1 at three values in ten, else 0
-    (Lee et al.'s code). An utterance's noise hangs on its row alone, so that scores repeat.
+    (Lee et al.'s code). An utterance's noise depends on its row alone, so that scores repeat.
     """
     noisy = {}
     for k, (modality, x) in enumerate(batch.features.items()):
@@ -47,24 +48,29 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
 
     Args:
       stage: what predicts.
-      vector: the layout of its parameters.
+      vector: how its parameters lie.
       noisy: whether the probe adds noise.
 
     Returns:
       (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
-      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery is of each missing modality the squared
-      error of what was recovered and the squared length of what was missing; 0 where nothing
-      was. Means are of what was recovered and of what was missing, over all positions that
-      were; D is 0 where the stage recovers nothing. What does not depend on the condition is
-      computed once.
+      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery holds, for each missing modality, the squared
+      error of what was recovered and the squared length of the truth; 0 where nothing was
+      missing. Means are those of what was recovered and of the truth, over all missing positions;
+      D is 0 where the stage recovers nothing. What does not depend on the condition is computed
+      once.
     """
 
-    def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
+    def predict(
+        params: jax.Array,
+        run: Run[jax.Array],
+        rows: jax.Array,
+        shared: tuple[Arrays[jax.Array], Probe[jax.Array]],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         arrays, probe = shared
         params = vector.unravel(params)
         batch = take_batch(arrays, run, rows)
         if noisy:
-            batch = add_noise(batch, arrays.utterances(rows), probe)
+            batch = add_noise(batch, utterances(arrays, rows), probe)
         encoded = stage.encode(params, batch)
 
         def under(available):
@@ -87,6 +93,6 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
             means = [jnp.sum(x * weights, (0, 2)) / count for x in (recovered, target)]
             return posteriors, jnp.stack(squares, axis=-1), jnp.stack(means, axis=1)
 
-        return jax.lax.map(under, probe.available[:, arrays.utterances(rows)])
+        return jax.lax.map(under, probe.available[:, utterances(arrays, rows)])
 
     return predict

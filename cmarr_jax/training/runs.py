@@ -1,7 +1,7 @@
 """What distinguishes the runs of a sweep: fold, seed, settings, and all that follows from them.
 
-Normalisation, class weights and the order of utterances come from a run's fold and seed and from
-nothing else, so that a run is the same alone and beside others.
+Normalisation, class weights and the order of utterances follow from a run's fold and seed alone, so
+that a run gives the same result alone and beside others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,14 @@ from cmarr_jax.training import normalise, train_step
 
 
 class RunId(NamedTuple):
+    """Which run of a sweep: a fold, trained with a seed."""
+
     fold: Fold
     seed: int
 
 
 class Settings(NamedTuple):
-    """What the runs of one program may differ in beside fold and seed, in one stage."""
+    """What, besides fold and seed, may differ between the runs of one program, in one stage."""
 
     learning_rate: float
     weight_decay: float
@@ -34,7 +36,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict, stages: Sequence[Stage]) -> "tuple[Settings, ...]":
-        """Each stage's, from a config of `configs/`."""
+        """The settings of each stage, from a whole config."""
         sections = [config[name] for name in config_lib.sections(len(stages))]
         return tuple(
             cls(section.learning_rate, section.weight_decay, dict(stage.weights))
@@ -50,9 +52,9 @@ def make_run_ids(
     fold: int,
     batch_sizes: Mapping[str, int],
 ) -> list[RunId]:
-    """Folds x seeds; `fold` = 0 takes all folds, else the one of that number.
+    """Folds x seeds; `fold` = 0 takes all folds, else the fold with that number.
 
-    `batch_sizes`: the batch size of each section of the config that trains.
+    `batch_sizes`: name of a config's section that trains -> its batch size.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.
@@ -76,24 +78,24 @@ def make_runs(
     config: ConfigDict,
     section: str,
     *,
-    earlier: int = 0,
+    to_come: int = 0,
     settings: Sequence[Settings] = (),
-) -> train_step.Run:
-    """The runs' constants, leaves `[R, ...]`, from nothing but each fold's training part.
+) -> train_step.Run[np.ndarray]:
+    """The runs' constants, leaves `[R, ...]`, from each fold's training part alone.
 
     Args:
       corpus: all utterances.
       run_ids: the R runs.
-      config: of `configs/`: its sections `data`, `protocol` and
-      section: the one of the stage, `train` or `pretrain`.
-      earlier: how many stages are still to come; each has keys of its own.
-      settings: each run's; () = nothing is trained.
+      config: a whole config; read are `data`, `protocol` and `section`.
+      section: name of the stage's section, `train` or `pretrain`.
+      to_come: how many stages follow this one; each has keys of its own.
+      settings: of each run; () where nothing is to be trained.
     """
     c, runs, statistics = config[section], [], {}
     num_classes = len(corpus.class_names)
     for r, (fold, seed) in enumerate(run_ids):
         own = jax.tree.map(np.float32, settings[r]._asdict() if settings else {})
-        if fold.number not in statistics:  # which are the same for every seed
+        if fold.number not in statistics:  # they are the same for every seed
             statistics[fold.number] = normalise.measure(
                 corpus,
                 fold.train,
@@ -108,14 +110,14 @@ def make_runs(
         if c.balance_classes:
             weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
         key = jax.random.fold_in(jax.random.key(seed), fold.number)
-        key = jax.random.fold_in(key, earlier) if earlier else key
+        key = jax.random.fold_in(key, to_come) if to_come else key
         runs.append(
             train_step.Run(
                 key=np.asarray(jax.random.key_data(key)),
                 statistics=statistics[fold.number],
                 labels=labels,
                 class_weights=weights.astype(np.float32),
-                total_steps=np.int32(len(fold.train) // c.batch_size * c.epochs),
+                total_steps=np.array(len(fold.train) // c.batch_size * c.epochs, np.int32),
                 **own,
             )
         )
@@ -123,17 +125,17 @@ def make_runs(
 
 
 def epoch_order(
-    run_ids: Sequence[RunId], epoch: int, batch_size: int, earlier: int = 0
+    run_ids: Sequence[RunId], epoch: int, batch_size: int, to_come: int = 0
 ) -> np.ndarray:
-    """Rows of every step of one epoch, `[R, S, B]`; a function of fold, seed, epoch and stage.
+    """Rows of every step of one epoch, `[R, S, B]`; they depend on fold, seed, epoch and stage.
 
-    The rest that does not fill a batch is left out, another one each epoch. Runs with fewer
-    steps than S end in rows of -1.
+    Utterances that do not fill a last batch are left out, others in each epoch. Runs with fewer
+    steps than S end in rows of -1. `to_come`: how many stages follow this one.
     """
     num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
     order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)
     for row, (fold, seed) in zip(order, run_ids, strict=True):
-        words = [seed, fold.number, epoch] + ([earlier] if earlier else [])
+        words = [seed, fold.number, epoch] + ([to_come] if to_come else [])
         shuffled = np.random.default_rng(words).permutation(fold.train)
         steps = len(shuffled) // batch_size
         row[:steps] = shuffled[: steps * batch_size].reshape(steps, batch_size)

@@ -1,7 +1,7 @@
-"""The models of earlier stages, which later ones learn from: trained once, kept in files.
+"""The models of earlier stages, which later stages learn from: trained once, kept in files.
 
-A teacher is trained once for each fold and seed, and serves every sweep of its system that is
-given the same folder, whatever its student is. Of several processes the first one keeps them.
+A teacher is trained once for each fold and seed. It then serves every sweep of its system that uses
+the same folder, whatever the student is. Of several processes the first one keeps the files.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from cmarr_jax.runtime.files import write_whole
 from cmarr_jax.systems.system import Stage
 from cmarr_jax.training.runs import RunId
 
-_FORMAT = 4  # of what lies in a file
+_FORMAT = 4  # of these files
 _DIGEST_SIZE = 16  # bytes
 
 
 class Teachers:
-    """Chosen parameters of earlier stages, a file for each run, named by all they depend on."""
+    """Chosen parameters of earlier stages: a file for each run, named by all that it depends on."""
 
     def __init__(self, folder: str, corpus: Corpus, digest: Callable[[], bytes]):
-        """`folder` must exist when one is saved; `digest` is the corpus', computed once."""
+        """`folder` must exist before a teacher is saved; `digest` -> the corpus' digest."""
         self._folder, self._corpus, self._digest = folder, corpus, digest
 
     def file(self, config: ConfigDict, stage: Stage, run_id: RunId) -> str:
@@ -48,7 +48,7 @@ class Teachers:
             "seed": seed,
             "format": _FORMAT,
         }
-        if config.protocol.shuffled_labels:  # the control's teachers must teach nothing else
+        if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())
         for rows in (fold.train, fold.val):
@@ -57,7 +57,7 @@ class Teachers:
         return os.path.join(self._folder, f"{name}_{digest.hexdigest()[:16]}.npy")
 
     def has(self, file: str) -> bool:
-        """Whether it lies there already."""
+        """Whether `file` exists."""
         return processes.tell(processes.is_first() and os.path.exists(file))
 
     def load(self, file: str, size: int) -> np.ndarray:
@@ -77,7 +77,7 @@ class Teachers:
         np.save(buffer, params)
         content = buffer.getvalue()
         digest = hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest()
-        write_whole(file, content + digest)  # a reader of .npy files does not look beyond its array
+        write_whole(file, content + digest)  # readers of .npy files stop at the array's end
 
 
 def _read(file: str, size: int) -> np.ndarray:

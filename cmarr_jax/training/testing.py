@@ -1,4 +1,4 @@
-"""The test: every run's chosen model on its own test part, once."""
+"""The test: every run's chosen model, once, on the test part of its fold."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,17 +14,17 @@ from cmarr_jax.workdir.status import Stopped
 
 
 class Tested(NamedTuple):
-    """What is known of a sweep's R runs at the end, on the host."""
+    """The results of a sweep's R runs, on the host."""
 
-    best: Best
-    statistics: Statistics  # that each run's features are normalised by
+    best: Best[np.ndarray]
+    statistics: Statistics[np.ndarray]  # by which each run's features are normalised
     scored: Sequence[Scored]  # under the experiment's conditions, then its curves
     stopped: Sequence[Stopped | None]
-    shown: tuple[np.ndarray, ...]  # of `Scorer.represent`
+    shown: tuple[np.ndarray, ...]  # from `Scorer.represent`
 
 
 def test(experiment: Experiment, trained: Trained) -> list[Tested]:
-    """Scores the best model of each run; returns a `Tested` for each sweep."""
+    """Scores the best model of each run; returns one `Tested` for each sweep."""
     best, scorer, stopped = trained
     rows = [fold.test for fold, _ in experiment.run_ids]
     scored = scorer.score_best(best.params, rows, experiment.conditions, experiment.curves)

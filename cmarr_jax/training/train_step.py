@@ -1,70 +1,72 @@
-"""One run's training epoch, as pure functions; knows no system by name.
+"""One run's training epoch, as pure functions of any system's stage.
 
-A system is trained stage by stage; everything here is about one stage.
-
-A run is one fold with one seed. Everything random in a run follows from the run's key and the
-step, so a run's result does not depend on which others run beside it.
+A run is one fold with one seed. Everything random in a run follows from its key and the step, so
+that its result does not depend on the runs beside it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import prng
-from cmarr_jax.training.normalise import Statistics, normalise
+from cmarr_jax.training.normalise import A, Statistics, normalise
 from cmarr_jax.training.vector import Vector
 
 
-class Arrays(NamedTuple):
-    """The whole corpus on the device, or n of its utterances, shared by all runs."""
+class Arrays(NamedTuple, Generic[A]):
+    """The whole corpus, or n of its utterances, shared by all runs."""
 
-    features: dict[str, jax.Array]  # modality -> [n, T, D_m]
-    mask: jax.Array  # [n, T] bool
-    present: jax.Array  # [n, M] bool
-    held: jax.Array | None = None  # [n] int32, which of the corpus; None = all, in its order
-
-    def utterances(self, rows: jax.Array) -> jax.Array:
-        """Rows of these arrays as rows of the corpus."""
-        return rows if self.held is None else self.held[rows]
+    features: dict[str, A]  # modality -> [n, T, D_m]
+    mask: A  # [n, T] bool
+    present: A  # [n, M] bool
+    held: A | None = None  # [n] int32, which of the corpus; None = all, in its order
 
 
-class Run(NamedTuple):
-    """What distinguishes one run from another."""
+class Run(NamedTuple, Generic[A]):
+    """What distinguishes one run from another; of R runs every leaf has R in front."""
 
-    key: jax.Array  # [2] uint32, a PRNG key's data
-    statistics: Statistics  # of the fold's training part
-    labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
-    class_weights: jax.Array  # [C]
-    # The rest is training's alone.
-    total_steps: jax.Array | None = None  # scalar int32, of the stage's whole training
-    learning_rate: jax.Array | None = None  # scalar, the peak
-    weight_decay: jax.Array | None = None  # scalar
-    loss_weights: dict[str, jax.Array] | None = None  # term -> scalar, see systems.system.Stage
+    key: A  # [2] uint32, a PRNG key's data
+    statistics: Statistics[A]  # of the fold's training part
+    labels: A  # [N] int32, of the corpus; shuffled in the control
+    class_weights: A  # [C]
+    # For training alone:
+    total_steps: A | None = None  # scalar int32, of the stage's whole training
+    learning_rate: A | None = None  # scalar, the peak
+    weight_decay: A | None = None  # scalar
+    loss_weights: dict[str, A] | None = None  # term -> scalar, see systems.system.Stage
 
 
 class TrainState(NamedTuple):
+    """One run between two steps; of R runs every leaf has R in front."""
+
     params: jax.Array  # [P] float32, see Vector
-    average: jax.Array  # [P], running mean of params: what is validated and tested
-    opt_state: Any
+    average: jax.Array  # [P], running mean of params, which is validated and tested
+    opt_state: optax.OptState
     step: jax.Array  # scalar int32
 
 
 class Masking(NamedTuple):
     """How training hides modalities."""
 
-    patterns: jax.Array  # [P, M] bool
-    probabilities: jax.Array  # [P]
+    patterns: np.ndarray  # [P, M] bool
+    probabilities: np.ndarray  # [P]
     per_sample: bool  # else one pattern a batch
 
 
-def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
+def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
+    """Rows of `arrays` as rows of the corpus."""
+    return rows if arrays.held is None else arrays.held[rows]
+
+
+def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) -> Batch:
     """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
     features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics)
-    labels = run.labels[arrays.utterances(rows)]
+    labels = run.labels[utterances(arrays, rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
@@ -73,9 +75,9 @@ def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
 def draw_available(
     key: jax.Array, masking: Masking, present: jax.Array, batch_axis: str | None = None
 ) -> jax.Array:
-    """Simulated availability `[B, M]`: a random pattern, within what the corpus has.
+    """Simulated availability `[B, M]`: random patterns, limited to what is `present` `[B, M]`.
 
-    An utterance that would be left with nothing keeps everything that it has.
+    An utterance that would have no modality left keeps all that it has.
     """
     batch = present.shape[0]
     shards = jax.lax.axis_size(batch_axis) if batch_axis else 1
@@ -95,9 +97,9 @@ def draw_available(
 def make_optimizer(
     *, clip_norm: float, beta1: float = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW less its learning rate, on parameters as one vector; clip_norm = 0 does not clip.
+    """AdamW without its learning rate, for one vector of parameters; clip_norm = 0: no clipping.
 
-    Its `update` takes the `weight_decay` of each parameter, `[P]`, besides.
+    Its `update` also takes `weight_decay` `[P]`, one number for each parameter.
     """
 
     def decay(updates, state, params, *, weight_decay, **_):
@@ -110,9 +112,9 @@ def make_optimizer(
     )
 
 
-def _clipper(limit: float) -> Callable[[jax.Array, Any], jax.Array]:
-    # One factor, so that the moments read the gradient once: optax's choice between the gradient
-    # and the clipped one costs two more passes over all parameters.
+def _clipper(limit: float) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
+    # A factor, so that the moments read the gradient once: optax selects between the gradient and
+    # the clipped gradient, which costs two more passes over all parameters.
     return lambda gradients, _: (
         gradients * (limit / jnp.maximum(jnp.sqrt(jnp.sum(gradients**2)), limit))
     )
@@ -124,9 +126,9 @@ SCHEDULES = ("constant", "cosine", "linear")
 def learning_rate(
     step: jax.Array, total_steps: jax.Array, peak: jax.Array, *, warmup: float, schedule: str
 ) -> jax.Array:
-    """Linear warm-up over the share `warmup` of the steps to `peak`, then `schedule`.
+    """Linear warm-up to `peak` over the share `warmup` of the steps, then `schedule`.
 
-    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as MMIN.
+    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as in MMIN.
     """
     progress = step / total_steps
     rate = peak * jnp.minimum(1, (progress + 1 / total_steps) / max(warmup, 1e-9))
@@ -146,30 +148,32 @@ def make_train_epoch(
     averaging: float = 0.0,
     batch_axis: str | None = None,
 ) -> Callable:
-    """Builds the epoch of one run: one scan, no Python between the steps.
+    """Builds the epoch of one run: one scan over the steps, without Python between them.
 
     Args:
       stage: what is trained.
-      vector: the layout of its parameters.
-      optimizer: of `make_optimizer`.
+      vector: how its parameters lie.
+      optimizer: from `make_optimizer`.
       rate: (step, total_steps, peak) -> learning rate.
       masking: the simulated missing patterns.
-      averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), less
-        in the first steps; 0 = the mean is the latest.
+      averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), smaller
+        in the first steps; 0 = the mean is the latest parameters.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Returns:
       (state, run, order `[S, B]`, arrays) -> (state, name -> sum over the steps). A row of
-      `order` that begins with -1 is no step: runs with fewer utterances end earlier. A step
-      with a term that is not finite is not taken, and is the last: the parameters and
-      `state.step` stay as they were before it, and the sums of such terms are not finite.
+      `order` that begins with -1 is skipped: runs with fewer utterances end earlier. A step with
+      a term that is not finite is not taken, and no step follows: the parameters and `state.step`
+      stay as before it, and the sums of such terms are not finite.
     """
     loss = objective(stage)
 
-    def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
+    def train_epoch(
+        state: TrainState, run: Run[jax.Array], order: jax.Array, arrays: Arrays[jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, decayed = prng.key(run.key), vector.decayed()
 
-        @jax.jit  # so that finding the terms' shapes below does not trace it twice
+        @jax.jit  # else `eval_shape` below would trace it a second time
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
             batch = take_batch(arrays, run, rows)

@@ -1,13 +1,17 @@
-"""Checkpoints of a sweep, by orbax: `last` to go on from, `best` to predict with.
+"""Checkpoints of a sweep, by orbax: `last` to resume from, `best` to predict with.
 
     checkpoints/last/EPOCH/state    the leaves of the state, `[R, ...]` NumPy arrays
-    checkpoints/last/EPOCH/about    what wrote them, and a digest of all of it
-    checkpoints/best/EPOCH/...      the same of the chosen models
+    checkpoints/last/EPOCH/about    what they depend on, and a digest of everything
+    checkpoints/best/EPOCH/...      the same for the chosen models
 
-One is renamed into its place when it is whole, and is believed when its digest is right: a disk
-may lose or change bytes of what was whole. The two newest of `last` are kept, one of `best`. A
-system's earlier stages have folders of their own, `teacher_last` and so on, and leave what was
-chosen in `cmarr_jax.training.teachers`.
+A checkpoint gets its name when it is whole, and is used only if its digest is right, because a disk
+may later lose or change bytes. The two newest of `last` are kept, and one of `best`. A system's
+earlier stages have folders of their own, such as `teacher_last`; their chosen models go to
+`cmarr_jax.training.teachers`.
+
+By hand on orbax's checkpointers, not its `CheckpointManager`: that one lists what is still being
+written, removes what a killed process left only before the next save, and would leave the digest,
+the refusals and the return to an older checkpoint to us.
 """
 
 import contextlib
@@ -26,12 +30,13 @@ import orbax.checkpoint as ocp
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.files import cannot_write
+from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.workdir import files
 
-_FORMAT = 4  # of what lies in a checkpoint, and in which order
+_FORMAT = 4  # changes with the content of a checkpoint and its order
 _KEPT = {"last": 2, "best": 1}
 _DIGEST_SIZE = 16  # bytes
-# Of several processes the first alone keeps checkpoints; it waits for no other.
+# Of several processes only the first writes checkpoints; it waits for no other.
 _ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
@@ -39,8 +44,8 @@ class Resumed(NamedTuple):
     """A checkpoint of `last`."""
 
     epoch: int
-    state: Any
-    stopped: list[dict]  # as they were given to `Checkpoints.save`
+    state: PyTree
+    stopped: list[dict[str, Any] | None]  # as given to `Checkpoints.save`
 
 
 class _Damaged(Exception):
@@ -48,15 +53,15 @@ class _Damaged(Exception):
 
 
 class Checkpoints:
-    """The folder `WORKDIR/checkpoints`; a context manager that waits for writes on leaving."""
+    """The folder `WORKDIR/checkpoints`; a context manager that waits for its writes at the end."""
 
     def __init__(self, workdir: str, origin: Mapping[str, str] | None = None):
-        """`origin`: what the numbers hang on, "config" and so on; a checkpoint of another origin
+        """`origin`: digests of what the numbers depend on, by name; a checkpoint of another origin
         is refused. Without it nothing can be saved or resumed, only restored.
         """
         self._folder = os.path.join(os.path.abspath(workdir), files.CHECKPOINTS)
         self._origin = {"format": str(_FORMAT), "jax": jax.__version__} | dict(origin or {})
-        self._writers = {}
+        self._writers: dict[str, ocp.AsyncCheckpointer] = {}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -69,7 +74,7 @@ class Checkpoints:
                 if error is None:
                     raise
         for writer in self._writers.values():
-            with contextlib.suppress(Exception):  # it waits too, and fails as that did
+            with contextlib.suppress(Exception):  # waits again, and repeats an error from above
                 writer.close()
 
     def save(
@@ -77,26 +82,26 @@ class Checkpoints:
         stage: str,
         kind: str,
         epoch: int,
-        state: Any,
-        stopped: Sequence[Mapping[str, Any] | None] = (),
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None] = (),
     ) -> None:
-        """Saves a state after `epoch` epochs; returns before it is written.
+        """Saves the state after `epoch` epochs; returns before it is written.
 
         Args:
           stage: name of an earlier stage, "" of the last.
           kind: "last" or "best".
           epoch: counted from 1.
           state: any tree of arrays.
-          stopped: kept beside it, as JSON.
+          stopped: saved with it, as JSON.
 
         Raises:
-          UserError: this one or the one before could not be written.
+          UserError: this checkpoint or the one before could not be written.
         """
         name = _name(stage, kind)
         self._wait(name)
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(state)]
         about = {"origin": self._origin, "epoch": epoch, "stopped": list(stopped)}
-        about["last"] = self.latest_epoch(stage, "last")  # which the newest may come before
+        about["last"] = self.latest_epoch(stage, "last")  # None while no `last` is whole
         about["leaves"] = [[list(leaf.shape), leaf.dtype.str] for leaf in leaves]
         about["digest"] = _digest(about, leaves)
         if name not in self._writers:
@@ -113,16 +118,17 @@ class Checkpoints:
             raise UserError(cannot_write(path, e)) from None
 
     def latest_epoch(self, stage: str, kind: str) -> int | None:
-        """That of the newest one, sound or not."""
+        """Epoch of the newest checkpoint, sound or damaged; None if there is none."""
         return max(self._epochs(_name(stage, kind)), default=None)
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
-        """The newest sound `last` of a stage, in the structure of `like`; None at the start.
-        Newer ones, and what killed writes left, are removed: the epochs come again.
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
+        """The newest sound `last` of a stage, in the structure of `like`; None if there is none.
+
+        Removes newer checkpoints, whose epochs are trained again, and what killed writes left.
 
         Raises:
-          UserError: all are damaged, or gone while `best` is there; or it is of another origin,
-            or does not fit `like`.
+          UserError: all are damaged, or missing although `best` is there; or the newest is of
+            another origin or does not fit `like`.
         """
         last, best = names = _name(stage, "last"), _name(stage, "best")
         self._tidy(names)
@@ -157,8 +163,8 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, stage: str, kind: str, like: Any) -> Any:
-        """The newest one of a stage and kind, in the structure of `like` (arrays or shapes).
+    def restore(self, stage: str, kind: str, like: PyTree) -> PyTree:
+        """The newest checkpoint of a stage and kind, in the structure of `like` (arrays or shapes).
 
         Raises:
           UserError: there is none, it is damaged, or does not fit `like`.
@@ -184,7 +190,7 @@ class Checkpoints:
         return sorted(int(each) for each in names if each.isdigit())
 
     def _wait(self, name: str) -> None:
-        """Waits for the last write of `name`; then older ones can go."""
+        """Waits until the last write of `name` is done, then removes older ones."""
         if name in self._writers:
             try:
                 self._writers[name].wait_until_finished()
@@ -198,7 +204,7 @@ class Checkpoints:
             self._remove(name, epoch)
 
     def _is_first(self, name: str, epoch: int) -> bool:
-        """Whether this `best` was saved before any `last` was whole."""
+        """Whether this `best` was saved before there was a whole `last`."""
         try:
             return _read(os.path.join(self._folder, name, str(epoch)))[1]["last"] is None
         except _Damaged:
@@ -206,7 +212,7 @@ class Checkpoints:
 
     def _remove(self, name: str, epoch: int) -> None:
         path = os.path.join(self._folder, name, str(epoch))
-        os.rename(path, f"{path}.removed")  # a half removed one must not look like a damaged one
+        os.rename(path, f"{path}.removed")  # so that a half removed one does not look damaged
         shutil.rmtree(f"{path}.removed")
 
     def _tidy(self, names: Sequence[str]) -> None:
@@ -226,7 +232,7 @@ class Checkpoints:
 
 
 def _name(stage: str, kind: str) -> str:
-    """Of the folder below checkpoints/."""
+    """Name of the folder in checkpoints/."""
     return f"{stage}_{kind}" if stage else kind
 
 
@@ -239,7 +245,7 @@ def _names(leaves: Sequence) -> list[str]:
     return [f"leaf{k:03d}" for k in range(len(leaves))]
 
 
-def _digest(about: Mapping[str, Any], leaves: Sequence[np.ndarray]) -> str:
+def _digest(about: Mapping[str, object], leaves: Sequence[np.ndarray]) -> str:
     about = {field: value for field, value in about.items() if field != "digest"}
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=_DIGEST_SIZE)
     for leaf in leaves:
@@ -251,8 +257,8 @@ def _read(path: str) -> tuple[list[np.ndarray], dict]:
     """Leaves and `about` of one checkpoint.
 
     Raises:
-      UserError: its files may not be read, which is no damage; or it is older than `about`.
-      _Damaged: it is not what was written.
+      UserError: no permission to read its files; or it is of a version without `about`.
+      _Damaged: it differs from what was written.
     """
     if os.path.isdir(os.path.join(path, "default")):
         raise UserError(
@@ -267,7 +273,7 @@ def _read(path: str) -> tuple[list[np.ndarray], dict]:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(named))
             state = reader.restore(path, args=args).state
         leaves = [np.asarray(state[name]) for name in named]
-    except Exception as e:  # whatever a JSON parser or tensorstore makes of other bytes
+    except Exception as e:  # a JSON parser and tensorstore may raise anything on damaged bytes
         for folder, _, names in os.walk(path):
             for file in (os.path.join(folder, name) for name in names):
                 if not os.access(file, os.R_OK):
@@ -279,7 +285,7 @@ def _read(path: str) -> tuple[list[np.ndarray], dict]:
     return leaves, about
 
 
-def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
+def _fit(path: str, leaves: Sequence[np.ndarray], like: PyTree) -> PyTree:
     wanted, structure = jax.tree.flatten(like)
     ours = [(tuple(x.shape), np.dtype(x.dtype)) for x in wanted]
     theirs = [(x.shape, x.dtype) for x in leaves]
@@ -287,7 +293,7 @@ def _fit(path: str, leaves: Sequence[np.ndarray], like: Any) -> Any:
         odd = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), None)
         found = f"{odd[0][0]}, wanted {odd[1][0]}" if odd else f"{len(theirs)} arrays"
         raise UserError(f"{path}: does not fit this config (holds {found}); name a new --workdir")
-    return structure.unflatten(leaves)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _reason(error: Exception) -> str:
@@ -296,14 +302,14 @@ def _reason(error: Exception) -> str:
 
 
 class JoinedCheckpoints:
-    """Checkpoints of sweeps that one program trains, each in a folder of its own, so that it can
-    go on without the others. Of several processes the first one keeps them, and all go on from
+    """Checkpoints of sweeps that one program trains, each in its own folder, so that each sweep can
+    be resumed alone. Of several processes only the first reads and writes them; it sends the others
     what it resumes.
     """
 
     def __init__(self, sweeps: Sequence[Checkpoints], slices: Sequence[slice]):
-        """`sweeps`: of each sweep; none but in the first process. `slices`: of all runs, those of
-        each sweep.
+        """`sweeps`: of each sweep; empty in all processes but the first. `slices`: for each sweep,
+        which of all runs are its own.
         """
         self._sweeps, self._slices = sweeps, slices
 
@@ -312,19 +318,19 @@ class JoinedCheckpoints:
         stage: str,
         kind: str,
         epoch: int,
-        state: Any,
-        stopped: Sequence[Mapping[str, Any] | None] = (),
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None] = (),
     ) -> None:
-        """As `Checkpoints.save`, for leaves `[R, ...]`."""
+        """`Checkpoints.save` for all sweeps together, leaves `[R, ...]`."""
         for sweep, runs in zip(self._sweeps, self._slices, strict=bool(self._sweeps)):
             own = jax.tree.map(lambda leaf, runs=runs: leaf[runs], state)
             sweep.save(stage, kind, epoch, own, stopped[runs])
 
-    def resume(self, stage: str, like: Any) -> Resumed | None:
-        """As `Checkpoints.resume`, for leaves `[R, ...]`.
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
+        """`Checkpoints.resume` for all sweeps together, leaves `[R, ...]`.
 
         Raises:
-          UserError: besides, if damage has left the sweeps at different epochs.
+          UserError: as there; or damage has left the sweeps at different epochs.
         """
         found = self._resume(stage, like) if self._sweeps else None
         about = processes.tell(found and [found.epoch, found.stopped])
@@ -333,7 +339,7 @@ class JoinedCheckpoints:
         epoch, stopped = about
         return Resumed(epoch, processes.broadcast(found.state if found else like), stopped)
 
-    def _resume(self, stage: str, like: Any) -> Resumed | None:
+    def _resume(self, stage: str, like: PyTree) -> Resumed | None:
         found = [
             sweep.resume(stage, jax.tree.map(lambda leaf, runs=runs: leaf[runs], like))
             for sweep, runs in zip(self._sweeps, self._slices, strict=True)
@@ -344,11 +350,12 @@ class JoinedCheckpoints:
                 f"sweeps that were trained together are left at epochs {shown} by the damage "
                 "above; the same command goes on with each from there"
             )
-        if found[0] is None:
+        begun = [each for each in found if each]  # all or none
+        if not begun:
             return None
         of_stage = f" ({stage})" if stage else ""
-        print(f"resumed at epoch {found[0].epoch}{of_stage}", file=sys.stderr, flush=True)
+        print(f"resumed at epoch {begun[0].epoch}{of_stage}", file=sys.stderr, flush=True)
         state = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *(each.state for each in found)
+            lambda *leaves: np.concatenate(leaves), *(each.state for each in begun)
         )
-        return Resumed(found[0].epoch, state, [stop for each in found for stop in each.stopped])
+        return Resumed(begun[0].epoch, state, [stop for each in begun for stop in each.stopped])

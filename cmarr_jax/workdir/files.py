@@ -1,20 +1,20 @@
-"""The files of a work directory: their names, and how a damaged or missing one is said.
+"""The files of a work directory: their names, how they are read, what is said of damaged ones.
 
-config.json            what was asked for, whole
-status.json            whether all is complete, which runs were stopped; device, time, versions
+config.json            the whole config
+status.json            whether it is complete, which runs were stopped, device, time, versions
 audit.json             what `cmarr_jax.data.audit` found before training
-results.csv            a row a (fold, seed, condition)
+results.csv            a row for each fold, seed and condition
 summary.csv            mean and deviation over folds and seeds, "avg" and "full" too
-reconstruction.csv     a row a (fold, seed, condition, missing modality)
-predictions.csv        a row a (fold, seed, condition, utterance)
-history.csv            a row an (epoch, fold, seed)
+reconstruction.csv     a row for each fold, seed, condition and missing modality
+predictions.csv        a row for each fold, seed, condition and utterance
+history.csv            a row for each epoch, fold and seed
 confusion.npz          counts [run, condition, true class, predicted class]
-representations.npz    of some test utterances of the first run, recovered and true
-metrics/               TensorBoard's
+representations.npz    recovered and true, for some test utterances of the first run
+metrics/               for TensorBoard
 checkpoints/           see `cmarr_jax.workdir.checkpoints`
 model/                 see `cmarr_jax.workdir.model_folder`
-report.html            a page about it all, when asked for
-sweep.csv              above the folders of sweep.py's entries: all their results
+report.html            a page with all of it, if asked for
+sweep.csv              in the folder above those of sweep.py's entries: all their results
 """
 
 import csv
@@ -57,7 +57,7 @@ def read_csv(file: str) -> list[dict[str, str]]:
 
 
 def iterate_csv(file: str) -> Iterator[dict[str, str]]:
-    """The rows one by one: those of predictions.csv may be a million."""
+    """The rows one by one, because predictions.csv may have a million."""
     with open(file, newline="", encoding="utf-8") as f:
         yield from csv.DictReader(f)
 
@@ -66,7 +66,7 @@ def read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file.
 
     Raises:
-      UserError: there is none; `remedy` is what to do then.
+      UserError: the file is missing; `remedy` says what to do then.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

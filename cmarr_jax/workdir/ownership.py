@@ -1,4 +1,4 @@
-"""Whose a work directory is: the config that it was begun with, and what its numbers hang on."""
+"""Which config owns a work directory, and what its numbers depend on."""
 
 import contextlib
 import hashlib
@@ -10,44 +10,45 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cmarr_jax.config import leaves
+from cmarr_jax.data.protocol import Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import remove_drafts, write_json
 from cmarr_jax.runtime.lock import locked
 from cmarr_jax.workdir import files, status
 
-# Fields that may change while a sweep is under way.
+# Fields that may change before a sweep has ended.
 _FREE = ("checkpoint_seconds", "teachers", "data.stream")
 
 
 class WorkDir:
-    """The folder of one config: of a sweep, or of the table that its members are joined to.
+    """The folder of one config: a sweep's, or that of a table, which joins its members' results.
 
     Attributes:
       folder: its path.
-      config: of `configs/`.
+      config: the whole config.
     """
 
     def __init__(self, folder: str, config: ConfigDict):
-        """Makes nothing."""
+        """Creates no folder yet."""
         self.folder, self.config = folder, config
         self._content = json.loads(config.to_json_best_effort())
 
     @property
     def name(self) -> str:
-        """The last part of its path, which names a sweep in its table."""
+        """The last component of its path: the sweep's name in its table."""
         return os.path.basename(self.folder)
 
     @property
     def is_ended(self) -> bool:
-        """Whether the sweep, or each member of the table, lies here to its end.
+        """Whether nothing is left to train: the sweep, or each member of the table, has ended.
 
         Raises:
-          UserError: the folder was begun with another config.
+          UserError: another config owns the folder.
         """
         before = self._check()
         if before is None or not status.is_ended(self.folder):
             return False
-        # What a run that was killed at its very end has left, where it may be written.
+        # A run that was killed at its very end leaves drafts; the folder may be read-only.
         with contextlib.suppress(UserError), locked(self.folder):
             remove_drafts(self.folder)
         # Else the table has grown, or is to be trained for longer.
@@ -56,21 +57,21 @@ class WorkDir:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Makes the folder and locks it, clears what killed runs left, and notes the config.
+        """Creates and locks the folder, removes what killed runs left, and writes the config.
 
         Raises:
-          UserError: it cannot be made or written, another run is at work in it, or it was begun
-            with another config.
+          UserError: it cannot be created or written, another run is at work in it, or another
+            config owns it.
         """
         make_folder("--workdir", self.folder)
         with locked(self.folder):
-            self._check()  # again: it may have been another's until just now
+            self._check()  # again: another run may have written its config before the lock
             remove_drafts(self.folder)
             write_json(os.path.join(self.folder, files.CONFIG), self._content)
             yield
 
     def newest(self) -> list[tuple[str, int]]:
-        """(kind, newest epoch) of each kind of checkpoint."""
+        """(kind, newest epoch) for each kind of checkpoint in the folder."""
         folder = os.path.join(self.folder, files.CHECKPOINTS)
         found = []
         for kind in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -81,14 +82,14 @@ class WorkDir:
         return found
 
     def origin(
-        self, corpus: bytes, run_ids: Sequence[Any], parameters: Sequence[str]
+        self, corpus: bytes, run_ids: Sequence[tuple[Fold, int]], parameters: Sequence[str]
     ) -> dict[str, str]:
-        """What a checkpoint must agree in for training to go on from it, as digests.
+        """Digests of what a checkpoint's numbers depend on; training resumes only if they agree.
 
         Args:
-          corpus: of `data.pipeline.Corpus.digest`.
-          run_ids: `training.runs.RunId` of each run.
-          parameters: digest of how each stage's parameters lie.
+          corpus: from `data.pipeline.Corpus.digest`.
+          run_ids: (fold, seed) of each run.
+          parameters: for each stage, the digest of how its parameters lie.
         """
         free = (*_FREE, "train.epochs") if self._may_be_longer else _FREE
         fields = [item for item in leaves(self._content) if item[0] not in free]
@@ -109,7 +110,7 @@ class WorkDir:
         return train["schedule"] == "constant" and not train["warmup"]
 
     def _check(self) -> dict[str, Any] | None:
-        """The config that the folder was begun with, None where it was not begun."""
+        """The config that owns the folder; None = none does yet."""
         file = os.path.join(self.folder, files.CONFIG)
         if not os.path.exists(file):
             return None
@@ -137,10 +138,10 @@ class WorkDir:
 
 
 def make_folder(flag: str, folder: str) -> None:
-    """Makes `folder`, which `flag` has named.
+    """Creates `folder`, whose name `flag` gave.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: it cannot be created.
     """
     try:
         os.makedirs(folder, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What status.json says of a work directory: whether it has ended, and which runs were stopped."""
+"""What status.json says about a work directory: whether it has ended, which runs were stopped."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from cmarr_jax.workdir import files
 
 
 class Stopped(NamedTuple):
-    """A run that ended before its time: something in it was no longer finite."""
+    """A run that ended early, because something in it was no longer finite."""
 
     fold: int
     seed: int
@@ -49,15 +49,13 @@ def read_status(workdir: str) -> dict[str, Any]:
 
 
 def seconds(workdir: str) -> float:
-    """How long the sweep has taken so far; 0 where none was begun."""
+    """How long the sweep has taken so far; 0 if it has not begun."""
     there = os.path.exists(os.path.join(workdir, files.STATUS))
     return read_status(workdir)["seconds"] if there else 0.0
 
 
 def is_ended(workdir: str) -> bool:
-    """Whether `workdir` holds a sweep that nothing is to be added to: each of its runs has its
-    results or was stopped.
-    """
+    """Whether the sweep in `workdir` is done: each of its runs has results or was stopped."""
     if not os.path.exists(os.path.join(workdir, files.STATUS)):
         return False
     status = read_status(workdir)
@@ -70,7 +68,7 @@ def has_results(workdir: str) -> bool:
 
 
 def stopped_runs(workdir: str) -> list[str]:
-    """A line for each run of an ended sweep that was stopped, and so has no results."""
+    """A line for each stopped run of an ended sweep; such runs have no results."""
     return [
         (f"{s.pop('sweep')}: " if "sweep" in s else "") + str(Stopped(**s))
         for s in read_status(workdir).get("stopped", ())
@@ -114,6 +112,6 @@ def corpus_of(workdir: str) -> tuple[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Versions of Python and of the packages that the numbers depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}

@@ -79,6 +79,8 @@ MISTAKES = [
     (["evaluate.py", "--config=configs/nowhere.py"], "no such file"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
+    (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
+    (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
 
 
@@ -304,7 +306,14 @@ def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     assert result.returncode == 0, result.stderr
     assert f"written: {out}/report.html" in result.stdout
     assert "CM-ARR on tiny" in (out / "report.html").read_text()
-    assert first.stdout.strip() in result.stdout
+    assert len(result.stdout.splitlines()) == 2  # no table that was not asked for
+    table = run("evaluate.py", f"--workdir={out}")
+    assert first.stdout.strip() in table.stdout
+    asked = run(
+        "evaluate.py", f"--workdir={out}", "--confusion=full", "--scores=weighted_f1,recall"
+    )
+    assert asked.returncode == 0 and "taken for each class" in asked.stdout, asked.stderr
+    assert "weighted F1 %" in asked.stdout and "WAR" not in asked.stdout
     assert figure.stat().st_size > 10_000
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
@@ -335,9 +344,10 @@ def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
         mine = made[row["id"]]
         assert mine["predicted"] == row["predicted"] and mine["spread"] is None
         np.testing.assert_allclose(
-            list(mine["posterior"].values()), [float(p) for p in row["probabilities"].split()],
+            list(mine["posterior"].values()),
+            [float(p) for p in row["probabilities"].split()],
             atol=1e-5,
-        )  # fmt: skip
+        )
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):
@@ -391,6 +401,14 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     assert again.stdout == first.stdout and again.stderr.count("trained already") == 1
     own = run("evaluate.py", f"--workdir={out}", "--table=own")
     assert own.returncode == 0 and "over 1 runs" in own.stdout, own.stderr
+    drawn = run(
+        "evaluate.py", f"--workdir={out}", "--figure=all", "--table=own", "--format=latex",
+        "--scores=war,recall",
+    )  # fmt: skip
+    assert drawn.returncode == 0 and r"\label{tab:" in drawn.stdout, drawn.stderr
+    assert drawn.stdout.splitlines()[-1] == "drawn: " + ", ".join(
+        f"{out}/{name}.{kind}" for name in ("systems", "robustness") for kind in ("pdf", "png")
+    )
     one = [f.replace(":table3", "") for f in flags if "members" not in f]
     refused = run("train.py", *one)
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr

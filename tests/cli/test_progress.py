@@ -260,8 +260,9 @@ def test_where_nothing_can_be_redrawn_there_are_lines(terminal, clock, monkeypat
     with shown(terminal) as progress:
         progress.epoch(epoch(1, [0.5, 0.5]))
     assert terminal.read()[-2:] == [
-        "epoch 1/5: loss 2.000, best val UAR % 50.0, memory 1.50 GB", ""
-    ]  # fmt: skip
+        "epoch 1/5: loss 2.000, best val UAR % 50.0, memory 1.50 GB",
+        "",
+    ]
 
 
 def test_each_stage_has_a_block_and_a_rate_of_its_own(terminal, clock):
@@ -394,8 +395,10 @@ def test_bars_of_reading_testing_and_drawing_leave_nothing(terminal, clock):
         assert re.fullmatch(r"drawing report\.html  [━ ]+  0 s", terminal.read()[-2])
         progress.done(["results/demo"], 12.3)
     assert terminal.read() == [
-        "reading packs/demo ...", "done in 12 s; results lie in results/demo", ""
-    ]  # fmt: skip
+        "reading packs/demo ...",
+        "done in 12 s; results lie in results/demo",
+        "",
+    ]
     assert "reading: " in terminal.text
 
 

@@ -206,11 +206,6 @@ MMIN_MISTAKES = {
         lambda p: replace_h5(p / "f/L/bert_large.h5", IDS[2], np.ones((2, 9), "f4")),
         r"text of 'Ses01M_script02_2_F001' has shape \(2, 9\), wanted \(rows, 2\)",
     ),
-    "not a number": (
-        ["--classes", "a,b,c,d"],
-        lambda p: replace_h5(p / "f/L/bert_large.h5", IDS[2], np.full((1, 2), np.nan, "f4")),
-        "text of 'Ses01M_script02_2_F001' has a NaN",
-    ),
     "no HDF5": (
         ["--classes", "a,b,c,d"],
         lambda p: (p / "f/L/bert_large.h5").write_text("x"),

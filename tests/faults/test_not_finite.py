@@ -122,12 +122,10 @@ def test_the_parameters_stay_as_before_the_bad_step(corpus, monkeypatch):
 @pytest.mark.faults
 def test_a_resumed_sweep_remembers_who_was_stopped(corpus, monkeypatch, tmp_path):
     best, _, stopped, _, _ = train(corpus, monkeypatch, spoiled=2)
+    epochs = []
+    resumed = {"spoiled": 2, "report": epochs.append, "leave": lambda: len(epochs) == 3}
     with Checkpoints(str(tmp_path)) as checkpoints, pytest.raises(Preempted):
-        epochs = []
-        train(
-            corpus, monkeypatch, checkpoints, spoiled=2, report=epochs.append,
-            leave=lambda: len(epochs) == 3,
-        )  # fmt: skip
+        train(corpus, monkeypatch, checkpoints, **resumed)
     with Checkpoints(str(tmp_path)) as checkpoints:
         again, _, found, _, epochs = train(corpus, monkeypatch, checkpoints, spoiled=2)
     assert found == stopped and [e.number for e in epochs] == [4]
@@ -139,9 +137,9 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
     """The teacher's learning rate takes one fold's parameters out of all bounds."""
     teachers, stopped, epochs = tiny.NoTeachers(), [], []
 
-    def spoiled(*args, earlier=0, **fields):
-        made = make_runs(*args, earlier=earlier, **fields)
-        if earlier:
+    def spoiled(*args, to_come=0, **fields):
+        made = make_runs(*args, to_come=to_come, **fields)
+        if to_come:
             made.class_weights[1] = np.nan
         return made
 

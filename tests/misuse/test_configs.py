@@ -122,10 +122,14 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     monkeypatch.setattr(training, "train", lambda **_: pytest.fail("it began to train"))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # the devices are there already
     config = tiny.config(argument, **{"data.pack": tiny_pack.path} | fields)
-    with pytest.raises(UserError) as error:
+    out = str(tmp_path / "out")
+
+    def check_and_train():
         run.check(config)
-        out = str(tmp_path / "out")
         run.train_group([WorkDir(out, config)], f"{out}/teachers", lambda: False)
+
+    with pytest.raises(UserError) as error:
+        check_and_train()
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 

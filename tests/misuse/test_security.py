@@ -186,8 +186,11 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     assert [row["id"] for row in rows] == HOSTILE
     assert {row["label"] for row in rows} == set(names)
     assert set(os.listdir(work)) == {
-        "results.csv", "summary.csv", "predictions.csv", "confusion.npz",
-    }  # fmt: skip
+        "results.csv",
+        "summary.csv",
+        "predictions.csv",
+        "confusion.npz",
+    }
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["work"]
 
 
@@ -221,9 +224,11 @@ def test_a_damaged_archive_is_one_line(tmp_path, cut):
     content = bytearray((tmp_path / "x.npz").read_bytes())
     content[cut] ^= 0xFF
     (tmp_path / "x.npz").write_bytes(content)
+    refusal = "x.npz"
     try:
         store = stores.open_store(str(tmp_path / "x.npz"))
         for i in store.ids:
             store.read(i)
     except UserError as e:
-        assert "\n" not in str(e) and "x.npz" in str(e)
+        refusal = str(e)
+    assert "\n" not in refusal and "x.npz" in refusal

@@ -16,7 +16,10 @@ from tests.tiny import MODALITIES
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return results_folder.write(
-        tmp_path_factory.mktemp("files") / "a", nasty=True, modalities=MODALITIES[:2]
+        tmp_path_factory.mktemp("files") / "a",
+        nasty=True,
+        modalities=MODALITIES[:2],
+        curves=(0.3, 0.7),
     )
 
 
@@ -30,6 +33,7 @@ def test_every_figure_is_in_the_folder_and_its_caption_says_n_folds_and_seeds(r)
     for name in figure_files.FIGURES:
         assert "n = 48 test utterances, 3 folds, 2 seeds" in figure_files.caption(r, name)
     bare = r._replace(history=[], predictions=None, reconstruction=[], representations=None)
+    bare = bare._replace(curves=[])
     assert figure_files.drawable(bare) == ["conditions", "confusion"]
     with pytest.raises(UserError, match=r"history\.csv is not in this folder; train\.py"):
         figure_files.make(bare, "curves")
@@ -45,8 +49,8 @@ def test_files_fit_a_column_and_embed_their_fonts(r, tmp_path):
     assert width == 3.5 * 72 and height < 9.5 * 72
     assert (tmp_path / "x.png").stat().st_size > 5_000
     for wrong, match in (("x.gif", "wanted a file"), ("x.png/y.png", "cannot be written")):
+        drawn = figure_files.make(r, "conditions")
         with pytest.raises(UserError, match=match):
-            drawn = figure_files.make(r, "conditions")
             figure_files.write(drawn, [str(tmp_path / wrong)], "")
 
 
@@ -64,7 +68,7 @@ def test_a_caption_stands_below_or_in_a_file_beside(r, tmp_path):
 
 
 def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):
-    drawn = panels.grid(lambda axes, c: panels.confusion(r, axes, c), ["t"], 1, (2, 2))
+    drawn = panels.grid(lambda axes, c: panels.confusion(r, axes, c), ["t"], 1, (3, 3))
     text = figure_files.svg(drawn, "one", 'a "title" <b>')
     tree = xml.etree.ElementTree.fromstring(text)
     assert tree.attrib["role"] == "img" and tree.attrib["aria-label"] == 'a "title" <b>'

@@ -26,12 +26,20 @@ def test_a_draft_takes_its_name_only_at_the_end(tmp_path):
 def test_after_an_error_the_old_one_stands_and_no_draft_is_left(tmp_path, error):
     file = str(tmp_path / "out")
     files.write_whole(file, b"old")
-    with pytest.raises(error), files.opened(file) as f:
-        f.write(b"new")
-        raise error
-    with pytest.raises(error), files.draft(str(tmp_path / "pack")) as name:
-        os.makedirs(os.path.join(name, "inner"))
-        raise error
+
+    def write_and_fail():
+        with files.opened(file) as f:
+            f.write(b"new")
+            raise error
+
+    def fill_and_fail():
+        with files.draft(str(tmp_path / "pack")) as name:
+            os.makedirs(os.path.join(name, "inner"))
+            raise error
+
+    for failing in (write_and_fail, fill_and_fail):
+        with pytest.raises(error):
+            failing()
     with open(file, "rb") as f:
         assert f.read() == b"old"
     assert os.listdir(tmp_path) == ["out"]

@@ -32,7 +32,7 @@ def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
         Statistics({m: np.zeros(2) for m in features}, {m: np.ones(2) for m in features}, {}),
         np.zeros(num, np.int32),
         np.ones(3, np.float32),
-    )  # fmt: skip
+    )
     arrays = train_step.Arrays(features, mask, present)
     available = np.array([[1, 0], [0, 1], [1, 1]], bool)
     everyone = np.broadcast_to(available[:, None], (3, num, 2))

@@ -29,6 +29,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
 from cmarr_jax.data.importers import assemble, gcnet, merbench, mmin, mmsa, table
@@ -40,22 +41,18 @@ _MODALITIES = ("text", "speech", "video")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
-        pack = assemble.write(
-            arguments.read(arguments),
-            arguments.out,
-            name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
-            id_pattern=arguments.id_pattern,
-            allow_missing=arguments.allow_missing,
-            keep_zero_rows=arguments.keep_zero_rows,
-        )
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    return boundary.run(lambda: _run(_parser().parse_args(argv)), "nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pack = assemble.write(
+        arguments.read(arguments),
+        arguments.out,
+        name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
+        id_pattern=arguments.id_pattern,
+        allow_missing=arguments.allow_missing,
+        keep_zero_rows=arguments.keep_zero_rows,
+    )
     print(describe.describe(pack))
     return 0
 
@@ -84,7 +81,7 @@ def _read_merbench(a: argparse.Namespace) -> assemble.Archive:
 
 
 def _read_csv(a: argparse.Namespace) -> assemble.Archive:
-    return table.read(a.utterances, _features(a), classes=_names(a.classes))
+    return table.read(a.utterances, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
 def _features(a: argparse.Namespace) -> dict[str, str]:
@@ -124,16 +121,18 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             f"--{modality}", default="", metavar="NAME", help=f"which file of {letter}, if several"
         )
-    _add_labels(p, polarity=True)
+    _add_labels(p)
 
     p = add("mmsa", mmsa, _read_mmsa)
     p.add_argument("--file", required=True, help="the pickle")
     p.add_argument(
         "--label-key",
-        default="annotations",
-        help="annotations (default) or classification_labels; not used with --polarity",
+        default="",
+        metavar="KEY",
+        help="where the labels are (default: annotations; with --polarity regression_labels, "
+        "else labels)",
     )
-    _add_labels(p, polarity=True)
+    _add_labels(p)
 
     for name, module, read, help_text in (
         ("gcnet", gcnet, _read_gcnet, "the label pickle"),
@@ -142,12 +141,12 @@ def _parser() -> argparse.ArgumentParser:
         p = add(name, module, read)
         p.add_argument("--labels", required=True, metavar="FILE", help=help_text)
         _add_features(p, "FOLDER")
-        _add_labels(p, polarity=True)
+        _add_labels(p)
 
     p = add("csv", table, _read_csv)
     p.add_argument("--utterances", required=True, metavar="FILE", help="the CSV file")
     _add_features(p, "PATH")
-    _add_labels(p, polarity=False)
+    _add_labels(p)
 
     for p in formats.choices.values():
         p.add_argument("--out", required=True, metavar="PACK", help="a new folder")
@@ -177,7 +176,7 @@ def _add_features(p: argparse.ArgumentParser, metavar: str) -> None:
         p.add_argument(f"--{modality}", default="", metavar=metavar, help=f"{modality} features")
 
 
-def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
+def _add_labels(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--classes",
         default="",
@@ -185,14 +184,13 @@ def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
         help="class names in the order of the label numbers; needed unless the labels are names "
         "or the counts are IEMOCAP's or MSP-IMPROV's",
     )
-    if polarity:
-        p.add_argument(
-            "--polarity",
-            default="",
-            choices=tuple(POLARITIES),
-            help="two classes from a score: has0 = negative against the rest, non0 = negative "
-            "against positive, zero unlabelled",
-        )
+    p.add_argument(
+        "--polarity",
+        default="",
+        choices=tuple(POLARITIES),
+        help="two classes from a score: has0 = negative against the rest, non0 = negative "
+        "against positive, zero unlabelled",
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """The last step of every importer: what an archive holds becomes a feature pack."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
+from cmarr_jax.data import values
 from cmarr_jax.data.importers import naming
-from cmarr_jax.data.importers.stores import Store
+from cmarr_jax.data.importers.stores import Store, short
 from cmarr_jax.errors import UserError
+
+_SHOWN = 5  # names of what is not read
 
 
 class Archive(NamedTuple):
@@ -21,6 +25,7 @@ class Archive(NamedTuple):
     stores: dict[str, Store]  # modality -> features by id
     columns: dict[str, list[str]]  # any further column of a pack
     provenance: dict[str, Any]  # "layout" names the format: packs keep the word they had
+    unread: tuple[str, ...] = ()  # a line each: what the files hold that the pack will lack
 
 
 def write(
@@ -49,22 +54,30 @@ def write(
     Raises:
       UserError: the archive contradicts itself, or `out` exists.
     """
+    if not archive.ids:
+        raise UserError("the labels name no utterance")
     columns = _columns(archive, id_pattern)
     for modality, store in archive.stores.items():
         _check_ids(archive.ids, modality, store, allow_missing)
-    return pack_lib.write(
+    changed = list(archive.unread)  # grows while `write` draws the sequences
+    pack = pack_lib.write(
         out,
         name=name,
         class_names=archive.class_names,
         columns=columns,
         sequences={
-            m: _sequences(archive.ids, m, s, keep_zero_rows) for m, s in archive.stores.items()
+            m: _sequences(archive.ids, m, s, keep_zero_rows, changed)
+            for m, s in archive.stores.items()
         },
         provenance={
             **archive.provenance,
             "zero_rows": "kept" if keep_zero_rows else "left out",
+            "changed": changed,
         },
     )
+    for line in changed:
+        print(f"note: {line}", file=sys.stderr)
+    return pack
 
 
 def _columns(archive: Archive, id_pattern: str) -> dict[str, list[str]]:
@@ -110,38 +123,50 @@ def _check_ids(ids: list[str], modality: str, store: Store, allow_missing: bool)
 
 
 def _sequences(
-    ids: list[str], modality: str, store: Store, keep_zero_rows: bool
+    ids: list[str], modality: str, store: Store, keep_zero_rows: bool, changed: list[str]
 ) -> Iterator[np.ndarray]:
-    """`[T_i, D]` an id, `T_i = 0` where the store lacks it."""
+    """`[T_i, D]` an id, `T_i = 0` where the store lacks it; says in `changed` what it left out."""
     width = _width(ids, modality, store)
-    dtype = None
+    dtype, zeroed, zero_rows = None, 0, 0
     for i in track(ids, modality):
-        array = store.read(i) if i in store.ids else np.zeros((0, width), np.float32)
-        if array.size == 0:
-            array = np.zeros((0, width), array.dtype)
-        while array.ndim > 2 and 1 in array.shape[:-1]:
-            array = array.squeeze(array.shape.index(1))
-        array = array[None] if array.ndim == 1 else array
-        if array.ndim != 2 or array.shape[1] != width:
+        where = f"{store.path}: {modality} of {i!r}"
+        array = values.sequence(store.read(i) if i in store.ids else None, where)
+        if not len(array):
+            yield np.zeros((0, width), array.dtype)
+            continue
+        if array.shape[1] != width:
             raise UserError(
-                f"{store.path}: {modality} of {i!r} has shape {array.shape}, "
-                f"wanted (rows, {width}), as the first utterance has"
+                f"{where} has shape {array.shape}, wanted (rows, {width}), as the first utterance "
+                "has"
             )
-        if dtype is None:
-            dtype = np.float16 if array.dtype == np.float16 else np.float32
-        with np.errstate(over="ignore"):  # shows as an infinity, which is refused next
-            array = array.astype(dtype)
-        if not np.isfinite(array).all():
-            raise UserError(
-                f"{store.path}: {modality} of {i!r} has a NaN, an infinity or a number beyond "
-                f"{np.dtype(dtype).name}; repair it or remove it and give --allow-missing"
-            )
-        zero = ~array.any(axis=1)
-        yield array[:0] if zero.all() else array if keep_zero_rows else array[~zero]
+        dtype = dtype or values.stored(array)
+        kept = values.finite(array, dtype, keep_rows=True)
+        zeroed += kept.zeroed
+        zero = ~kept.rows.any(axis=1)
+        whole = keep_zero_rows and not zero.all()
+        zero_rows += 0 if whole else int(zero.sum())
+        yield kept.rows if whole else kept.rows[~zero]
+    if zeroed:
+        changed.append(f"{modality}: {zeroed} numbers that {dtype} cannot hold count as 0")
+    if zero_rows:
+        changed.append(f"{modality}: {zero_rows} rows of zeros are left out")
+    changed += unread(f"{modality}: entries of {short(store.path)}", store.unread)
+    changed += unread(f"{modality}: ids of {short(store.path)} without a label", store.ids - {*ids})
 
 
 def _width(ids: list[str], modality: str, store: Store) -> int:
     for i in ids:
-        if i in store.ids and (array := store.read(i)).size:
-            return array.shape[-1]
+        if i in store.ids:
+            array = values.sequence(store.read(i), f"{store.path}: {modality} of {i!r}")
+            if len(array):
+                return array.shape[1]
     raise UserError(f"{store.path}: every id's {modality} features are empty")
+
+
+def unread(what: str, names: Iterable[Any]) -> list[str]:
+    """The line that counts and names what is not read; nothing if there is nothing."""
+    listed = sorted(map(str, set(names)))
+    if not listed:
+        return []
+    shown = ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
+    return [f"{what}: {len(listed)} not read ({shown:.160})"]

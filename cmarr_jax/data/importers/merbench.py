@@ -10,8 +10,11 @@ Source: https://github.com/zeroQiaoba/MERTools.
 import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from cmarr_jax.data import values as values_lib
 from cmarr_jax.data.importers import naming, stores
-from cmarr_jax.data.importers.assemble import Archive
+from cmarr_jax.data.importers.assemble import Archive, unread
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -44,18 +47,20 @@ def read(
     archive = stores.open_npz(labels_file)
     field = "val" if polarity else "emo"
     ids, values, split = [], [], []
+    others: set[str] = set()
     for key, name in _CORPORA.items():
         if key not in archive:
             continue
         corpus = archive[key]()
-        corpus = corpus.item() if corpus.size == 1 else None
+        corpus = corpus.item() if np.size(corpus) == 1 else None
         if not isinstance(corpus, dict):
             raise UserError(f"{labels_file}: {key!r} is no dict by id")
         for i, entry in corpus.items():
             if not isinstance(entry, dict) or field not in entry:
                 raise UserError(f"{labels_file}: {key!r} has no {field!r} of {i!r}")
-            ids.append(str(i))
+            ids.append(values_lib.text(i))
             values.append(entry[field])
+            others |= {str(k) for k in entry if k != field}
             split.append(name)
     if not ids:
         raise UserError(
@@ -78,4 +83,8 @@ def read(
             "labels": os.path.basename(labels_file),
             "features": {m: stores.short(p) for m, p in features.items()},
         },
+        (
+            *unread(f"{stores.short(labels_file)}: arrays", set(archive) - set(_CORPORA)),
+            *unread(f"{stores.short(labels_file)}: fields of utterances", others),
+        ),
     )

@@ -10,6 +10,8 @@ import collections
 import pickle
 import pickletools
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -32,11 +34,26 @@ def load(file: str) -> Any:
         raise UserError(f"{file}: {e.strerror or e}") from None
 
 
-def load_stream(stream: IO[bytes], name: str) -> Any:
-    """As `load`, from an open file; `name` stands in errors."""
+def load_stream(
+    stream: IO[bytes],
+    name: str,
+    *,
+    admitted: Mapping[tuple[str, str], Any] = MappingProxyType({}),
+    outside: Callable[[Any], Any] | None = None,
+) -> Any:
+    """As `load`, from an open file.
+
+    Args:
+      stream: where the pickle begins; it is left where the pickle ends.
+      name: of the file, for errors.
+      admitted: (module, name) -> what stands for it, besides what every archive may ask for.
+      outside: gives the objects that the pickle keeps outside, by their ids; None = refused.
+    """
     try:
         _check_memo(stream)
-        return _Unpickler(stream, encoding="latin1").load()
+        unpickler = _Unpickler(stream, encoding="latin1")
+        unpickler.admitted, unpickler.outside = {**_ADMITTED, **admitted}, outside
+        return unpickler.load()
     except _RefusedError as e:
         raise UserError(
             f"{name}: refused, it asks for {e}, which is not data; only NumPy arrays and plain "
@@ -101,15 +118,20 @@ def _check_memo(stream: IO[bytes]) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
+    admitted: Mapping[tuple[str, str], Any]
+    outside: Callable[[Any], Any] | None
+
     # Overriding these two methods is the standard library's way of restricting globals.
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ADMITTED[module, name]
+            return self.admitted[module, name]
         except KeyError:
             raise _RefusedError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError(f"an outside object ({pid!r:.40})")
+        if self.outside is None:
+            raise _RefusedError(f"an outside object ({pid!r:.40})")
+        return self.outside(pid)
 
 
 class _Dtype:
