@@ -33,6 +33,7 @@ class Corpus(NamedTuple):
     present: np.ndarray  # [N, M] bool; False = this utterance lacks this modality
     provenance: dict[str, Any]
     fingerprint: str = ""  # of the pack's files, whatever was made of them here; "" = unknown
+    longest: int = 0  # rows that an utterance has at most in the pack; 0 = unknown
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -159,6 +160,7 @@ def _load_numpy(
         present,
         pack.provenance,
         pack_lib.fingerprint(pack),
+        int(lengths.max()),
     )
 
 
@@ -229,6 +231,7 @@ def _read_tfds(
         present,
         builder.info.metadata["provenance"],
         builder.builder_config.name,
+        int(lengths.max()),
     )
 
 

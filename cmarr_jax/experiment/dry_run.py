@@ -1,7 +1,7 @@
 """What a sweep would do, how large it is and how long it would take, without training it.
 
-The real loop runs for two epochs of at most 20 steps over the whole corpus' arrays, in a temporary
-folder: the first epoch compiles, the second is measured.
+The real loop runs for two epochs of at most 4 steps over the whole corpus' arrays, and of 2 batches
+of validation, in a temporary folder: the first epoch compiles, the second is measured.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from cmarr_jax.training.runs import RunId
 from cmarr_jax.training.teachers import Teachers
 from cmarr_jax.workdir.checkpoints import Checkpoints
 
-STEPS = 20
+STEPS = 4
+_VALIDATION = 2  # batches
 
 
 class StagePlan(NamedTuple):
@@ -60,7 +61,7 @@ def measure(experiment: Experiment) -> list[StagePlan]:
     config, run_ids, plans = experiment.config, experiment.run_ids, []
     stages = zip(experiment.stages, experiment.vectors, experiment.sections, strict=True)
     for k, (stage, vector, section) in enumerate(stages):
-        size = config[section].batch_size
+        size, batch = config[section].batch_size, config[section].eval_batch_size
         steps = [len(fold.train) // size for fold, _ in short.run_ids]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
@@ -74,7 +75,9 @@ def measure(experiment: Experiment) -> list[StagePlan]:
                 config[section].epochs,
                 max(len(fold.train) // size for fold, _ in run_ids),
                 training_time / max(steps),
-                second - training_time,
+                (second - training_time)
+                * _batches(run_ids, batch)
+                / _batches(short.run_ids, batch),
                 max(first - second, 0.0),
                 max(steps),
                 sum(map(teachers.has, files)),
@@ -83,16 +86,25 @@ def measure(experiment: Experiment) -> list[StagePlan]:
     return plans
 
 
+def _batches(run_ids: Sequence[RunId], size: int) -> int:
+    """Of a validation; 1 where there is none."""
+    return max(1, *(-(-len(fold.val) // size) for fold, _ in run_ids))
+
+
 def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
-    """The same experiment for two epochs of few steps, with other teachers."""
+    """The same experiment for two epochs of few steps and little validation, with other teachers."""
     short = experiment.config.copy_and_resolve_references()
     short.checkpoint_seconds = 1e9  # writing is not measured
     for section in experiment.sections:
         short[section].epochs = 2
     most = STEPS * max(short[section].batch_size for section in experiment.sections)
+    tested = _VALIDATION * max(short[section].eval_batch_size for section in experiment.sections)
     sweeps = []
     for sweep in experiment.sweeps:
-        few = [RunId(fold._replace(train=fold.train[:most]), seed) for fold, seed in sweep.run_ids]
+        few = [
+            RunId(fold._replace(train=fold.train[:most], val=fold.val[:tested]), seed)
+            for fold, seed in sweep.run_ids
+        ]
         sweeps.append(dataclasses.replace(sweep, config=short, run_ids=few))
     return dataclasses.replace(experiment, sweeps=sweeps, teachers=teachers)
 
@@ -110,7 +122,7 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
     count = f"{len(experiment.sweeps)} sweeps x " if experiment.sweeps[1:] else ""
     lines = [
         f"{identity['system']} ({experiment.variants}) on {identity['corpus']}; "
-        f"{identity['protocol']}",
+        f"{identity['protocol']}" + (f"; {experiment.scheme}" if experiment.scheme else ""),
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
         f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {devices.describe()}",
         "",
@@ -134,6 +146,7 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
         f"{size(state)} for all runs; expected at most {size(experiment.memory)} of "
         f"{size(memory.total())}; {_peak()}",
+        *filter(None, [experiment.advice]),
         f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)

@@ -108,6 +108,17 @@ class Experiment:
         return audit.scheme_text(self.audited) if self.audited else ""
 
     @property
+    def advice(self) -> str:
+        """What would suit the corpus better, in words; "" if nothing is known."""
+        length = self.config.data.length
+        if self.corpus.longest != 1 or length == 1:
+            return ""
+        return (
+            f"this pack has one vector for each modality, which data.length={length} repeats; the "
+            "variant pooled is made for that: --config FILE.py:pooled, or :pooled,SYSTEM"
+        )
+
+    @property
     def variants(self) -> str:
         """The variants of all sweeps, as text for people."""
         names = [sweep.identity["variant"] for sweep in self.sweeps]

@@ -9,6 +9,7 @@ from cmarr_jax.data import pipeline
 from cmarr_jax.experiment import dry_run
 from cmarr_jax.training import loop
 from tests import tiny
+from tests.conftest import write_pack
 
 
 def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
@@ -24,9 +25,11 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     def train(experiment, checkpoints, report):
         assert experiment.config.train.epochs == experiment.config.pretrain.epochs == 2
         # teacher: compiles for 30 s, a step of all runs takes 1 s; student: 60 s and 2 s
-        for stage, compiling, step, every in (("t", 30, 1.0, steps[0]), ("", 60, 2.0, steps[1])):
+        for stage, compiling, step, size in (("t", 30, 1.0, 4), ("", 60, 2.0, 8)):
+            every = [len(fold.train) // size for fold, _ in experiment.run_ids]
+            assert max(every) <= (dry_run.STEPS if size == 8 else 2 * dry_run.STEPS)
             seconds = max(every) * step
-            utterances = sum(every) * (4 if stage else 8)
+            utterances = sum(every) * size
             for number in (1, 2):
                 now[0] += compiling * (number == 1) + seconds + 5.0  # 5 s of validation
                 speed = float("nan") if number == 1 else utterances / seconds
@@ -50,3 +53,36 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     assert f"expected time: {total / 60:.1f} min; nothing was written to DIR" in text
     there = dry_run.describe([teacher._replace(kept=3), student], experiment, ["DIR"])
     assert f"expected time: {(total - wanted) / 60:.1f} min" in there
+
+
+def test_validation_is_measured_on_a_part_and_counted_whole(tiny_pack, monkeypatch):
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    experiment = tiny.experiment(corpus, tiny.config(**{"train.eval_batch_size": 1}))
+    now = [0.0]
+    monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
+
+    def train(experiment, checkpoints, report):
+        for number in (1, 2):
+            validation = max(len(fold.val) for fold, _ in experiment.run_ids)
+            assert validation == 2
+            now[0] += 8.0 + validation  # a second a batch
+            rate = sum(len(f.train) // 8 * 8 for f, _ in experiment.run_ids) / 8.0
+            report(SimpleNamespace(stage="", number=number, utterances_per_second=rate))
+
+    monkeypatch.setattr(loop, "train", train)
+    (plan,) = dry_run.measure(experiment)
+    whole = max(len(fold.val) for fold, _ in experiment.run_ids)
+    assert whole > 2 and plan.validation == pytest.approx(whole)
+
+
+def test_a_pack_of_one_vector_a_modality_is_told_of_the_variant_for_it(tmp_path):
+    pack = write_pack(tmp_path / "pack", length=1).path
+    plain = tiny.experiment(pipeline.load(pack=pack, loader="numpy", length=4), tiny.config())
+    assert "data.length=4" in plain.advice and ":pooled" in plain.advice
+    short = tiny.config(**{"data.length": 1})
+    assert tiny.experiment(pipeline.load(pack=pack, loader="numpy", length=1), short).advice == ""
+
+
+def test_a_pack_of_sequences_is_told_nothing(tiny_pack):
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    assert tiny.experiment(corpus, tiny.config()).advice == ""
