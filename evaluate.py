@@ -91,6 +91,9 @@ def main() -> None:
         )
     if _TABLE.value and _ENSEMBLE.value:
         raise UserError("--ensemble: wanted without --table, of the folder of one sweep")
+    for flag in (_FORMAT, _ROWS):
+        if flag.present and not _TABLE.value:
+            raise UserError(f"--{flag.name}={flag.value}: wanted beside --table=2, 3 or own")
     other = _FIGURE.value or _REPORT.value or _CONFUSION.value
     if _TABLE.value or _ENSEMBLE.value or _SCORES.value is not None or not other:
         print(table(workdir))

@@ -1,8 +1,10 @@
 """`import cmarr_jax`: quick, small, from any folder, and the same code as the commands."""
 
+import functools
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ import pytest
 import cmarr_jax
 from cmarr_jax import UserError
 from cmarr_jax.cli import config_files
+from cmarr_jax.experiment import run
 from cmarr_jax.results.rows import read_results, read_summary
 from cmarr_jax.results.summary import summary_table
 from configs import common, demo
@@ -126,7 +129,7 @@ def test_plots_show_what_is_asked_for(ours):
         ours.plot_confusion("x")
     labels = [text.get_text() for text in ours.plot_curves().get_legend().get_texts()]
     assert labels == ["fold 1", "fold 2", "fold 3"]
-    assert ours.plot_curves("loss").get_title() == "loss"
+    assert ours.plot_curves("loss").get_title() == "training loss"
     with pytest.raises(UserError, match=r"^term='x': not in .*history.csv, which has val_uar, "):
         ours.plot_curves("x")
 
@@ -134,19 +137,19 @@ def test_plots_show_what_is_asked_for(ours):
 def test_a_comparison_tests_each_against_the_one_that_is_asked(ours, folders):
     theirs = cmarr_jax.load(folders["theirs"])
     found = ours.compare(theirs)
-    assert found.values.columns == ["mmin", "cmarr"] and np.isnan(found.values.p_value[-1]).all()
+    assert found.values.columns == ["MMIN", "CM-ARR"] and np.isnan(found.values.p_value[-1]).all()
     assert repr(found) == found.table() and "p of avg" in found.table()
-    assert found._repr_markdown_().startswith("| available | mmin | cmarr |")
-    assert found.table("latex").startswith(r"\begin{table*}")
+    assert "\n| MMIN | " in found._repr_markdown_()
+    assert r"\begin{table" in found.table("latex")
     less = cmarr_jax.load(folders["less"])
-    assert ours.compare(less, theirs).values.columns[0] == "cmarr (no_udcl)"
+    assert ours.compare(less, theirs).values.columns[0] == "CM-ARR (w/o UDCL)"
     theirs.name = "the old one"
-    assert ours.compare(theirs).values.columns == ["the old one", "cmarr"]
+    assert ours.compare(theirs).values.columns == ["the old one", "CM-ARR"]
 
 
 def test_two_of_one_name_are_told_apart_by_their_folders(ours, folders):
     again = cmarr_jax.load(folders["again"])
-    columns = [f"cmarr {folders['again']}", f"cmarr {folders['ours']}"]
+    columns = [f"CM-ARR {folders['again']}", f"CM-ARR {folders['ours']}"]
     assert ours.compare(again).values.columns == columns
     with pytest.raises(UserError, match="compared with itself"):
         ours.compare(cmarr_jax.load(folders["ours"]))
@@ -254,7 +257,7 @@ def test_what_is_trained_from_python_is_what_the_command_trains(tiny_pack, tmp_p
     pack = cmarr_jax.pack.read(tiny_pack.path)
     first = cmarr_jax.train(config, pack, tmp_path / "first", fold=1)
     assert config.to_json() == before
-    assert first.table().startswith("full_modality (default) on tiny; fold 1 of 3 folds by session")
+    assert first.table().startswith("Baseline on tiny; fold 1 of 3 folds by session")
     for line in ("reading ", "epoch 1/2: loss ", "epoch 2/2: loss ", "done in "):
         assert line in said.getvalue()
     again = cmarr_jax.train(config, pack.path, str(tmp_path / "first"), fold=1)
@@ -278,8 +281,41 @@ def test_what_is_trained_from_python_is_what_the_command_trains(tiny_pack, tmp_p
     assert read_results("fourth") == third._rows and done.stdout.strip() == third.table().strip()
 
 
+SIZES = {"epochs": 1, "batch_size": 8}
 SMALL = {"data.loader": "numpy", "data.length": 4, "train.epochs": 1, "train.batch_size": 8}
 SMALL |= {"model.width": 16, "model.fusion.num_heads": 2}
+
+
+@pytest.mark.slow
+def test_a_notebook_goes_on_to_show_figures(folders, tmp_path):
+    """Its backend makes matplotlib interactive when the first figure is made."""
+    (tmp_path / "as_in_a_notebook.py").write_text(
+        "import matplotlib\nfrom matplotlib.backends.backend_agg import FigureCanvas\n"
+        "matplotlib.interactive(True)\n"
+    )
+    code = f"""
+import cmarr_jax, matplotlib, os, sys
+sys.path.append(os.getcwd())
+matplotlib.use("module://as_in_a_notebook")
+cmarr_jax.load({folders["ours"]!r}).plot_curves()
+print(matplotlib.is_interactive(), matplotlib.get_backend())
+"""
+    done = python(code, tmp_path)
+    assert done.stdout == "True module://as_in_a_notebook\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_it_stands(tiny_pack, tmp_path, monkeypatch, capsys):
+    """Made small."""
+    small = {"data.loader": "numpy", "data.length": 4, "fold": 1}
+    small |= {f"{part}.{k}": v for part in ("train", "pretrain") for k, v in SIZES.items()}
+    monkeypatch.setattr(cmarr_jax, "train", functools.partial(run.train, **small))
+    monkeypatch.chdir(tmp_path)
+    os.symlink(tiny_pack.path, "PACK")
+    with open(os.path.join(ROOT, "docs", "python.md"), encoding="utf-8") as f:
+        (block,) = re.findall(r"```python\n(.*?)```", f.read(), re.DOTALL)
+    exec(block, {})
+    assert "MMIN" in capsys.readouterr().out and os.path.getsize("conditions.pdf") > 5000
 
 
 @pytest.mark.slow

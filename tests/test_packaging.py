@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import cmarr_jax
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LOCKS = {
     "": "requirements.lock",
@@ -140,6 +142,41 @@ def test_a_config_of_the_working_folder_comes_first(installed, tmp_path):
     assert result.returncode != 0 and "--workdir: missing" not in result.stderr
 
 
+@pytest.mark.slow
+def test_an_installed_library_trains_from_python_in_any_folder(installed, tiny_pack, tmp_path):
+    """Where another project's `configs` lies at hand; by a system, and by a config's name."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("MINE = 1\n")
+    code = f"""
+import cmarr_jax, configs
+small = {{"data.loader": "numpy", "train": {{"epochs": 1, "batch_size": 8}}, "fold": 1}}
+for number, what in enumerate(("full_modality", "configs/demo.py:full_modality")):
+    results = cmarr_jax.train(what, {tiny_pack.path!r}, f"DIR{{number}}", **small)
+    print(results.name, configs.MINE, cmarr_jax.__file__)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    place = installed / "cmarr_jax" / "__init__.py"
+    assert done.stdout.splitlines() == [f"Baseline 1 {place}"] * 2
+
+
+@pytest.mark.slow
+def test_after_make_a_script_in_any_folder_finds_the_library(tmp_path):
+    """What the Makefile runs, in a virtual environment of its own."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=tmp_path, check=True
+    )
+    (line,) = re.findall(r"-c '(.*?)'\n", read("Makefile").replace("\\\n", ""), re.DOTALL)
+    python = str(tmp_path / ".venv" / "bin" / "python")
+    subprocess.run([python, "-c", line], cwd=ROOT, check=True)
+    code = "import cmarr_jax; print(cmarr_jax.__file__)"
+    done = subprocess.run([python, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == os.path.join(ROOT, "cmarr_jax", "__init__.py")
+
+
 def test_every_folder_with_modules_is_a_package():
     for place, _, names in os.walk(os.path.join(ROOT, "cmarr_jax")):
         if any(name.endswith(".py") for name in names):
@@ -164,5 +201,5 @@ def test_version_and_authors_are_said_once(project):
     (version,) = re.findall(r"^version: (.*)$", citation, re.M)
     (name,) = re.findall(r'^  - name: "(.*)"$', citation, re.M)
     latest = re.search(r"^## (\S+)", read("CHANGELOG.md"), re.M)[1]
-    assert project["version"] == version == latest
+    assert project["version"] == version == latest == cmarr_jax.__version__
     assert project["authors"] == [{"name": name}]

@@ -241,9 +241,18 @@ def _check_given(
 
 def fingerprint(pack: Pack) -> str:
     """Hash of everything that the pack's files say, 16 hex digits."""
+    return fingerprint_at(pack.path)
+
+
+def fingerprint_at(path: str) -> str:
+    """The same of the pack in a folder, of which pack.json alone is checked.
+
+    Raises:
+      UserError: it is no pack, or a file is missing.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for name in _files(pack.modalities):
-        with open(os.path.join(pack.path, name), "rb") as f:
+    for name in _files(manifest_lib.read(path)["modalities"]):
+        with open(os.path.join(path, name), "rb") as f:
             while block := f.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()

@@ -32,6 +32,7 @@ class Corpus(NamedTuple):
     mask: np.ndarray  # [N, T] bool; False = padding
     present: np.ndarray  # [N, M] bool; False = this utterance lacks this modality
     provenance: dict[str, Any]
+    fingerprint: str = ""  # of the pack's files, whatever was made of them here; "" = unknown
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -157,6 +158,7 @@ def _load_numpy(
         mask,
         present,
         pack.provenance,
+        pack_lib.fingerprint(pack),
     )
 
 
@@ -226,6 +228,7 @@ def _read_tfds(
         mask,
         present,
         builder.info.metadata["provenance"],
+        builder.builder_config.name,
     )
 
 

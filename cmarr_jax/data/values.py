@@ -115,7 +115,7 @@ def numbers(value: Any, where: str) -> np.ndarray:
     """
     try:
         if isinstance(value, np.ma.MaskedArray):  # else the mask is dropped without a word
-            value = value.astype(np.float64).filled(np.nan)
+            value = np.ma.filled(value.astype(np.float64), np.nan)
         array = np.asarray(value)
         if array.dtype.name == "bfloat16":  # JAX's, no dtype of NumPy's own
             array = array.astype(np.float32)

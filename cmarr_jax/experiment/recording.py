@@ -91,6 +91,7 @@ class _SweepRecording:
                 "complete": False,
                 "epochs_done": 0,
                 "epochs": sweep.config.train.epochs,
+                "corpus": experiment.corpus.fingerprint,
                 "device": devices.describe(),
                 "versions": status.versions(),
             }

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmarr_jax.cli import config_files
@@ -13,6 +14,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import limits
 from cmarr_jax.experiment.table import Table
 from cmarr_jax.results.notebook import Results
+from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.workdir import status
 from cmarr_jax.workdir.ownership import WorkDir, make_folder
 
@@ -55,7 +57,12 @@ def train(
             "their results"
         )
     check(config)
-    finish(Table(folder, config, {}), leave=lambda: False)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # TensorFlow Datasets and orbax tell much that is not news
+    try:
+        finish(Table(folder, config, {}), leave=lambda: None)
+    finally:
+        logging.set_verbosity(verbosity)
     return Results(folder)
 
 
@@ -73,7 +80,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def finish(table: Table, leave: Callable[[], bool]) -> None:
+def finish(table: Table, leave: Callable[[], object]) -> None:
     """Trains all sweeps of a table that have not ended, and names the runs that were stopped.
 
     Args:
@@ -81,17 +88,20 @@ def finish(table: Table, leave: Callable[[], bool]) -> None:
       leave: called after each epoch; True = save and leave.
     """
     folder = table.workdir.folder
+    table.check_corpus()
     if table.is_ended:
         print(f"{folder}: trained already; these are its results", file=sys.stderr)
     else:
         with table:
             while group := table.next_group():
+                if asked := leave():  # in the last epoch of the group before
+                    raise Preempted("a finished sweep", asked)
                 train_group(group, table.teachers, leave)
     for run in status.stopped_runs(folder):
         print(f"{run}; lower the learning rate, in a new --workdir", file=sys.stderr)
 
 
-def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], bool]) -> None:
+def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], object]) -> None:
     """Trains and tests sweeps in one program, as many of `group` as fit in memory at once.
 
     Args:
@@ -103,7 +113,7 @@ def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], boo
     from cmarr_jax.cli.progress import Progress, Silent
     from cmarr_jax.experiment.prepare import prepare
     from cmarr_jax.experiment.recording import Recording
-    from cmarr_jax.runtime import devices, processes
+    from cmarr_jax.runtime import devices, preemption, processes
     from cmarr_jax.training import loop, testing
 
     devices.prepare_to_compile()
@@ -122,7 +132,8 @@ def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], boo
                 recording.epoch(epoch)
 
             progress.sweep(experiment)
-            trained = loop.train(experiment, recording.checkpoints, report, leave)
+            with preemption.epochs():
+                trained = loop.train(experiment, recording.checkpoints, report, leave)
             progress.testing()
             recording.end(testing.test(experiment, trained))
             progress.drawing("figures")

@@ -8,10 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import groups
 from cmarr_jax.results import rows
-from cmarr_jax.workdir import files
+from cmarr_jax.workdir import files, status
 from cmarr_jax.workdir.ownership import WorkDir
 
 _WANTED = "wanted pairs of a name and an argument, such as (('base','cmarr'),('mmin','mmin'))"
@@ -78,6 +79,25 @@ class Table:
           UserError: another config owns one of the folders.
         """
         return all(each.is_ended for each in (self.workdir, *self.members))
+
+    def check_corpus(self) -> None:
+        """Refuses to go on beside results of another corpus than the pack now holds.
+
+        Raises:
+          UserError: names the folder and the pack.
+        """
+        prints: dict[str, str] = {}
+        for each in self.members:
+            pack, corpus = status.corpus_of(each.folder)
+            if not corpus or not each.is_ended or not os.path.isdir(pack):
+                continue  # a finished sweep may be looked at without its pack
+            if pack not in prints:
+                prints[pack] = pack_lib.fingerprint_at(pack)
+            if prints[pack] != corpus:
+                raise UserError(
+                    f"{each.folder}: its results are of corpus {corpus}, but the pack {pack} is "
+                    f"now {prints[pack]}; put that pack back, or name a new --workdir"
+                )
 
     def next_group(self) -> list[WorkDir]:
         """The first sweep that has not ended, and all that one program trains together with it.

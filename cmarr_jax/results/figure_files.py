@@ -87,15 +87,6 @@ FIGURES = {
             f"part's largest class. Lines: {figures.interval_method(r)}{_cut(r)}."
         ),
     ),
-    "robustness": Figure(
-        files.RESULTS,
-        lambda r: bool(r.curves),
-        lambda r: system_figures.robustness(system_figures.lines_of(r)),
-        lambda r: (
-            f"{robustness_caption(list(system_figures.lines_of(r)))} Bands: "
-            f"{figures.interval_method(r)}{_cut(r)}."
-        ),
-    ),
     "confusion": Figure(
         files.CONFUSION,
         lambda r: True,
@@ -132,6 +123,15 @@ FIGURES = {
             "Squared error of what was recovered over its squared length, of each missing "
             "modality; dashed: the error of recovering nothing but zeros. Lines: one standard "
             "deviation over the runs." + worse_than_zeros(r)
+        ),
+    ),
+    "robustness": Figure(
+        files.RESULTS,
+        lambda r: bool(r.curves),
+        lambda r: system_figures.robustness(system_figures.lines_of(r)),
+        lambda r: (
+            f"{robustness_caption(list(system_figures.lines_of(r)))} Bands: "
+            f"{figures.interval_method(r)}{_cut(r)}."
         ),
     ),
     "5": Figure(

@@ -33,6 +33,13 @@ class Predictions(NamedTuple):
     posteriors: np.ndarray  # [P, C]
 
 
+class Transcripts(NamedTuple):
+    """What was said, read from the pack that the config names; licensed, and not kept here."""
+
+    texts: dict[str, str]  # id -> text; empty where there is none
+    note: str  # where they come from, or why there are none
+
+
 class Estimate(NamedTuple):
     """A mean over the runs and its 95 % interval, see `intervals`; NaN where there is none."""
 
@@ -59,6 +66,7 @@ class Results(NamedTuple):
     reconstruction: list[dict[str, str]]
     representations: Mapping[str, np.ndarray] | None
     audit: dict[str, Any] | None
+    said: "Transcripts | None" = None  # of a page that shows them
 
     @property
     def folds(self) -> list[int]:
@@ -79,7 +87,7 @@ class Results(NamedTuple):
         return self.num[first].sum(axis=0)
 
     def majority(self) -> np.ndarray:
-        """Mean over the runs of the WAR of always naming the training part's largest class, `[K]`.
+        """Mean over the runs of the WAR of always naming the test part's largest class, `[K]`.
 
         Classes are counted by the leakage audit; NaN without its file.
         """

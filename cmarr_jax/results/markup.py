@@ -49,7 +49,7 @@ def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) 
     return text.encode("utf-8", "replace")
 
 
-def section(id: str, title: str, *pieces: str, level: int = 2) -> str:
+def section(id: str, title: str, *pieces: str, level: int = 2, kind: str = "") -> str:
     """A section of the page.
 
     Args:
@@ -57,9 +57,14 @@ def section(id: str, title: str, *pieces: str, level: int = 2) -> str:
       title: plain text, becomes the heading.
       pieces: HTML below it.
       level: of the heading: 2 below the page's own, 3 within a system's section.
+      kind: classes of page.css.
     """
     heading = f"<h{level}>{escape(title)}</h{level}>"
-    return f'<section id="{escape(id)}">\n{heading}\n' + "\n".join(pieces) + "\n</section>"
+    return (
+        f'<section id="{escape(id)}"{_kind(kind)}>\n{heading}\n'
+        + "\n".join(pieces)
+        + "\n</section>"
+    )
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -111,13 +116,20 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
     )
 
 
-def figure(drawings: Sequence[str], caption: str, kind: str) -> str:
-    """SVG elements side by side, as many as fit, above one caption."""
-    side_by_side = "\n".join(drawings)
-    return (
-        f'<figure class="{kind}"><div>{side_by_side}</div>\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+def figure(drawings: Sequence[str], caption: str, kind: str, edges: Sequence[str] = ()) -> str:
+    """SVG elements side by side, as many as fit, above one caption.
+
+    Args:
+      drawings: the elements.
+      caption: plain text.
+      kind: classes of page.css.
+      edges: what the x and y axes of all drawings are called, once for all.
+    """
+    body = "<div>" + "\n".join(drawings) + "</div>"
+    if edges:
+        x, y = map(escape, edges)
+        body = f'<div class="edges"><p class="y">{y}</p>{body}<p class="x">{x}</p></div>'
+    return f'<figure class="{kind}">{body}\n<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _kind(kind: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import rows
+from cmarr_jax.results import names, rows
 from cmarr_jax.results.summary import KEY, SCORES, plain_conditions, summary_table
 from cmarr_jax.workdir import files
 
@@ -53,8 +53,8 @@ class Results:
                 f"{self.workdir}: holds several sweeps; name the folder of one, below it"
             )
         first = self._rows[0]
-        is_default = first["variant"] == "default"
-        self.name = first["system"] if is_default else f"{first['system']} ({first['variant']})"
+        variant = "" if first["variant"] == "default" else f" ({names.member(first['variant'])})"
+        self.name = names.member(first["system"]) + variant
         self._arrays = None
 
     def __repr__(self) -> str:
@@ -99,9 +99,9 @@ class Results:
             file = os.path.join(self.workdir, files.PREDICTIONS)
             raise UserError(f"{file}: missing; copy the whole folder")
         runs, classes = np.array(arrays.runs)[found.run], np.array(arrays.classes)
-        names = np.array([*arrays.conditions, *arrays.curves])
+        conditions = np.array([*arrays.conditions, *arrays.curves])
         columns = {"id": found.ids, "fold": runs[:, 0], "seed": runs[:, 1]}
-        columns |= {"condition": names[found.condition], "label": classes[found.labels]}
+        columns |= {"condition": conditions[found.condition], "label": classes[found.labels]}
         columns["predicted"] = classes[found.posteriors.argmax(axis=-1)]
         return columns | {f"p({c})": found.posteriors[:, k] for k, c in enumerate(arrays.classes)}
 
@@ -140,12 +140,12 @@ class Results:
         """
         from cmarr_jax.results import panels
 
-        names = self.arrays.conditions
-        if condition not in (None, *names):
-            raise UserError(f"condition={condition!r}: wanted one of {', '.join(names)}")
+        known = self.arrays.conditions
+        if condition not in (None, *known):
+            raise UserError(f"condition={condition!r}: wanted one of {', '.join(known)}")
         width, height = panels.confusion_size(self.arrays)
         with _axes(ax, (1.5 * width, 1.5 * height)) as ax:
-            panels.confusion(self.arrays, ax, condition or names[-1])
+            panels.confusion(self.arrays, ax, condition or known[-1])
         return ax
 
     def plot_curves(self, term: str = "val_uar", ax: "Axes | None" = None) -> "Axes":
@@ -206,7 +206,7 @@ class Comparison:
         from cmarr_jax.results import tables
 
         last = results[-1]
-        names = [each.name for each in results]
+        given = [each.name for each in results]
         joined, members = [], []
         for each in results:
             for field in ("corpus", "protocol"):
@@ -219,7 +219,7 @@ class Comparison:
                 raise UserError(
                     f"{each.workdir}: has other modalities or conditions than {last.workdir}"
                 )
-            several = names.count(each.name) > 1
+            several = given.count(each.name) > 1
             name = f"{each.name} {each.workdir}" if several else each.name
             if name in members:
                 raise UserError(f"{each.workdir}: compared with itself")
@@ -235,7 +235,7 @@ class Comparison:
         """
         from cmarr_jax.results import tables
 
-        return Text(tables.render(self.values, format, {}))
+        return Text(tables.render(self.values, format))
 
     def __repr__(self) -> str:
         return self.table()

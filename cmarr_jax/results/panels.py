@@ -68,7 +68,8 @@ def confusions(r: Results) -> plt.Figure:
     rows = -(-num // columns)
     # The first row is the one that is not full, so that the last has all names below it.
     blank = rows * columns - num
-    height = rows * (side + 0.25) + room
+    height = rows * (side + 0.25) + room + 0.05
+    width = max(COLUMN, columns * side + room)
     figure, panels = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     places = [*panels.flat]
     for place in places[columns - blank : columns]:

@@ -14,7 +14,7 @@ from cmarr_jax.results.arrays import write_confusion
 from cmarr_jax.results.summary import SCORES, number, summarise
 from cmarr_jax.runtime.files import write_csv, write_json
 from cmarr_jax.workdir import files
-from cmarr_jax.workdir.status import is_ended, read_status, stopped_runs
+from cmarr_jax.workdir.status import check_same_corpus, is_ended, read_status, stopped_runs
 
 
 def write_results(
@@ -87,7 +87,11 @@ def join(workdir: str, members: Sequence[str], missing: int) -> None:
       workdir: the folder of them all, where results.csv, summary.csv and status.json are written.
       members: the sweeps' own folders.
       missing: how many further sweeps have not ended.
+
+    Raises:
+      UserError: they are of different corpora.
     """
+    check_same_corpus(members)
     results, stopped = [], []
     for member in members:
         name = os.path.basename(member)
@@ -139,6 +143,7 @@ def read_summary(workdir: str) -> list[dict[str, str]]:
 
 def _read(workdir: str, name: str) -> list[dict[str, str]]:
     status = read_status(workdir)
+    check_same_corpus(sorted(f.path for f in os.scandir(workdir) if f.is_dir()))
     if not is_ended(workdir):
         unit = "sweeps" if "sweeps" in status else "epochs"
         done = f"{status.get(f'{unit}_done', 0)} of {status.get(unit, '?')} {unit}"

@@ -6,6 +6,7 @@ What the folder lacks is named in its place: a section that is silently absent l
 result that was left out on purpose.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,18 +16,24 @@ import numpy as np
 
 from cmarr_jax.cli.units import duration
 from cmarr_jax.config import leaves
-from cmarr_jax.results import figure_files, figures, folder, markup, mistakes, panels
+from cmarr_jax.results import (
+    audit_pieces,
+    figure_files,
+    figures,
+    folder,
+    markup,
+    mistakes,
+    names,
+    panels,
+)
 from cmarr_jax.results.folder import Estimate, Results
-from cmarr_jax.results.summary import braces
+from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces
 from cmarr_jax.workdir import files
 
 FROZEN = (
     "Features were computed beforehand and their encoders stay frozen. Papers that fine-tuned "
     "their encoders are no comparison."
 )
-
-
-_PARTS = ("train", "validation", "test")  # of a fold, as the page calls them
 
 
 def _what_was_run(r: Results, level: int, prefix: str) -> str:
@@ -44,8 +51,8 @@ def _facts(r: Results) -> dict[str, str]:
     status = r.status
     facts = {
         "corpus": r.identity["corpus"],
-        "system": r.identity["system"],
-        "variant": r.identity["variant"],
+        "system": names.member(r.identity["system"]),
+        "variant": names.member(r.identity["variant"]),
         "protocol": r.identity["protocol"],
         "folds": ", ".join(map(str, r.folds)),
         "seeds": ", ".join(map(str, r.seeds)),
@@ -128,44 +135,66 @@ def _results(r: Results, level: int, prefix: str) -> str:
             _percent(of_name["uar"]),
             _percent(of_name["macro_f1"]),
             "" if np.isnan(share) else f"{100 * share:.1f}",
-            "" if np.isnan(error) else f"{error:.3f}",
+            "" if np.isnan(error) else f"{error:.3f}" + " !" * (error > 1),
         ]
 
     *missing, full = r.conditions
     order = [(name, braces(name)) for name in missing]
     order += [("avg", "avg of these")] if "avg" in estimates else []
     rows = [line(name, label) for name, label in (*order, (full, braces(f"full {full}")))]
-    dagger = any("†" in row[2] for row in rows)
+    cells = [cell for row in rows for cell in row]
+    told = [
+        ("†", "†: the interval reaches down to the majority's WAR."),
+        ("‡", "‡: the interval is cut at 0 or 100."),
+        (" !", f"!: {WORSE_THAN_ZEROS}."),
+    ]
     caption = (
         f"Mean over the runs, in brackets {figures.interval_method(r)}; {figures.sample(r)}. n: "
         "utterances scored, those that have at least one of the modalities. Majority: always "
-        "naming the test part's most frequent class."
-        + (" †: the interval reaches down to the majority's WAR." if dagger else "")
+        "naming the training part's largest class."
     )
-    content = [markup.table(caption, head, rows), _one(r, "conditions", prefix)]
+    if np.isnan(r.majority()).all():
+        caption += f" It is not known: {files.AUDIT} is not as train.py writes it, or not here."
+    caption += "".join(f" {text}" for mark, text in told if any(mark in cell for cell in cells))
+    content = [
+        '<div class="beside">',
+        markup.table(caption, *_filled(head, rows)),
+        _one(r, "conditions", prefix),
+        "</div>",
+    ]
     if r.curves:
         rows = [line(name, name) for name in r.curves]
-        content.append(markup.table("Beyond the paper: random missing rates, noise.", head, rows))
+        caption = "Beyond the paper: random missing rates, noise."
+        if any(name.startswith("missing=") for name in r.curves):
+            caption += f" {ONE_IS_KEPT}."
+        content += [
+            '<div class="beside">',
+            markup.table(caption, *_filled(head, rows)),
+            _one(r, "robustness", prefix),
+            "</div>",
+        ]
     content.append(markup.details("each run", _runs(r)))
     return markup.section(f"{prefix}Results", "Results", *content, level=level)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list:
+    """Head and rows without the columns in which no cell is filled."""
+    keep = [j for j in range(len(head)) if any(row[j] for row in rows)]
+    return [[head[j] for j in keep], [[row[j] for j in keep] for row in rows]]
 
 
 def _percent(estimate: Estimate) -> str:
     mean, low, high = (100 * x for x in estimate)
     if np.isnan(mean):
         return ""
-    return f"{mean:.1f}" if np.isnan(low) else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    if np.isnan(low):
+        return f"{mean:.1f}"
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + " ‡" * folder.is_cut(estimate)
 
 
 def _runs(r: Results) -> str:
     """The scores of each run, and the epoch that its validation part chose."""
-    chosen = {}  # the first of the highest validation scores, as the loop chooses
-    last = [row["stage"] for row in r.history][-1:]
-    for row in r.history:
-        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"] or "nan")
-        better = np.isnan(uar) or uar > chosen.get(run, (0, -1.0))[1]  # NaN: nothing is chosen by
-        if [row["stage"]] == last and better:
-            chosen[run] = int(row["epoch"]), uar
+    chosen = panels.chosen_epochs(r)
     rows, full = [], len(r.conditions) - 1
     for k, run in enumerate(r.runs):
         epoch, uar = chosen.get(run, (None, np.nan))
@@ -191,7 +220,9 @@ def _many(
     prefix: str,
     draw: Callable[[Results, plt.Axes, str], None],
     titles: Mapping[str, str],
-    size: Sequence[float] = (1.5, 1.5),
+    size: Sequence[float] = (1.7, 1.5),
+    kind: str = "panels",
+    edges: Sequence[str] = (),
 ) -> str:
     """A figure of `figure_files.FIGURES` as a drawing a panel, so that they wrap on a narrow page.
 
@@ -202,12 +233,14 @@ def _many(
       draw: `draw(r, axes, panel)`.
       titles: panel -> what a screen reader says of it.
       size: width and height of a panel, in inches.
+      kind: classes of page.css.
+      edges: what the x and y axes of all panels are called.
     """
     caption, drawings = figure_files.caption(r, name), []
     for k, (panel, title) in enumerate(titles.items()):
         drawn = panels.grid(partial(draw, r), [panel], 1, size)
         drawings.append(figure_files.svg(drawn, f"{prefix}f-{name}{k}", f"{name}, {title}"))
-    return markup.figure(drawings, caption, "panels" if size[0] < 1.9 else "panels large")
+    return markup.figure(drawings, caption, kind, edges)
 
 
 def _by_condition(r: Results) -> dict[str, str]:
@@ -221,8 +254,10 @@ def _absent(file: str) -> str:
 
 
 def _confusion(r: Results, level: int, prefix: str) -> str:
-    size = panels.confusion_size(r)
-    drawn = _many(r, "confusion", prefix, panels.confusion, _by_condition(r), size)
+    side, room = panels.confusion_size(r)
+    size = (max(side, 1.4) + room, max(side, 1.4) + room + 0.1)
+    look = {"size": size, "kind": "panels four", "edges": ("predicted class", "true class")}
+    drawn = _many(r, "confusion", prefix, panels.bare_confusion, _by_condition(r), **look)
     title = "Confusion matrices"
     return markup.section(f"{prefix}Confusion-matrices", title, drawn, level=level)
 
@@ -230,7 +265,7 @@ def _confusion(r: Results, level: int, prefix: str) -> str:
 def _learning_curves(r: Results, level: int, prefix: str) -> str:
     content = _absent(files.HISTORY)
     if r.history:
-        titles = {name: name for name in panels.curve_names(r)}
+        titles = {name: panels.curve_title(r, name) for name in panels.curve_names(r)}
         content = _many(r, "curves", prefix, panels.curve, titles)
     return markup.section(f"{prefix}Learning-curves", "Learning curves", content, level=level)
 
@@ -263,96 +298,78 @@ def _reconstruction(r: Results, level: int, prefix: str) -> str:
         content = [_absent(files.RECONSTRUCTION)]
         estimates = folder.estimates(r)
         errors = {name: estimates[name]["rec_error"].mean for name in r.conditions}
-        rows = [[braces(name), f"{x:.3f}"] for name, x in errors.items() if not np.isnan(x)]
+        rows = [
+            [braces(name), f"{x:.3f}" + " !" * (x > 1)]
+            for name, x in errors.items()
+            if not np.isnan(x)
+        ]
         if rows:
             caption = "Of all missing modalities together, mean over the runs."
+            caption += f" !: {WORSE_THAN_ZEROS}." if np.nanmax([*errors.values()]) > 1 else ""
             content.append(markup.table(caption, ("available", "rec. error"), rows))
-    return markup.section(f"{prefix}Reconstruction", "Reconstruction", *content, level=level)
+    return markup.section(
+        f"{prefix}Reconstruction", "Reconstruction", *content, level=level, kind="half"
+    )
 
 
 def _recovered_and_true(r: Results, level: int, prefix: str) -> str:
     content = _absent(files.REPRESENTATIONS)
     if r.representations is not None:
         content = _one(r, "5", prefix)
-    return markup.section(f"{prefix}Recovered-and-true", "Recovered and true", content, level=level)
+    return markup.section(
+        f"{prefix}Recovered-and-true", "Recovered and true", content, level=level, kind="half"
+    )
 
 
 def _leakage_audit(r: Results, level: int, prefix: str) -> str:
     content = [_absent(files.AUDIT)]
     if r.audit is not None:
         try:
-            content = _audited(r.audit)
+            content = audit_pieces.pieces(r.audit)
         except (KeyError, TypeError, ValueError, AttributeError):  # a JSON file may hold anything
             content = [markup.paragraph(f"{files.AUDIT} is not as train.py writes it.", "absent")]
-    return markup.section(f"{prefix}Leakage-audit", "Leakage audit", *content, level=level)
-
-
-def _audited(audit: Mapping[str, Any]) -> list[str]:
-    """What `data.audit.audit` found, in words and tables."""
-    content = [markup.paragraph("No leak found between training and test parts.")]
-    if audit["failures"]:
-        content = [markup.paragraph("LEAKS FOUND:", "warn"), markup.bullets(audit["failures"])]
-    if audit["warnings"]:
-        content += [markup.paragraph("Worth knowing:"), markup.bullets(audit["warnings"])]
-    sizes, crossing, classes = [], [], []
-    for fold in audit["folds"]:
-        name = f"{fold['fold']}: {fold['held_out']}"
-        parts = [fold["parts"][part] for part in ("train", "val", "test")]
-        numbers = [part[key] for key in ("utterances", "speakers") for part in parts]
-        sizes.append([name, *map(str, numbers)])
-        text = fold["text"]
-        said = f"{text['utterances']} ({text['share']:.1%})" if text else ""
-        pairs = [f"{found['pairs']}" for found in fold["near"].values()]
-        crossing.append([name, *pairs, said, f"{100 * fold['baseline']['war']:.1f}"])
-        for part, counts in zip(_PARTS, parts, strict=True):
-            classes.append([f"{name}, {part}", *map(str, counts["classes"].values())])
-    first = audit["folds"][0]
-    head = ("fold", "train", "validation", "test", *(f"speakers of {p}" for p in _PARTS))
-    content.append(markup.table("Utterances, and speakers, of each part.", head, sizes))
-    caption = (
-        "What the training and the test part share: pairs of utterances with nearly the same "
-        "features, by modality; test utterances whose words are said in training too. Beside it "
-        "the WAR of always naming the test part's largest class."
+    return markup.section(
+        f"{prefix}Leakage-audit", "Leakage audit", *content, level=level, kind="column"
     )
-    head = ("fold", *(f"{m} pairs" for m in first["near"]), "said in training", "majority WAR %")
-    content.append(markup.table(caption, head, crossing))
-    head = ("fold, part", *first["parts"]["train"]["classes"])
-    table = markup.table("Utterances of each class.", head, classes)
-    return [*content, markup.details("classes of each part", table)]
 
 
 def _confident_mistakes(r: Results, level: int, prefix: str) -> str:
     content = [_absent(files.PREDICTIONS)]
     if r.predictions is not None:
         *missing, full = r.conditions
-        content = [_mistakes(r, full, 20)]
+        content = [markup.paragraph(r.said.note, "note")] if r.said else []
+        content.append(_mistakes(r, full, 20))
         for name in missing:
-            content.append(markup.details(f"available: {braces(name)}", _mistakes(r, name, 10)))
+            content.append(markup.details(f"available: {braces(name)}", _mistakes(r, name, 5)))
     title = "Most confident mistakes"
-    return markup.section(f"{prefix}Confident-mistakes", title, *content, level=level)
+    look = {"level": level, "kind": "column"}
+    return markup.section(f"{prefix}Confident-mistakes", title, *content, **look)
 
 
 def _mistakes(r: Results, condition: str, limit: int) -> str:
     found = mistakes.most_confident(r.predictions, r.conditions.index(condition), limit)
+    texts = r.said.texts if r.said else {}
     rows = [
         [
             m.id,
-            braces(condition),
             r.classes[m.label],
             r.classes[m.predicted],
             f"{100 * m.probability:.1f}",
             f"{100 * m.of_label:.1f}",
             f"{m.agree} of {m.seeds}",
+            *([textwrap.shorten(texts[m.id], 200, placeholder=" …")] if texts else []),
         ]
         for m in found
     ]
-    head = ("utterance", "available", "true", "predicted", "predicted %", "true %", "seeds agree")
+    head = ["utterance", "true", "predicted", "predicted %", "true %", "seeds agree"]
+    head += ["said"] if texts else []
     caption = (
         f"The {len(rows)} most confident mistakes with {braces(condition)} available: posteriors "
         "of the predicted and of the true class, means of the seeds, and how many seeds predict "
         "that class by themselves."
     )
-    return markup.table(caption, head, rows, "ids") if rows else markup.paragraph("None.")
+    kind = "ids said" if texts else "ids"
+    return markup.table(caption, head, rows, kind) if rows else markup.paragraph("None.")
 
 
 # Title -> section, in the order of the page.

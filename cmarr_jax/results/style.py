@@ -9,7 +9,11 @@ import logging
 from collections.abc import Callable
 
 import matplotlib
+import matplotlib.pyplot as plt
 
+# Loads the backend: did that happen within a style, matplotlib would forget at the style's end that
+# a notebook shows figures.
+plt.draw_if_interactive()
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph it embeds
 
 COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches

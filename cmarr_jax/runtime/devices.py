@@ -18,7 +18,13 @@ def prepare_to_compile() -> None:
 
     All that is imported is taken from the garbage collector, which would look through it again and
     again while programs are traced, a tenth of that time.
+
+    What the shell sets for other projects does not count: numbers are float32 here, which losses
+    and checkpoints are made for, their types mix as usual, and arrays may go to the devices.
     """
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_transfer_guard", "allow")
     if not gc.get_freeze_count():
         gc.freeze()
     if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):

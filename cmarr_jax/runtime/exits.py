@@ -23,10 +23,10 @@ _DEBUG = "CMARR_DEBUG"
 class Preempted(Exception):
     """A signal asked to stop, and all finished work is saved."""
 
-    def __init__(self, where: str, number: signal.Signals = signal.SIGTERM):
-        """`where`: the epoch that is saved; `number`: the signal's."""
+    def __init__(self, where: str, asked: object = None):
+        """`where`: the epoch that is saved; `asked`: the signal, SIGTERM if it is none."""
         super().__init__(where)
-        self.number = number
+        self.number = asked if isinstance(asked, signal.Signals) else signal.SIGTERM
 
 
 def shows_tracebacks() -> bool:
@@ -85,13 +85,15 @@ def ending(error: BaseException, interrupted: str = "") -> tuple[str, int]:
 def _of_the_shell(error: BaseException) -> str:
     """What is wrong with one of JAX's environment variables; "" if nothing is."""
     text = str(error)
-    if isinstance(error, RuntimeError) and re.search("initialize backend|[Uu]nknown backend", text):
+    frames = traceback.extract_tb(error.__traceback__)
+    looks_for_devices = bool(frames) and frames[-1].filename.endswith("xla_bridge.py")
+    if looks_for_devices or re.search("initialize backend|[Uu]nknown backend", text):
         names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
         given = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
         if given:
             return (
                 f"{given[0]}: set in the shell, but JAX finds no such device here "
-                f"({_one_line(error)[:100]}); unset it, or set JAX_PLATFORMS=cpu"
+                f"({_name(error)[:100]}); unset it, or set JAX_PLATFORMS=cpu"
             )
     named = re.findall(r"\bJAX_[A-Z0-9_]+", text) if isinstance(error, ValueError) else []
     given = [f"{name}={os.environ[name]}: " for name in named if name in os.environ]

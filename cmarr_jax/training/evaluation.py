@@ -150,6 +150,32 @@ class Scorer:
             for run in scored
         ]
 
+    def probe(
+        self,
+        params: np.ndarray,
+        runs: train_step.Run,
+        rows: np.ndarray,
+        conditions: Sequence[Condition],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Posteriors `[R, K, B, C]` of one batch, and means of what is recovered `[R, K, B, D]`.
+
+        Args:
+          params: `[R, P]` on the host.
+          runs: the runs' constants on the host, `[R, ...]`.
+          rows: utterances; a batch of them is taken.
+          conditions: as many as the scorer is otherwise given, whose program serves here too.
+        """
+        padded = np.resize(rows, self._batch_size).astype(np.int32)
+        padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
+        ((batch, arrays),) = self._feed.steps(padded)
+        probe = self._layout.share(self._probe(conditions))
+        dealt = self._layout.deal(params), self._layout.deal(runs)
+        posteriors, _, means = self._predict[False](
+            *dealt, self._layout.deal_rows(batch[:, 0]), (arrays, probe)
+        )
+        posteriors, means = (self._layout.collect_rows(x, axis=2) for x in (posteriors, means))
+        return posteriors, means[:, :, :, 0]
+
     def represent(
         self,
         params: np.ndarray,

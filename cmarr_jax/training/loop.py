@@ -18,7 +18,7 @@ from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.systems.system import Stage, for_cpu
-from cmarr_jax.training import train_step
+from cmarr_jax.training import blindness, train_step
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
@@ -94,7 +94,7 @@ def train(
     experiment: Experiment,
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], bool] = lambda: False,
+    leave: Callable[[], object] = lambda: None,
 ) -> Trained:
     """Trains every run, stage by stage; resumes from a checkpoint if there is one.
 
@@ -105,14 +105,15 @@ def train(
       experiment: what is trained.
       checkpoints: where `last` and `best` are kept.
       report: called after each epoch.
-      leave: called after each epoch; True = save and leave.
+      leave: called after each epoch; anything true (such as a signal) = save and leave.
 
     Returns:
       Each run's model with the best validation UAR (the first of equals), or its last model if
       there is no validation part.
 
     Raises:
-      Preempted: `leave` returned True.
+      Preempted: `leave` asked for it.
+      UserError: a stage's prediction reads what is missing.
     """
     train_stage = functools.partial(_train_stage, experiment, checkpoints, report, leave)
     before: np.ndarray | None = None
@@ -156,7 +157,7 @@ def _train_stage(
     experiment: Experiment,
     checkpoints: Checkpoints,
     report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
+    leave: Callable[[], object],
     number: int,
     before: np.ndarray | None,
     stopped: list[Stopped | None],
@@ -167,6 +168,8 @@ def _train_stage(
     not begin.
     """
     plan, point = _start(experiment, number, before, stopped)
+    stage, params = experiment.stages[number], np.asarray(point.state.params)
+    blindness.check(experiment, stage, plan.scorer, params, len(plan.conditions))
     point, first = _resume(plan, point, checkpoints)
     last_saved = time.monotonic()
     while point.epoch < plan.config.epochs and not all(point.stopped):
@@ -180,13 +183,13 @@ def _train_stage(
 
         ended = point.epoch == total or all(point.stopped)
         due = time.monotonic() - last_saved >= experiment.config.checkpoint_seconds
-        leaving, due = processes.any_says(leave() and point.epoch < total, due)
+        asked = leave()
+        leaving, due = processes.any_says(bool(asked) and point.epoch < total, due)
         if due or leaving or ended:
             _save(plan, point, checkpoints)
             last_saved = time.monotonic()
         if leaving:
-            stage = f"{plan.name} " if plan.name else ""
-            raise Preempted(f"{stage}epoch {point.epoch} of {total}")
+            raise Preempted(f"{plan.name} epoch {point.epoch} of {total}".lstrip(), asked)
     params, *chosen = point.best
     return Trained(Best(plan.layout.collect(params), *chosen), plan.scorer, point.stopped)
 

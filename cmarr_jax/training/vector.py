@@ -1,6 +1,8 @@
 """All parameters of a stage as one vector, and how they lie in it.
 
-With one long array instead of a hundred short ones, the optimizer compiles to a few kernels.
+With one long array instead of a hundred short ones, the optimizer compiles to a few kernels. A
+tree of parameters was measured to take 1.3 to 1.8 times the time to compile an epoch, and
+`optax.flatten` 1.3 to 1.7 times; steps take the same time (docs/speed.md).
 """
 
 import hashlib

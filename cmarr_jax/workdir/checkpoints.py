@@ -8,6 +8,10 @@ A checkpoint gets its name when it is whole, and is used only if its digest is r
 may later lose or change bytes. The two newest of `last` are kept, and one of `best`. A system's
 earlier stages have folders of their own, such as `teacher_last`; their chosen models go to
 `cmarr_jax.training.teachers`.
+
+By hand on orbax's checkpointers, not its `CheckpointManager`: that one lists what is still being
+written, removes what a killed process left only before the next save, and would leave the digest,
+the refusals and the return to an older checkpoint to us.
 """
 
 import contextlib
@@ -349,6 +353,8 @@ class JoinedCheckpoints:
         begun = [each for each in found if each]  # all or none
         if not begun:
             return None
+        of_stage = f" ({stage})" if stage else ""
+        print(f"resumed at epoch {begun[0].epoch}{of_stage}", file=sys.stderr, flush=True)
         state = jax.tree.map(
             lambda *leaves: np.concatenate(leaves), *(each.state for each in begun)
         )

@@ -51,7 +51,9 @@ class WorkDir:
         # A run that was killed at its very end leaves drafts; the folder may be read-only.
         with contextlib.suppress(UserError), locked(self.folder):
             remove_drafts(self.folder)
-        return (before.get("members") or []) == self._content["members"]  # else the table has grown
+        # Else the table has grown, or is to be trained for longer.
+        same_epochs = before["train"]["epochs"] == self._content["train"]["epochs"]
+        return same_epochs and (before.get("members") or []) == self._content["members"]
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -89,7 +91,8 @@ class WorkDir:
           run_ids: (fold, seed) of each run.
           parameters: for each stage, the digest of how its parameters lie.
         """
-        fields = [item for item in leaves(self._content) if item[0] not in _FREE]
+        free = (*_FREE, "train.epochs") if self._may_be_longer else _FREE
+        fields = [item for item in leaves(self._content) if item[0] not in free]
         config = json.dumps(fields, sort_keys=True).encode()
         folds = hashlib.blake2b()
         for fold, seed in run_ids:
@@ -99,6 +102,12 @@ class WorkDir:
         digests["folds"] = folds.digest()
         digests["parameters"] = hashlib.blake2b("".join(parameters).encode()).digest()
         return {name: digest[:8].hex() for name, digest in digests.items()}
+
+    @property
+    def _may_be_longer(self) -> bool:
+        """Whether an epoch of the last stage does not depend on how many there will be."""
+        train = self._content["train"]
+        return train["schedule"] == "constant" and not train["warmup"]
 
     def _check(self) -> dict[str, Any] | None:
         """The config that owns the folder; None = none does yet."""
@@ -110,6 +119,16 @@ class WorkDir:
         for field, value in leaves(self._content):
             if field == "members" and value and before.get(field):
                 continue  # a table may grow
+            if field == "train.epochs" and value > before.get(field, value):
+                if self._may_be_longer:
+                    continue
+                train = self._content["train"]
+                raise UserError(
+                    f"{file}: train.epochs={before[field]} cannot become {value} here: the "
+                    "learning rate follows the number of epochs (schedule="
+                    f"{train['schedule']}, warmup={train['warmup']}; it does not with constant and "
+                    "0); name a new --workdir"
+                )
             if before.get(field) != value and field not in _FREE:
                 raise UserError(
                     f"{file}: this work directory belongs to a sweep with {field}="

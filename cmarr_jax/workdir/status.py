@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -72,6 +73,42 @@ def stopped_runs(workdir: str) -> list[str]:
         (f"{s.pop('sweep')}: " if "sweep" in s else "") + str(Stopped(**s))
         for s in read_status(workdir).get("stopped", ())
     ]
+
+
+def check_same_corpus(workdirs: Iterable[str]) -> None:
+    """Refuses sweeps that read the same pack when it held something else.
+
+    A pack that was made anew where the old one was is another corpus, whatever its name. Sweeps of
+    older versions, which do not say what they read, pass.
+
+    Raises:
+      UserError: names two of the folders.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for workdir in workdirs:
+        pack, corpus = corpus_of(workdir)
+        if not corpus:
+            continue
+        first, of_first = known.setdefault(pack, (workdir, corpus))
+        if of_first != corpus:
+            raise UserError(
+                f"{workdir}: its results are of corpus {corpus}, those of {first} of corpus "
+                f"{of_first}: the pack {pack} was changed in between; train all of them on one, in "
+                "a new --workdir"
+            )
+
+
+def corpus_of(workdir: str) -> tuple[str, str]:
+    """The pack that a sweep was trained on, as its config names it, and the pack's fingerprint; ""
+    where it is unknown.
+    """
+    found = []
+    for name in (files.CONFIG, files.STATUS):
+        file = os.path.join(workdir, name)
+        found.append(files.read_json(file) if os.path.exists(file) else {})
+    config, status = found
+    data = config.get("data", {})
+    return data.get("pack") or data.get("data_dir", ""), status.get("corpus", "")
 
 
 def versions() -> dict[str, str]:

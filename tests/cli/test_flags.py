@@ -79,6 +79,8 @@ MISTAKES = [
     (["evaluate.py", "--config=configs/nowhere.py"], "no such file"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
+    (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
+    (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
 
 
@@ -447,6 +449,9 @@ def test_every_compiled_program_is_kept_in_the_users_cache_folder(tmp_path, monk
         monkeypatch.delenv(name, raising=False)
     prepare_to_compile()
     assert settings == {
+        "jax_enable_x64": False,
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_transfer_guard": "allow",
         "jax_compilation_cache_dir": str(tmp_path / "cmarr_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }

@@ -126,6 +126,7 @@ def begun(runs=2, variants=("default",)):
             corpus=corpus,
             stages=(SimpleNamespace(name="cmarr"),),
             memory=10**9,
+            scheme="",
             variants="; ".join(variants),
         )
     )
@@ -300,7 +301,7 @@ progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 progress.sweep(Some(
     sweeps=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
-    memory=10**9, variants="default",
+    memory=10**9, scheme="", variants="default",
 ))
 one = np.ones(1)
 try:

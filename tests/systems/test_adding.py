@@ -77,6 +77,6 @@ def test_an_argument_names_it_and_a_table_shows_it_under_any_name(strangers_chec
     )
     flags.append(f"--config.members={members!r}")
     code, said = run(root, "train.py", "--config", "configs/iemocap.py:late_fusion", *flags)
-    assert code == 0 and "late_fusion (default) on tiny" in said, said
+    assert code == 0 and "late_fusion on tiny" in said, said
     code, said = run(root, "evaluate.py", "--workdir=DIR", "--table=own", "--format=markdown")
     assert code == 0 and all(name in said for name in names), said

@@ -176,14 +176,11 @@ def test_it_learns_in_the_one_loop_and_no_run_feels_another(corpus, name):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_batch_cut_over_two_devices_has_the_same_loss_and_gradients(rng, name):
-    """Whether or not a stage's loss is a plain mean, and draws noise."""
+    """The last stage, or the one before where its loss is the one that is no plain mean."""
     batch = make_batch(rng)
-    cut = make_stages(name, batch, batch_axis="devices")
-    for (stage, params), (cut_stage, _) in zip(make_stages(name, batch), cut, strict=True):
-        check_cut(stage, cut_stage, params, batch)
-
-
-def check_cut(stage, cut_stage, params, batch):
+    number = {"if_mmin": 0, "cif_mmin": 0}.get(name, -1)
+    stage, params = make_stages(name, batch)[number]
+    cut_stage, _ = make_stages(name, batch, batch_axis="devices")[number]
     seen = batch.present if stage.complete else batch.present.at[:, 1].set(False)
     whole = jax.jit(jax.value_and_grad(objective(stage), has_aux=True))(params, batch, seen, KEY)
 
