@@ -29,7 +29,7 @@ def find(present: np.ndarray, modalities: Sequence[str], folds: Sequence) -> lis
             then = {
                 "training": f"its models learn nothing of {lacking}",
                 "validation": f"epochs are chosen without {named}",
-                "test": f"{named} is not scored there, so its mean and avg over all folds are nan",
+                "test": f"{named} is not scored there, so it and avg have no mean over all folds",
             }
             lines.append(
                 f"fold {fold.number} ({fold.held_out}): its {part} part has no {lacking}; "

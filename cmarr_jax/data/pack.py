@@ -148,7 +148,7 @@ def write(
         with draft(path.rstrip("/")) as folder:
             os.makedirs(folder)
             class_names = [values.text(c) for c in class_names]
-            table, changed = _texts(path, columns, class_names)
+            table, changed = utterances.texts(path, columns, class_names)
             num = len(table["id"])
             dims = {}
             for modality, arrays in sequences.items():
@@ -185,35 +185,6 @@ def write(
     for line in changed:
         print(f"note: {path}: {line}", file=sys.stderr)
     return read(path)
-
-
-def _texts(
-    path: str, columns: Mapping[str, Sequence | np.ndarray], class_names: Sequence[str]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Every column as text, labels as names of classes; and what that changed."""
-    table, changed = {}, []
-    for column, given in columns.items():
-        texts, missing, indices = [], 0, 0
-        for i, value in enumerate(given):
-            try:
-                if column == "label":
-                    text = values.label(value, class_names)
-                else:
-                    text = values.text(value)
-                    if column not in ("id", "text") and values.is_missing(text):
-                        text = ""
-            except UserError as e:
-                raise UserError(f"{path}: column {column}, utterance {i}: {e}") from None
-            plain = isinstance(value, str)
-            missing += not text and not (plain and not value)
-            indices += column == "label" and not plain and bool(text)
-            texts.append(text)
-        if missing:
-            changed.append(f"{column}: {missing} missing values (None, NaN, below 0) are empty")
-        if indices:
-            changed.append(f"{column}: {indices} values that are no text name classes")
-        table[column] = texts
-    return table, changed
 
 
 def _check_given(

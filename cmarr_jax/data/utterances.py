@@ -4,9 +4,11 @@ import csv
 import io
 import math
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cmarr_jax.data import values as values_lib
 from cmarr_jax.errors import UserError
 
 REQUIRED_COLUMNS = ("id", "session", "speaker", "label")
@@ -63,6 +65,47 @@ def canonical_splits(values: np.ndarray) -> np.ndarray:
 def is_part_name(session: str) -> bool:
     """Whether a session is called as a part of an official split is: "test", "Train", "dev"."""
     return session.lower() in {*SPLITS, *_SPLIT_NAMES}
+
+
+def texts(
+    path: str, columns: Mapping[str, Sequence | np.ndarray], class_names: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns of any values as a pack's table holds them, see `values.text` and `values.label`.
+
+    Args:
+      path: of the pack, for errors.
+      columns: column name -> N values.
+      class_names: of the pack.
+
+    Returns:
+      Column name -> N strings; and what was changed, a line each.
+
+    Raises:
+      UserError: a value that is no text, or a label that names no class.
+    """
+    table, changed = {}, []
+    for column, given in columns.items():
+        texts, missing, indices = [], 0, 0
+        for i, value in enumerate(given):
+            try:
+                if column == "label":
+                    text = values_lib.label(value, class_names)
+                else:
+                    text = values_lib.text(value)
+                    if column not in ("id", "text") and values_lib.is_missing(text):
+                        text = ""
+            except UserError as e:
+                raise UserError(f"{path}: column {column}, utterance {i}: {e}") from None
+            plain = isinstance(value, str)
+            missing += not text and not (plain and not value)
+            indices += column == "label" and not plain and bool(text)
+            texts.append(text)
+        if missing:
+            changed.append(f"{column}: {missing} missing values (None, NaN, below 0) are empty")
+        if indices:
+            changed.append(f"{column}: {indices} values that are no text name classes")
+        table[column] = texts
+    return table, changed
 
 
 def label_indices(file: str, labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:

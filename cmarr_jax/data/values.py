@@ -172,11 +172,11 @@ def finite(array: np.ndarray, dtype: DTypeLike, *, keep_rows: bool = False) -> F
         row of zeros would be a recording, and these are none.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = array.astype(dtype)
+        rows = array.astype(dtype, copy=False)
     odd = ~np.isfinite(rows)
     if not odd.any():
         return Finite(rows, 0, 0)
-    rows[odd] = 0
+    rows = np.where(odd, np.zeros((), dtype), rows)
     lost = np.zeros(len(rows), bool) if keep_rows else odd.all(axis=-1)
     return Finite(rows[~lost], int(odd[~lost].sum()), int(lost.sum()))
 

@@ -21,8 +21,8 @@ def test_a_test_part_without_a_modality_is_said_with_what_becomes_nan():
     present = np.ones((9, 3), bool)
     present[6:, 1] = False
     assert gaps.find(present, MODALITIES, [fold(2)]) == [
-        "fold 2 (2): its test part has no speech; {s} is not scored there, so its mean and avg over "
-        "all folds are nan"
+        "fold 2 (2): its test part has no speech; {s} is not scored there, so it and avg have no mean "
+        "over all folds"
     ]
 
 

@@ -14,6 +14,15 @@ def difference(utterances: Iterable[Utterance], known: Mapping[str, int]) -> lis
     return [f"found {_listed({n: found[n] for n in known})}; the full release has {_listed(known)}"]
 
 
+def unread(what: str, names: Iterable[str]) -> list[str]:
+    """[] if there are none; else one line that counts and names what no label speaks of."""
+    listed = sorted(names)
+    shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+    return [f"{len(listed)} {what} of no turn in the label files are not read ({shown})"] * bool(
+        listed
+    )
+
+
 def _listed(counts: Mapping[str, int]) -> str:
     classes = ", ".join(f"{count} {name}" for name, count in counts.items())
     return f"{classes} = {sum(counts.values())}"
