@@ -165,6 +165,13 @@ def test_what_cannot_be_compared_is_one_line(ours, tmp_path):
         ours.compare(cmarr_jax.load(few))
     with pytest.raises(UserError, match=r"status.json: missing"):
         cmarr_jax.load(tmp_path / "nothing")
+    changed = {}
+    for name in ("before", "after"):  # the pack at its place was made anew
+        changed[name] = cmarr_jax.load(results_folder.write(tmp_path / name))
+        file = tmp_path / name / "status.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"corpus": name}))
+    with pytest.raises(UserError, match="corpus"):
+        changed["before"].compare(changed["after"])
 
 
 def test_a_config_goes_by_a_system_an_argument_a_file_or_its_path(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.results import names, rows
 from cmarr_jax.results.summary import KEY, SCORES, plain_conditions, summary_table
 from cmarr_jax.workdir import files
+from cmarr_jax.workdir.status import check_same_corpus
 
 if TYPE_CHECKING:  # a second or more to import
     import pandas
@@ -207,6 +208,7 @@ class Comparison:
 
         last = results[-1]
         given = [each.name for each in results]
+        check_same_corpus([each.workdir for each in results])
         joined, members = [], []
         for each in results:
             for field in ("corpus", "protocol"):
