@@ -92,7 +92,7 @@ def _batches(run_ids: Sequence[RunId], size: int) -> int:
 
 
 def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
-    """The same experiment for two epochs of few steps and little validation, with other teachers."""
+    """The same experiment for two epochs of few steps, with other teachers."""
     short = experiment.config.copy_and_resolve_references()
     short.checkpoint_seconds = 1e9  # writing is not measured
     for section in experiment.sections:
