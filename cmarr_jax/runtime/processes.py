@@ -60,12 +60,11 @@ def joined() -> Iterator[None]:
         raise  # in all processes, at the same epoch
     except (Exception, KeyboardInterrupt) as e:
         if exits.ending(e)[1] == exits.FAULT and any(word in str(e) for word in _GONE):
-            print(
-                "error: another process of this sweep is gone; the same command in all of them "
-                "resumes from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
+            reason = (
+                "another process of this sweep is gone; the same command in all of them resumes "
+                "from the last checkpoint"
             )
+            print(f"error: {reason}", file=sys.stderr, flush=True)
             os._exit(exits.GONE)
         os._exit(exits.say(e))  # the usual exit would wait for the others
 
