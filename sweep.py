@@ -1,7 +1,6 @@
-"""Trains what a file of configs/sweeps/ lists, and collects all results in one tidy CSV.
+"""Trains what a file of configs/sweeps/ lists, ranks it by validation, collects all results.
 
-    python sweep.py configs/sweeps/fig4.py --config configs/iemocap.py \\
-        --config.data.pack=PACK --workdir=DIR
+    python sweep.py configs/sweeps/learning_rate.py --config configs/iemocap.py
 
 The file defines `sweep(add)`, which calls `add(argument, **fields)` once an entry: a config
 argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. Every other
@@ -11,35 +10,39 @@ has a folder below DIR that holds what it would hold had it been trained alone. 
 command leaves finished entries alone, goes on with a stopped one and trains what is missing,
 entries that were added to the file meanwhile among them.
 
+At the end stands the ranking by validation score, and the test scores of the first entry alone:
+who chooses by test scores has none left to report. --all-test-scores prints those of all.
+
     DIR/sweep.csv    entry, its argument and fields, then the columns of results.csv and val_uar,
                      the best validation UAR of the run: a row a (entry, fold, seed, condition)
+    DIR/ranking.png  the ranking as a figure, and as ranking.pdf
 
-Exit codes: 0 done; 2 a mistake, named in one line; 3 done, but some run has no results.
+Exit codes: 0 done; 1 a fault of the program; 2 a mistake, named in one line; 3 done, but some run
+has no results; 130 interrupted, resumable.
 """
 
-import csv
 import importlib.util
-import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import arguments, boundary, places
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results
-from cmarr_jax.runtime.files import write_whole
-from cmarr_jax.workdir.files import read_json
+from cmarr_jax.results.summary import summarise, summary_table
+from cmarr_jax.runtime.files import write_csv
+from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import has_results, is_ended
 
 _TRAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train.py")
-_STDERR = 2  # where an entry's own table goes
 _INTERRUPTED = (130, 143, -2, -15)  # the exit codes of a train.py that was told to stop
 
 
 class Entry(NamedTuple):
-    """One config of the sweep."""
+    """One config that the file adds."""
 
     argument: str  # of the config file, "" = none
     fields: dict[str, Any]  # "train.learning_rate" -> value
@@ -47,8 +50,8 @@ class Entry(NamedTuple):
     @property
     def setting(self) -> str:
         """All of it as one argument of the config file."""
-        parts = [self.argument] if self.argument else []
-        return ",".join(parts + [f"{k}={_text(v)}" for k, v in self.fields.items()])
+        argument = [self.argument] if self.argument else []
+        return ",".join(argument + [f"{k}={_text(v)}" for k, v in self.fields.items()])
 
     @property
     def name(self) -> str:
@@ -61,19 +64,30 @@ def main(argv: Sequence[str]) -> int:
     parser = arguments.make_parser("python sweep.py", __doc__)
     parser.add_argument("file", metavar="FILE", help="of configs/sweeps/")
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="of configs/")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of all entries")
-    args, flags = parser.parse_known_args(argv)
-    try:
-        entries = read(args.file)
-        return _run(entries, args.config, args.workdir, flags)
-    except UserError as e:
-        arguments.fail(str(e))
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="of all entries; without it, results/NAME[-ARGUMENT]-FILE"
+    )
+    parser.add_argument(
+        "--all-test-scores", action="store_true", help="print those of every entry, not the first's"
+    )
+
+    def command() -> int:
+        args, flags = parser.parse_known_args(argv)
+        stem = os.path.splitext(os.path.basename(args.file))[0]
+        workdir = args.workdir or f"{places.workdir(args.config)}-{stem}"
+        return _run(read(args.file), args.config, workdir, flags, args.all_test_scores)
+
+    os.environ["MPLBACKEND"] = "agg"  # it writes files
+    return boundary.run(command, "the same command goes on from here")
 
 
-def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]) -> int:
+def _run(
+    entries: Sequence[Entry],
+    config: str,
+    workdir: str,
+    flags: Sequence[str],
+    all_test_scores: bool = False,
+) -> int:
     names = [flag.lstrip("-").split("=")[0] for flag in flags]
     for field in dict.fromkeys(field for entry in entries for field in entry.fields):
         if f"config.{field}" in names:
@@ -83,34 +97,86 @@ def _run(entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[st
     train = [sys.executable, _TRAIN]
     members = f"--config.members={tuple(arguments_of.items())}"
     command = [*train, f"--config={config}", members, *flags]
-    made = subprocess.run([*command, f"--workdir={workdir}"])
+    command.append(f"--workdir={workdir}")
     if "dry-run" in names:
-        return made.returncode
-    if made.returncode not in (0, 2, 3, *_INTERRUPTED):
+        return subprocess.run(command).returncode
+    done = _train(command)
+    if done.returncode not in (0, 2, 3, *_INTERRUPTED):
         # It died of something: each of the others has a process of its own to die in.
         for name, own in arguments_of.items():
             folder = os.path.join(workdir, name)
             if not is_ended(folder):
                 command = [*train, f"--config={file}" + (f":{own}" if own else ""), *flags]
-                made = subprocess.run([*command, f"--workdir={folder}"], stdout=_STDERR)
-                if made.returncode in _INTERRUPTED:
+                done = _train([*command, f"--workdir={folder}"])
+                if done.returncode in _INTERRUPTED:
                     break
     missing = collect(workdir, entries)
-    if made.returncode in _INTERRUPTED:
-        return made.returncode if made.returncode > 0 else 128 - made.returncode
-    if made.returncode == 2:
+    if done.returncode in _INTERRUPTED:
+        return done.returncode if done.returncode > 0 else 128 - done.returncode
+    if done.returncode == 2:
         return 2  # a mistake, which train.py has named
-    print(f"{os.path.join(workdir, 'sweep.csv')}: {len(entries) - len(missing)} entries")
+    done_entries = [entry for entry in entries if entry.name not in missing]
+    print(f"{os.path.join(workdir, files.SWEEP)}: {len(done_entries)} entries\n")
+    if done_entries:
+        print(conclude(workdir, done_entries, all_test_scores))
     if missing:
         print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
-    return 3 if missing or made.returncode == 3 else 0
+    return 3 if missing or done.returncode == 3 else 0
+
+
+def _train(command: Sequence[str]) -> subprocess.CompletedProcess:
+    """Runs train.py, whose table of test scores is not shown."""
+    # Ctrl-C reaches train.py too, which saves and ends; to wait for it is all there is to do.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def conclude(workdir: str, entries: Sequence[Entry], all_test_scores: bool) -> str:
+    """The ranking by validation, which it draws too, and the test scores of the first entry."""
+    # matplotlib takes a second to import
+    from cmarr_jax.results import figure_files, ranking
+
+    results = {e.name: read_results(os.path.join(workdir, e.name)) for e in entries}
+    ranked = ranking.rank({e.name: _val_uar(os.path.join(workdir, e.name)) for e in entries})
+    lines = []
+    if ranked:
+        chosen = ranked[0].name
+        caption = (
+            "Validation UAR of each entry, the chosen epoch's, all conditions pooled; mean and "
+            f"standard deviation over {ranked[0].runs} runs. Chosen: {chosen}."
+        )
+        figures = [os.path.join(workdir, f"ranking.{kind}") for kind in ("png", "pdf")]
+        figure_files.write(ranking.figure(ranked), figures, caption)
+        lines += ["Ranking by the validation part, which the epoch is chosen on:"]
+        lines += ["", ranking.table(ranked), "", f"drawn: {', '.join(figures)}", ""]
+        if any("SELECTED ON TEST" in row["protocol"] for row in results[chosen]):
+            lines += ["validation is the test part here (protocol.select_on_test)", ""]
+        lines += [f"Test scores of the chosen entry, {chosen}:", ""]
+        lines += [summary_table(summarise(results[chosen]))]
+    else:
+        lines += ["no run has a validation part: there is nothing to rank the entries by", ""]
+    if all_test_scores:
+        lines += ["Test scores of all entries, to report and not to choose by:", ""]
+        for name, rows in results.items():
+            lines += [f"{name}:", summary_table(summarise(rows))]
+    return "\n".join(lines).rstrip()
+
+
+def _val_uar(folder: str) -> dict[tuple[str, str], float]:
+    """(fold, seed) -> the validation UAR of each run that has one."""
+    runs = files.read_json(os.path.join(folder, files.MODEL, files.MODEL_FACTS))["runs"]
+    found = {(str(r["fold"]), str(r["seed"])): r["val_uar"] for r in runs}
+    return {run: uar for run, uar in found.items() if uar is not None}
 
 
 def read(file: str) -> list[Entry]:
-    """The entries of a sweep file, in its order.
+    """The entries that a file adds, in its order.
 
     Raises:
-      UserError: there is no such file, or it does not define a sweep; names what is wrong.
+      UserError: there is no such file, or it defines no `sweep(add)`; names what is wrong.
     """
     if not os.path.isfile(file):
         raise UserError(f"{file}: no such file; the sweeps are in configs/sweeps/")
@@ -138,29 +204,29 @@ def read(file: str) -> list[Entry]:
 
 
 def collect(workdir: str, entries: Sequence[Entry]) -> list[str]:
-    """Writes DIR/sweep.csv from the entries that are complete; returns the names of the others."""
-    done = []
-    for entry in entries:
-        folder = os.path.join(workdir, entry.name)
-        if is_ended(folder) and has_results(folder):
-            done.append(entry)
+    """Writes DIR/sweep.csv from the entries that have results.
+
+    Returns:
+      The names of the others.
+
+    Raises:
+      UserError: a file of an entry is damaged, or sweep.csv cannot be written.
+    """
+    folder_of = {entry.name: os.path.join(workdir, entry.name) for entry in entries}
+    done = [e for e in entries if is_ended(folder_of[e.name]) and has_results(folder_of[e.name])]
     names = list(dict.fromkeys(name for entry in entries for name in entry.fields))
     rows = []
     for entry in done:
-        folder = os.path.join(workdir, entry.name)
+        folder = folder_of[entry.name]
         given = {"entry": entry.name, "argument": entry.argument}
         given |= {name: _text(entry.fields[name]) if name in entry.fields else "" for name in names}
-        chosen = read_json(os.path.join(folder, "model", "model.json"))["runs"]
-        chosen = [r for r in chosen if r["val_uar"] is not None]
-        val_uar = {(str(r["fold"]), str(r["seed"])): f"{r['val_uar']:.6f}" for r in chosen}
+        val_uar = _val_uar(folder)
         for row in read_results(folder):
-            rows.append(given | row | {"val_uar": val_uar.get((row["fold"], row["seed"]), "")})
+            of_run = val_uar.get((row["fold"], row["seed"]))
+            shown = "" if of_run is None else f"{of_run:.6f}"
+            rows.append(given | row | {"val_uar": shown})
     if rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(os.path.join(workdir, "sweep.csv"), text.getvalue().encode())
+        write_csv(os.path.join(workdir, files.SWEEP), rows)
     return [entry.name for entry in entries if entry not in done]
 
 

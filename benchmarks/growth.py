@@ -132,14 +132,14 @@ def draw(report: dict, files: list[str]) -> None:
     import matplotlib
     import matplotlib.pyplot as plt
 
-    from cmarr_jax.results import figure_files, figures
+    from cmarr_jax.results import figure_files, style
 
-    with matplotlib.rc_context(figures.STYLE):
-        figure, panels = plt.subplots(1, 4, figsize=(figures.TWO_COLUMNS, 1.9), sharey=True)
+    with matplotlib.rc_context(style.STYLE):
+        figure, panels = plt.subplots(1, 4, figsize=(style.TWO_COLUMNS, 1.9), sharey=True)
         for axes, (size, rows) in zip(panels, report["sizes"].items(), strict=True):
             values, least = list(rows), next(iter(rows))
-            axes.plot(values, [n / least for n in values], ":", color=figures.GREY, linewidth=0.8)
-            for key, marker, colour in zip(MEASURES, "os", figures.SERIES, strict=False):
+            axes.plot(values, [n / least for n in values], ":", color=style.GREY, linewidth=0.8)
+            for key, marker, colour in zip(MEASURES, "os", style.SERIES, strict=False):
                 costs = [rows[n][key] / rows[least][key] for n in values]
                 label = f"{'time' if key == 'seconds' else 'memory'}, slope {slope(rows, key):.2f}"
                 axes.plot(

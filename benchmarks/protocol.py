@@ -91,10 +91,10 @@ def _in_a_process(args: argparse.Namespace, runs: int, precision: str) -> dict:
 class _NoCheckpoints:
     """A disk's speed is not what is measured."""
 
-    def resume(self, prefix, like):
+    def resume(self, stage, like):
         return None
 
-    def save(self, kind, epoch, state, stopped=()):
+    def save(self, stage, kind, epoch, state, stopped=()):
         pass
 
 
@@ -114,10 +114,11 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
     from benchmarks.training_sweep import corpus_of
     from cmarr_jax import metrics
     from cmarr_jax.data import demo, pipeline, protocol
-    from cmarr_jax.experiment import prepare as experiment
+    from cmarr_jax.experiment.prepare import make_masking
     from cmarr_jax.systems import cmarr
-    from cmarr_jax.training import loop as training
-    from cmarr_jax.training.runs import RunId
+    from cmarr_jax.training import loop
+    from cmarr_jax.training.experiment import Experiment, Sweep
+    from cmarr_jax.training.runs import RunId, Settings
     from configs import common
     from configs import demo as demo_config
 
@@ -140,25 +141,24 @@ def run(args: argparse.Namespace, runs: int, precision: str) -> dict:
     model = FrozenConfigDict(config.model)
     epochs, seen = [], [time.monotonic()]
 
-    def after_epoch(epoch: training.Epoch) -> None:
+    def report(epoch: loop.Epoch) -> None:
         epochs.append(epoch)
         seen.append(time.monotonic())
 
     def make_system(axis):
         return cmarr.make(model, corpus.modalities, len(corpus.class_names), axis)
 
-    best, scorer, stopped = training.train(
-        make_system=make_system,
-        vectors=training.make_vectors(make_system(None), corpus),
+    settings = Settings.of(config, make_system(None).stages)
+    experiment = Experiment(
+        sweeps=[Sweep(config, {}, run_ids, settings)],
         corpus=corpus,
-        run_ids=run_ids,
         conditions=conditions,
-        masking=experiment.make_masking(config.masking, conditions),
-        config=config,
-        checkpoints=_NoCheckpoints(),
+        masking=make_masking(config.masking, conditions),
+        make_system=make_system,
         teachers=None,
-        report=after_epoch,
+        digest=corpus.digest,
     )
+    best, scorer, stopped = loop.train(experiment, _NoCheckpoints(), report)
     scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids], conditions)
     end = time.monotonic()
     batch = config.train.batch_size

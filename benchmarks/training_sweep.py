@@ -7,13 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.experiment import prepare as experiment
+from cmarr_jax.experiment.prepare import make_masking
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.training import evaluation
-from cmarr_jax.training import layout as sweep
-from cmarr_jax.training import loop as training
+from cmarr_jax.training import loop, vector
+from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.feed import Feed
+from cmarr_jax.training.layout import make_layout
 from cmarr_jax.training.runs import RunId, Settings, make_runs
+from cmarr_jax.training.vector import make_vectors
 
 
 def corpus_of(data: dict[str, Any]) -> pipeline.Corpus:
@@ -25,32 +26,29 @@ class CompiledSweep:
     """A sweep of `num_runs` over a whole corpus, on one device if there is one run."""
 
     def __init__(self, config: ConfigDict, corpus: pipeline.Corpus, num_runs: int = 1):
-        c = config.train
         system = SYSTEMS[config.system](
             FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names), None
         )
         (self.stage,) = system.stages
-        self.layout = sweep.make_layout(num_runs, (1,), config.layout)
+        self.layout = make_layout(num_runs, (1,), config.layout)
         self._config, self._corpus = config, corpus
         everything = np.arange(len(corpus.labels), dtype=np.int32)
         fold = protocol.Fold(1, "none", everything, everything, everything)
         run_ids = [RunId(fold, seed) for seed in range(num_runs)]
-        (self.vector,) = training.make_vectors(system, corpus)
-        runs = make_runs(
-            corpus, run_ids, batch_size=c.batch_size, epochs=c.epochs,
-            normalise=config.data.normalise, balance_classes=c.balance_classes,
-            settings=Settings.of(config, system.stages) * num_runs,
-        )  # fmt: skip
-        self.params = training.init_params(self.stage, self.vector, runs, corpus, None, None)
+        (self.vector,) = make_vectors(system.stages, corpus)
+        settings = Settings.of(config, system.stages) * num_runs
+        runs = make_runs(corpus, run_ids, config, "train", settings=settings)
+        self.params = vector.init_params(self.stage, self.vector, runs.key, corpus)
         self._feed, self._runs = Feed(corpus, self.layout), self.layout.deal(runs)
 
     def epoch(self, order: np.ndarray) -> tuple[Callable, tuple]:
         """The pmapped epoch that trains each run on the rows of `order` `[S, B]`, and its
-        arguments, of which it takes over the first, the state."""
+        arguments, of which it takes over the first, the state.
+        """
         config, layout = self._config, self.layout
         conditions = protocol.make_conditions(self._corpus.modalities)
-        masking = experiment.make_masking(config.masking, conditions)
-        state, epoch = training.compile_epoch(
+        masking = make_masking(config.masking, conditions)
+        state, epoch = loop.compile_epoch(
             self.stage, self.vector, self.params, masking, config.train, layout
         )
         order = np.broadcast_to(order, (len(self.params), *order.shape)).copy()
@@ -72,7 +70,7 @@ class CompiledSweep:
         self, rows: np.ndarray, conditions: Sequence[protocol.Condition]
     ) -> Callable[[], None]:
         """A function that scores each run on `rows` `[N, B]` under the conditions."""
-        scorer = evaluation.Scorer(
+        scorer = Scorer(
             self.stage, self.vector, self.layout, self._runs, self._feed, self._corpus,
             rows.shape[1],
         )  # fmt: skip

@@ -1,12 +1,12 @@
-"""The paper's losses, pure functions of arrays, in float32. They know no model and no device.
+"""The losses of CM-ARR and its baselines: pure functions of arrays, in float32.
 
 Value and gradient are finite for inputs up to 1e4 (temperatures of 0.01 and more, log deviations
-of -7 to 4), for identical samples, batches of one and masks of nothing. "Within k eps of s" means:
-the value differs from float64's by at most k * 2^-23 * s; measured over 10,000 inputs of a few
-features (tests/test_float64.py).
+of -7 to 4), for identical samples, batches of one and empty masks. "Within k eps of s" means: the
+value differs from float64's by at most k * 2^-23 * s, as measured over 10,000 inputs of a few
+features (tests/systems/test_float64.py).
 
-A loss sees the whole batch. Where a batch is cut over devices the caller gathers the few
-arrays that a loss reads, so that negatives are global and D devices compute what one does.
+A loss sees the whole batch. Where a batch is cut over devices, the caller gathers the few arrays
+that a loss reads: negatives then come from the whole batch, and D devices compute what one does.
 """
 
 import jax
@@ -22,14 +22,14 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _log_sum_exp(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """log of the sum of exp over the last axis, of what `mask` has; 0 where it has nothing.
+    """log of the sum of exp over the last axis, where `mask` is True; 0 where it is all False.
 
-    No finite number stands for what is masked: a similarity of features of 1e4 is below -1e9.
+    No large negative number can mark masked entries: features of 1e4 have logits below -1e9.
     """
     largest = jnp.max(logits, axis=-1, keepdims=True, where=mask, initial=-jnp.inf)
     largest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
     below = jnp.where(mask, logits - largest, 0)
-    # Fused kernels may round the logits twice, in two ways: of -6e9 one can lie 512 above another.
+    # Fused kernels may round one logit in two ways: around -6e9 the two can differ by 512.
     below = below - jax.lax.stop_gradient(jnp.maximum(below, 0))
     shares = jnp.where(mask, jnp.exp(below), 0)
     total = jnp.sum(shares, axis=-1)
@@ -44,7 +44,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> j
     Args:
       logits: `[B, C]`.
       labels: `[B]` int.
-      weights: `[B]`, all equal for the paper's unweighted loss.
+      weights: `[B]`; equal weights give the paper's loss.
     """
     log_posterior = jax.nn.log_softmax(logits.astype(jnp.float32))
     return weighted_mean(-jnp.take_along_axis(log_posterior, labels[:, None], 1)[:, 0], weights)
@@ -53,18 +53,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> j
 def wasserstein_distances(mu: jax.Array, sigma: jax.Array) -> jax.Array:
     """Squared 2-Wasserstein distances between diagonal Gaussians (paper, Eq. 1).
 
-    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; the paper
-    prints the variance, for which Eq. 1 would be no 2-Wasserstein distance. Within 32 eps of the
-    largest distance: small ones beside large ones cancel.
+    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; with the
+    variance, as the paper prints, Eq. 1 is no 2-Wasserstein distance. Within 32 eps of the largest
+    distance: small distances lose digits beside large ones.
 
     Args:
       mu, sigma: `[N, D]`.
 
     Returns:
-      `[N, N]`, from one matrix product; no `[N, N, D]` array exists.
+      `[N, N]`, from one matrix product, without an array `[N, N, D]`.
     """
     points = jnp.concatenate([mu, sigma], axis=-1).astype(jnp.float32)
-    points = points - jnp.mean(points, axis=0, keepdims=True)  # less cancellation below
+    points = points - jnp.mean(points, axis=0, keepdims=True)  # so that less cancels below
     inner = jnp.matmul(points, points.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(points * points, axis=-1)
     return jnp.maximum(squares[:, None] + squares[None, :] - 2 * inner, 0)
@@ -82,12 +82,12 @@ def distribution_contrast(
 ) -> jax.Array:
     """L_udcl: InfoNCE between the Gaussians of every two modalities (paper, Eq. 2-5).
 
-    S = scale * D_2W + shift; both directions are summed, each a mean over the utterances that
-    have both modalities; the negatives are the batch's other utterances. Within 16 eps of 1 +
+    S = scale * D_2W + shift. Both directions are summed; each is a mean over the utterances that
+    have both modalities. The negatives are the batch's other utterances. Within 16 eps of 1 +
     the largest |S| / tau.
 
     Args:
-      mu, sigma: `[M, B, D]`, one Gaussian a modality and utterance.
+      mu, sigma: `[M, B, D]`, one Gaussian for each modality and utterance.
       available: `[M, B]` bool.
       temperature: scalar tau.
       scale: a < 0.
@@ -119,15 +119,14 @@ def point_contrast(
 ) -> jax.Array:
     """L_spcl: supervised contrast between modalities of different utterances (section 3.3.1).
 
-    Khosla et al. (2020), L_out, with the paper's reading of the sets: positives are all points
-    of other utterances with the same label, whatever their modality; negatives all points of
-    other labels. Points of the same utterance stand on neither side. Within 16 eps of
-    1 + 1 / temperature.
+    Khosla et al. (2020), L_out, with the paper's sets: positives are all points of other utterances
+    with the same label, of any modality; negatives are all points with other labels. Points of the
+    same utterance are neither. Within 16 eps of 1 + 1 / temperature.
 
     Args:
       points: `[M, B, D]`, of unit length.
       labels: `[B]` int.
-      valid: `[M, B]` bool; other points do not exist.
+      valid: `[M, B]` bool; other points count as absent.
       temperature: of the softmax.
 
     Returns:
@@ -170,16 +169,16 @@ def gaussian_nll(
     mu: jax.Array | float = 0.0,
     log_sigma: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """Negative log-likelihood of a flow under a diagonal Gaussian, in nats a feature.
+    """Negative log-likelihood of a flow under a diagonal Gaussian, in nats per feature.
 
-    Not in the paper's Eq. 14, although its flows are said to reach a Gaussian. Within 16 eps of
-    1 + the largest term of one position.
+    It is not in the paper's Eq. 14, although the paper says that its flows reach a Gaussian. Within
+    16 eps of 1 + the largest term of one position.
 
     Args:
       latent: `[..., T, D]`.
       log_det: `[..., T]`.
       mask: `[..., T]` bool.
-      mu, log_sigma: of the Gaussian, of the latent's rank; the unit Gaussian's by default.
+      mu, log_sigma: of the Gaussian, with the latent's rank; by default the unit Gaussian.
 
     Returns:
       `[...]`: mean over the valid positions.
@@ -199,7 +198,7 @@ def entropy_hinge(log_sigma: jax.Array, margin: float) -> jax.Array:
 
     Args:
       log_sigma: `[..., D]`.
-      margin: least entropy that costs nothing.
+      margin: the least entropy without a loss.
 
     Returns:
       `[...]`.
@@ -213,7 +212,7 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
     """CMD_5 between two sets of vectors (Zellinger et al., 2017), as IF-MMIN codes it.
 
     The distance of the means plus those of the central moments 2 to 5, without scaling by an
-    interval. A small constant under each root keeps the gradient finite at equality. Within
+    interval. A small constant under each root keeps the gradient finite for equal sets. Within
     16 eps of the largest |x| and the largest (2 |x|)^2 to (2 |x|)^5: moments cancel.
 
     Args:
@@ -226,7 +225,7 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
         return jnp.sum(weights * z, axis=0, keepdims=True)
 
     def distance(a, b):
-        # Fifth moments of features of 1e4 have squares beyond float32: scale by a power of two.
+        # Squares of fifth moments of features of 1e4 overflow float32: scale by a power of two.
         exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(a - b))))[1]
         unit = jnp.ldexp(jnp.float32(1), jnp.maximum(exponent, 0))
         return unit * jnp.sqrt(jnp.sum(jnp.square((a - b) / unit)) + jnp.square(1e-6 / unit))
@@ -242,7 +241,7 @@ def central_moment_discrepancy(x: jax.Array, y: jax.Array, valid: jax.Array) -> 
 def decoupled_contrast(
     x: jax.Array, y: jax.Array, valid: jax.Array, log_scale: jax.Array
 ) -> jax.Array:
-    """CIF-MMIN's contrast: InfoNCE whose denominator lacks the positive, mean of both directions.
+    """CIF-MMIN's contrast: InfoNCE without the positive in the denominator, both directions' mean.
 
     Within 16 eps of 24 + exp(theta), for theta of -2 to 6.
 
@@ -254,7 +253,7 @@ def decoupled_contrast(
     logits = jnp.exp(log_scale) * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     positive = jnp.diagonal(logits)
     others = valid[:, None] & valid[None, :] & ~jnp.eye(len(x), dtype=bool)
-    # The code adds 1e-10 to the sum: one more similarity, of log 1e-10.
+    # The published code adds 1e-10 to the sum: the same as one more similarity of log 1e-10.
     others = jnp.pad(others, ((0, 0), (0, 1)), constant_values=True)
     floor = ((0, 0), (0, 1))
     there, back = (

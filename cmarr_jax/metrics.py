@@ -32,3 +32,19 @@ def scores(confusion: np.ndarray) -> Scores:
     f1 = 2 * hits[occurs] / (support + confusion.sum(axis=0))[occurs]
     recall = hits[occurs] / support[occurs]
     return Scores(hits.sum() / support.sum(), recall.mean(), f1.mean())
+
+
+def recalls(confusion: np.ndarray) -> np.ndarray:
+    """`[C]` recall of each class of a confusion matrix; NaN of one that never occurs."""
+    support = confusion.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.diag(confusion) / np.where(support, support, np.nan)
+
+
+def weighted_f1(confusion: np.ndarray) -> float:
+    """F1 of each class by its share of the true labels; NaN for an empty matrix."""
+    hits, support = np.diag(confusion), confusion.sum(axis=1)
+    if not support.any():
+        return float("nan")
+    f1 = 2 * hits / np.maximum(support + confusion.sum(axis=0), 1)
+    return float(support @ f1 / support.sum())

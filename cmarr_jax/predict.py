@@ -36,10 +36,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
-import tqdm
-
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import arguments, boundary
+from cmarr_jax.cli.bar import track
+from cmarr_jax.data.values import is_missing
 from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import opened
 
 _VIDEOS = 8  # utterances encoded together where videos are: each takes seconds
 _LONGEST = 1 << 24  # characters of a field of --csv; Python's own limit is 131,072
@@ -48,19 +49,7 @@ _COLUMNS = {"text": "text", "wav": "speech", "video": "video"}  # of --csv, and 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as e:
-        arguments.fail(str(e))
-    except BrokenPipeError:  # as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as e:
-        arguments.fail(str(e))
-    except KeyboardInterrupt:
-        print("\ninterrupted; --out is not written", file=sys.stderr)
-        return 130
+    return boundary.run(lambda: _run(_parser().parse_args(argv)), "--out is not written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,12 +101,20 @@ def _run(args: argparse.Namespace) -> int:
         if kinds[0]:
             lines = [_only(lines)]
     empty = harmed = 0
-    with _opened(args.out) as out, _progress(total) as progress:
+    start = time.monotonic()
+    if total > 1 and (args.out or not sys.stdout.isatty()):  # a bar would stand amid the lines
+        lines = track(lines, "predicting", total=total)
+    with _output(args.out) as out:
         for line in lines:
             empty += line["posterior"] is None
             harmed += bool(line.get("problems"))
             out.write(json.dumps(line) + "\n")
-            progress.update(1)
+    if total > 1:
+        seconds = time.monotonic() - start
+        print(
+            f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
+            file=sys.stderr,
+        )
     if harmed and total > 1:
         print(
             f"{harmed} of {total} utterances have input that could not be read or was cut; "
@@ -139,6 +136,12 @@ def _of_pack(predictor, args) -> tuple[int, Iterator[dict]]:
             "that fold's models (--fold)",
             file=sys.stderr,
         )
+    if odd := [m for m in pack.modalities if m not in predictor.facts["modalities"]]:
+        print(
+            f"note: {args.pack}: {', '.join(odd)} of {len(pack.labels)} utterances is not read; "
+            "the model does not know it",
+            file=sys.stderr,
+        )
     return len(pack.labels), (p._asdict() for p in predictor.of_read_pack(pack))
 
 
@@ -155,9 +158,9 @@ def _of_raw(predictor, rows: Sequence[dict], args) -> Iterator[dict]:
     size = min(len(rows), _VIDEOS if "video" in given else BATCH)
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
-        part = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
-        features, problems = raw.encode(sources, part, stored_as)
-        ids = [u.id for u in part]
+        batch = [raw.utterance(row["id"], *(row[c] for c in _COLUMNS)) for row in chosen]
+        features, problems = raw.encode(sources, batch, stored_as)
+        ids = [u.id for u in batch]
         predictions = predictor.of_features(ids, features, batch_size=size)
         for prediction, problem in zip(predictions, problems, strict=True):
             yield prediction._asdict() | {"problems": problem}
@@ -197,49 +200,22 @@ def _read_csv(file: str) -> list[dict[str, str | None]]:
         seen.add(row["id"])
         values = {column: row.get(column) or None for column in _COLUMNS}
         for column in ("wav", "video"):
-            if values[column]:
+            if is_missing(values[column]):
+                values[column] = None
+            else:
                 values[column] = os.path.join(folder, values[column])
         inputs.append({"id": row["id"], **values})
     return inputs
 
 
 @contextlib.contextmanager
-def _opened(file: str | None) -> Iterator[TextIO]:
+def _output(file: str | None) -> Iterator[TextIO]:
     """Standard output, or `file` that appears when all is written."""
     if not file:
         yield sys.stdout
         return
-    draft = f"{file}.tmp{os.getpid()}"
-    try:
-        with open(draft, "w", encoding="utf-8") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(draft)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[tqdm.tqdm]:
-    """A bar in a terminal, and how fast it was; nothing for a single utterance."""
-    start = time.monotonic()
-    with tqdm.tqdm(
-        total=total,
-        unit="utt",
-        leave=False,
-        mininterval=0.1 if sys.stderr.isatty() else 10,
-        disable=total == 1,
-        file=sys.stderr,
-    ) as bar:
-        yield bar
-    if total > 1:
-        seconds = time.monotonic() - start
-        print(
-            f"{total} utterances in {seconds:.1f} s, {total / seconds:.0f} a second",
-            file=sys.stderr,
-        )
+    with opened(file, "w") as f:
+        yield f
 
 
 def command() -> NoReturn:

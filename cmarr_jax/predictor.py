@@ -5,37 +5,39 @@
     predictor = Predictor("DIR")
     predictions = list(predictor.of_pack("PACK"))
 
-Each run of a sweep (a fold with a seed) is one member of an ensemble. Their mean is the
-prediction and the deviation between them an uncertainty (Lakshminarayanan, Pritzel and Blundell,
-"Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017). What
-a modality lacks is recovered, or left out, exactly as in the test of the sweep.
+Each run of a sweep (a fold with a seed) is one member of an ensemble. The mean over the members is
+the prediction, the deviation between them an uncertainty (Lakshminarayanan, Pritzel and Blundell,
+"Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017). A
+missing modality is recovered, or left out, exactly as in the test of the sweep.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax.data import dialogue, pipeline, pooling
+from cmarr_jax.data import dialogue, pipeline, pooling, provenance, values
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.training import train_step
-from cmarr_jax.workdir import model_folder as export
+from cmarr_jax.systems.system import Batch, Stage
+from cmarr_jax.training.normalise import Statistics, normalise
+from cmarr_jax.workdir import model_folder
 
-BATCH = 64  # utterances; one shape, so one program for a whole pack
+BATCH = 64  # utterances; all batches have one shape, so that one program serves a whole pack
 
 
 class Prediction(NamedTuple):
-    """What is said of one utterance; None where there is nothing to say."""
+    """The prediction for one utterance; None where there is no value."""
 
     id: str
     posterior: dict[str, float] | None  # class -> mean probability over the runs
-    predicted: str | None  # the class with the highest
-    spread: dict[str, float] | None  # class -> deviation of the runs' probabilities; 2 runs or more
+    predicted: str | None  # the class of the highest probability
+    spread: dict[str, float] | None  # class -> deviation between the runs; None for one run
     variance: dict[str, float] | None  # modality -> mean variance of its embedding, if it has one
     present: tuple[str, ...]  # modalities that were given
     reconstructed: tuple[str, ...]  # modalities that the system recovered
@@ -54,7 +56,7 @@ class Predictor:
         Raises:
           UserError: no model lies there, this library cannot run it, or it has no such fold.
         """
-        model = export.read(path)
+        model = model_folder.read(path)
         self.facts, self._path = model.facts, model.path
         name = self.facts["system"]
         if name not in SYSTEMS:
@@ -76,7 +78,7 @@ class Predictor:
                 f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
                 "it was made by another version of this library"
             ) from None
-        statistics = {"mean": model.mean, "scale": model.scale, "quantiles": model.quantiles}
+        statistics = Statistics(model.mean, model.scale, model.quantiles)
         self._members = jax.device_put(
             jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
         )
@@ -92,7 +94,7 @@ class Predictor:
         yield from self.of_read_pack(pack_lib.read(path), batch_size=batch_size)
 
     def of_read_pack(self, pack: pack_lib.Pack, *, batch_size: int = BATCH) -> Iterator[Prediction]:
-        """`of_pack` of a pack that is read already."""
+        """`of_pack` for a pack that is already read."""
         known = [m for m in pack.modalities if m in self._modalities]
         if not known:
             raise UserError(
@@ -106,7 +108,7 @@ class Predictor:
                 f"{pack.path}: the model does not know {', '.join(odd)}, and {', '.join(lacks)} is "
                 "not there: if they are the same, name them alike; else write a pack without"
             )
-        made = export.encoders(pack.provenance, known)
+        theirs = provenance.encoders(pack.provenance, known)
         remedy = "wanted features of the kind that it was trained on"
         if self.facts["corpus"].endswith(dialogue.SUFFIX):
             remedy = "add the context of dialogues with python -m cmarr_jax.data.dialogue"
@@ -116,13 +118,13 @@ class Predictor:
                     f"{pack.path}: its {m} features are {width}-d, the model's {wanted}-d; {remedy}"
                 )
             ours = self.facts["encoders"].get(m)
-            if ours and made[m] and ours["recipe"] != made[m]["recipe"]:
+            if ours and theirs[m] and ours["recipe"] != theirs[m]["recipe"]:
+                odd = provenance.difference(theirs[m]["recipe"], ours["recipe"])
                 raise UserError(
                     f"{pack.path}: its {m} features come from another encoder or other options "
-                    f"than the model's; {difference(made[m]['recipe'], ours['recipe'])}; extract "
-                    "them again with the model's"
+                    f"than the model's; {odd}; extract them again with the model's"
                 )
-        ids = pack.columns["id"]
+        ids = pack.columns["id"].tolist()
         for start in range(0, len(ids), batch_size):
             rows = range(start, min(start + batch_size, len(ids)))
             sequences = {m: [pack.sequence(m, i) for i in rows] for m in known}
@@ -139,35 +141,45 @@ class Predictor:
 
         Args:
           ids: n names.
-          sequences: modality -> n arrays `[T_i, D]`, `T_i = 0` where the utterance lacks it. A
-            modality that is not named is missing everywhere.
-          batch_size: utterances that are computed together; a last batch is filled up.
+          sequences: modality -> n arrays `[T_i, D]` of numbers; None or `T_i = 0` where an
+            utterance lacks it. A modality that is not a key is missing everywhere. Odd numbers
+            are taken as docs/packs.md says, with a warning that counts them.
+          batch_size: utterances that are computed together; the last batch is padded.
 
         Raises:
-          UserError: an array has not the model's width, or holds a NaN or infinity.
+          UserError: an array does not have the model's width, or does not hold numbers.
         """
-        for modality, arrays in sequences.items():
-            self._check(ids, modality, arrays)
+        sequences = {m: self._clean(ids, m, arrays) for m, arrays in sequences.items()}
         for start in range(0, len(ids), batch_size):
-            part = slice(start, start + batch_size)
+            chunk = slice(start, start + batch_size)
             yield from self._predict(
-                ids[part], {m: arrays[part] for m, arrays in sequences.items()}, batch_size
+                ids[chunk], {m: arrays[chunk] for m, arrays in sequences.items()}, batch_size
             )
 
-    def _check(self, ids: Sequence[str], modality: str, arrays: Sequence[np.ndarray]) -> None:
+    def _clean(self, ids: Sequence[str], modality: str, arrays: Sequence) -> list[np.ndarray]:
+        """The arrays as a pack would hold them; warns of what that changes."""
         if modality not in self._modalities:
             raise UserError(f"{modality}: the model knows {', '.join(self._modalities)}")
+        if len(arrays) != len(ids):
+            raise UserError(f"{modality}: {len(arrays)} arrays, wanted {len(ids)}, one an id")
         width = self.facts["dims"][modality]
-        for identifier, array in zip(ids, arrays, strict=True):
-            if array.ndim != 2 or array.shape[1] != width:
+        cleaned, zeroed, dropped, first = [], 0, 0, ""
+        for identifier, given in zip(ids, arrays, strict=True):
+            array = values.sequence(given, f"{identifier}: {modality}")
+            if array.shape[1] != width and (len(array) or array.shape[1]):
                 raise UserError(
                     f"{identifier}: {modality} has the shape {array.shape}, wanted (rows, {width})"
                 )
-            if not np.isfinite(array).all():
-                raise UserError(f"{identifier}: {modality} has a NaN or infinity")
+            kept = values.finite(array.reshape(-1, width), values.stored(array))
+            zeroed, dropped = zeroed + kept.zeroed, dropped + kept.dropped
+            first = first or (kept.said and str(identifier))
+            cleaned.append(kept.rows)
+        if said := values.Finite(np.zeros(0, np.float32), zeroed, dropped).said:
+            warnings.warn(f"{modality}: {said} ({first} first)", stacklevel=3)
+        return cleaned
 
     def _predict(self, ids, sequences, size: int) -> Iterator[Prediction]:
-        """One batch of at most `size` utterances, as one of exactly `size`."""
+        """One batch of at most `size` utterances, padded to exactly `size`."""
         present, posteriors, variances, recovers = self._posteriors(ids, sequences, size)
         classes = self.facts["classes"]
         for i, identifier in enumerate(ids):
@@ -178,8 +190,8 @@ class Predictor:
             mean, spread = posteriors[:, i].mean(axis=0), posteriors[:, i].std(axis=0)
             variance = None
             if variances is not None:
-                of = dict(zip(self._modalities, variances[:, :, i].mean(axis=0), strict=True))
-                variance = {m: float(of[m]) for m in given}
+                means = zip(self._modalities, variances[:, :, i].mean(axis=0), strict=True)
+                variance = {m: float(value) for m, value in means if m in given}
             yield Prediction(
                 str(identifier),
                 dict(zip(classes, mean.tolist(), strict=True)),
@@ -191,7 +203,7 @@ class Predictor:
             )
 
     def _posteriors(self, ids, sequences, size: int):
-        """present `[n, M]`, posteriors `[R, n, C]`, variances `[R, M, n]` or None, recovers."""
+        """-> present `[n, M]`, posteriors `[R, n, C]`, variances `[R, M, n]` or None, recovers."""
         align, length, num = self.facts["align"], self.facts["length"], len(ids)
         lengths = np.zeros((num, len(self._modalities)), np.int64)
         features = {}
@@ -205,17 +217,17 @@ class Predictor:
             for i, sequence in enumerate(arrays):
                 if align == "none":
                     features[m][i, : len(sequence)] = sequence
-                else:  # rounded as the corpus was when it was read for training
+                else:  # rounded as the corpus is when it is read for training
                     fixed = pooling.fix_length(sequence, length, align, self.facts["statistics"])
                     features[m][i] = fixed.astype(sequence.dtype)
-        rest = size - num  # filled up with utterances that have everything, all zero
-        arrays = train_step.Arrays(
+        rest = size - num  # padded with utterances of zeros that have every modality
+        batch = (
             features,
             np.pad(mask, ((0, rest), (0, 0)), constant_values=True),
             np.pad(present, ((0, rest), (0, 0)), constant_values=True),
         )
         try:
-            posteriors, variances, recovers = self._run(self._members, arrays)
+            posteriors, variances, recovers = self._run(self._members, *batch)
         except flax.errors.FlaxError as e:
             raise UserError(
                 f"{self._path}/weights.npz: does not fit this library's {self.facts['system']} "
@@ -226,42 +238,26 @@ class Predictor:
         return present, np.asarray(posteriors)[:, :num], variances, bool(recovers[0])
 
 
-def _make_run(stage: Any):
-    """(members, arrays of B utterances) -> posteriors `[R, B, C]`, variances `[R, M, B]` or None,
-    and whether missing modalities are recovered `[R]`."""
+def _make_run(stage: Stage) -> Callable:
+    """A function of the members and of features, mask and `present` of B utterances.
 
-    def run(members, arrays):
-        rows = jnp.arange(len(arrays.mask))
+    It returns posteriors `[R, B, C]`, variances `[R, M, B]` or None, and whether missing modalities
+    are recovered `[R]`.
+    """
+
+    def run(members, features, mask, present):
+        # A batch needs labels and weights, but prediction reads neither.
+        labels, weights = jnp.zeros(len(mask), jnp.int32), jnp.ones(len(mask))
 
         def one(member):
             params, statistics = member
-            # Neither a key nor labels: nothing is trained here.
-            nothing = dict(labels=jnp.zeros_like(rows), class_weights=jnp.ones(1))
-            of_run = train_step.Run(None, **statistics, **nothing)
-            batch = train_step.take_batch(arrays, of_run, rows)
+            batch = Batch(normalise(features, statistics), mask, present, labels, weights)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)
             posteriors = jax.nn.softmax(said.logits.astype(jnp.float32))
             return posteriors, said.variance, jnp.array(said.recovered is not None)
 
-        # For one utterance half the time of a map, for 64 as much; training's batches differ.
+        # vmap takes half as long as map for one utterance, and as long for 64 (not in training).
         return jax.vmap(one)(members)
 
     return run
-
-
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first field that two recipes of an encoder do not share, in words; "" if none."""
-    for field in sorted({*found, *wanted}):
-        ours, theirs = found.get(field), wanted.get(field)
-        if ours == theirs:
-            continue
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            return f"{field}: " + difference(ours, theirs)
-        return f"{field} is {_short(ours)}, wanted {_short(theirs)}"
-    return ""
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] + "..." if len(text) > 40 else text

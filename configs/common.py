@@ -1,14 +1,14 @@
 """The fields that every config shares, with their defaults, and the named variants.
 
-The `model` part holds one field for each point that the paper leaves open (`#n` counts them);
-where a default departs from the paper's own reading, the comment says so. An argument after
-the config file picks variants, joined by commas: `--config configs/iemocap.py:paper,no_udcl`.
+The section `model` holds one field for each point that the paper leaves open: a mark such as (#17)
+is the point's number in docs/open_points.md. Where a default departs from the paper's own reading,
+the comment says so. An argument after the config file picks variants, joined by commas:
+`--config configs/iemocap.py:paper,no_udcl`.
 """
 
 import ast
 import difflib
 import re
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -19,7 +19,7 @@ from configs import systems
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
-    c.system = "cmarr"
+    c.system = "cmarr"  # its name in configs/systems.py; set by the config's argument
     c.variant = "default"  # set by the config's argument; stands in every results file
     c.members = ()  # set by table2, table3, fig4: (folder, argument) of each sweep
     c.fold = 0  # a fold's number, from 1; 0 = all folds
@@ -41,10 +41,10 @@ def get_config() -> ConfigDict:
     c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
-    c.protocol.scheme = "session"  # "speaker", or "split" where the pack has that column
+    c.protocol.scheme = "auto"  # the first that the pack admits of "split", "session", "speaker"
     c.protocol.validation = "random"  # (#30); "rotate": next session; "none": last epoch
-    c.protocol.val_fraction = 0.1
-    c.protocol.val_seed = 0
+    c.protocol.val_fraction = 0.1  # share of the training utterances that validates
+    c.protocol.val_seed = 0  # of the choice of the validation part
     c.protocol.select_on_test = False  # optimistic, as some published code; printed in tables
     c.protocol.shuffled_labels = False  # the control that must score chance; printed in tables
 
@@ -62,17 +62,17 @@ def get_config() -> ConfigDict:
 
     c.model = m = ConfigDict()
     m.width = 128  # D, shared by all modalities (#2); 1-D convolution's output (#18)
-    m.input_dropout = 0.0
+    m.input_dropout = 0.0  # of the features
     m.conv_kernel = 3  # (#18); DiCMoR: 5
     m.umc = ConfigDict()
     m.umc.variant = "pde"  # MAP's encoder; "mlp" leaves the attention out (#1)
-    m.umc.num_heads = 8
-    m.umc.mlp_ratio = 4
-    m.umc.dropout = 0.1
+    m.umc.num_heads = 8  # of its attention
+    m.umc.mlp_ratio = 4  # its hidden layer, in widths
+    m.umc.dropout = 0.1  # within the encoder
     m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
     m.umc.log_sigma_range = (-7.0, 4.0)  # (#5)
     m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
-    m.umc.entropy_margin = 300.0
+    m.umc.entropy_margin = 300.0  # that the guard holds the entropy above (#9)
     m.udcl = ConfigDict()
     m.udcl.weight = 1.0  # alpha
     m.udcl.on = "distribution"  # "point": means only, the paper's "w/ Point"
@@ -96,9 +96,9 @@ def get_config() -> ConfigDict:
     m.rec.stop_gradient_target = True  # (#14)
     m.rec.reduce = "mean"  # over elements; "sum" is Eq. 9 to the letter (#15)
     m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
-    m.rec.expansion = 2
-    m.rec.reduction = 16
-    m.rec.kernel = 3
+    m.rec.expansion = 2  # a block's inner width, in widths
+    m.rec.reduction = 16  # width over the bottleneck's of the channel attention
+    m.rec.kernel = 3  # of a block's convolutions
     m.spcl = ConfigDict()
     m.spcl.weight = 0.1  # beta: 0.1 in the paper's set-up, 0.5 in its parameter study
     m.spcl.temperature = 0.1  # (#23)
@@ -107,100 +107,107 @@ def get_config() -> ConfigDict:
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
     m.fusion.pairs = ()  # ("text<-video", ...); () = text attends to every other (#25)
     m.fusion.cross_layers = 1  # (#26)
-    m.fusion.self_layers = 1
-    m.fusion.num_heads = 8
-    m.fusion.dropout = 0.1
+    m.fusion.self_layers = 1  # layers of self-attention after them (#26)
+    m.fusion.num_heads = 8  # of each attention
+    m.fusion.dropout = 0.1  # within the fusion
     m.classifier = ConfigDict()
     m.classifier.layers = 1  # hidden layers (#28)
-    m.classifier.hidden = 128
-    m.classifier.dropout = 0.3
+    m.classifier.hidden = 128  # width of a hidden layer
+    m.classifier.dropout = 0.3  # after each hidden layer
     return c
 
 
-def _paper(c: ConfigDict) -> None:
-    """Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen
-    features this trains too little, and is here for comparison."""
-    c.train.learning_rate, c.train.batch_size, c.train.epochs = 1e-5, 16, 100
-    c.train.schedule, c.train.warmup, c.train.weight_decay = "constant", 0.0, 0.0
-    c.train.balance_classes = False
-
-
-def _pooled(c: ConfigDict) -> None:
-    """One vector a modality, for packs of pooled features: a shallower, wider and strongly
-    regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals)."""
-    c.data.length = 1
-    c.train.epochs, c.train.weight_decay, c.train.balance_classes = 30, 1.0, True
-    c.train.batch_size, c.train.learning_rate = 256, 1.4e-3
-    c.train.schedule, c.train.averaging = "constant", 0.99
-    m = c.model
-    m.width, m.input_dropout, m.conv_kernel = 256, 0.3, 1
-    m.umc.mlp_ratio = 2
-    m.udcl.weight, m.rec.weight = 0.03, 0.3
-    m.flow.num_couplings, m.flow.hidden = 4, 128
-    m.rec.num_blocks, m.rec.expansion, m.rec.kernel = 1, 1, 1
-    m.classifier.hidden, m.classifier.dropout = 256, 0.5
-
-
-def _set(**fields: object) -> Callable[[ConfigDict], None]:
-    def apply(c: ConfigDict) -> None:
-        c.update_from_flattened_dict(
-            {f"model.{k.replace('__', '.')}": v for k, v in fields.items()}
-        )
-
-    return apply
-
-
-def _shuffled_labels(c: ConfigDict) -> None:
-    c.protocol.shuffled_labels = True
-
-
-def _data(**fields: object) -> Callable[[ConfigDict], None]:
-    return lambda c: c.data.update(fields)
-
-
+# What each variant sets, as `systems.set_fields` reads it. All but "shuffled_labels" are CM-ARR's.
 VARIANTS = {
-    "paper": _paper,
-    "pooled": _pooled,
-    "beta05": _set(spcl__weight=0.5),
-    "no_udcl": _set(udcl__weight=0.0),
-    "no_spcl": _set(spcl__weight=0.0),
-    "no_attention": _set(fusion__variant="concat"),
-    "point": _set(udcl__on="point"),
-    "paper_nll": _set(flow__nll_weight=0.1),
-    "flow_glow": _set(flow__permute="glow"),
-    "flow_dicmor": _set(
-        flow__num_couplings=32, flow__hidden=64, flow__scale="sigmoid", flow__permute="none"
-    ),
-    "shuffled_labels": _shuffled_labels,
+    # Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features
+    # this trains too little, and is here for comparison.
+    "paper": {
+        "train.learning_rate": 1e-5,
+        "train.batch_size": 16,
+        "train.epochs": 100,
+        "train.schedule": "constant",
+        "train.warmup": 0.0,
+        "train.weight_decay": 0.0,
+        "train.balance_classes": False,
+    },
+    # One vector a modality, for packs of pooled features: a shallower, wider and strongly
+    # regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals).
+    "pooled": {
+        "data.length": 1,
+        "train.epochs": 30,
+        "train.weight_decay": 1.0,
+        "train.balance_classes": True,
+        "train.batch_size": 256,
+        "train.learning_rate": 1.4e-3,
+        "train.schedule": "constant",
+        "train.averaging": 0.99,
+        "model.width": 256,
+        "model.input_dropout": 0.3,
+        "model.conv_kernel": 1,
+        "model.umc.mlp_ratio": 2,
+        "model.udcl.weight": 0.03,
+        "model.rec.weight": 0.3,
+        "model.flow.num_couplings": 4,
+        "model.flow.hidden": 128,
+        "model.rec.num_blocks": 1,
+        "model.rec.expansion": 1,
+        "model.rec.kernel": 1,
+        "model.classifier.hidden": 256,
+        "model.classifier.dropout": 0.5,
+    },
+    "beta05": {"model.spcl.weight": 0.5},
+    "no_udcl": {"model.udcl.weight": 0.0},
+    "no_spcl": {"model.spcl.weight": 0.0},
+    "no_attention": {"model.fusion.variant": "concat"},
+    "point": {"model.udcl.on": "point"},
+    "paper_nll": {"model.flow.nll_weight": 0.1},
+    "flow_glow": {"model.flow.permute": "glow"},
+    "flow_dicmor": {
+        "model.flow.num_couplings": 32,
+        "model.flow.hidden": 64,
+        "model.flow.scale": "sigmoid",
+        "model.flow.permute": "none",
+    },
+    "shuffled_labels": {"protocol.shuffled_labels": True},
 }
 
 # Named after cmarr_plus, "cmarr_plus,no_fusion": CM-ARR+ less one of its parts.
 PLUS_VARIANTS = {
-    "fusion_always": _set(heads__fusion="always"),
-    "no_fusion": _set(heads__fusion="never"),
-    "no_distillation": _set(heads__distillation=0.0),
-    "no_periodic": _set(heads__periodic=()),
-    "no_maximum": _data(statistics="mean"),
-    "no_quantiles": _data(quantiles=False),
+    "fusion_always": {"model.heads.fusion": "always"},
+    "no_fusion": {"model.heads.fusion": "never"},
+    "no_distillation": {"model.heads.distillation": 0.0},
+    "no_periodic": {"model.heads.periodic": ()},
+    "no_maximum": {"data.statistics": "mean"},
+    "no_quantiles": {"data.quantiles": False},
 }
 
-_OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
-
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
-WEIGHTS = {"alpha": "udcl.weight", "beta": "spcl.weight", "lambda": "rec.weight"}
+WEIGHTS = {
+    "alpha": "model.udcl.weight",
+    "beta": "model.spcl.weight",
+    "lambda": "model.rec.weight",
+}
 
 # Arguments that stand for several sweeps, each in a folder named as its own argument.
 TABLES = {
     "table2": ("cra", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "augmented", "cmarr"),
     "table3": (
-        "full_modality", "no_udcl", "no_spcl", "no_attention", "point", "paper_nll", "cmarr",
+        "full_modality",
+        "no_udcl",
+        "no_spcl",
+        "no_attention",
+        "point",
+        "paper_nll",
+        "cmarr",
     ),
     "fig4": (
         *(f"alpha={a}" for a in (0.1, 0.5, 1.0, 2.0, 5.0)),
         *(f"beta={b}" for b in (0.05, 0.1, 0.5, 1.0, 2.0)),
         *(f"lambda={x}" for x in (1.0, 5.0, 10.0, 20.0, 50.0)),
     ),
-}  # fmt: skip
+}
+
+_OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
 
 
 def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
@@ -208,57 +215,57 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
     ("train.learning_rate=0.001"), a table.
 
     None or "" applies nothing. Of a table only the list of its members is made.
+
+    Raises:
+      UserError: a name is unknown, or another system's; a value is not what its field holds.
     """
     names = _OUTER_COMMA.split(argument) if argument else []
     variants = []
     for name in names:
-        weight, _, value = name.partition("=")
-        if name in systems.PRESETS:
-            if others := [n for n in names if n in systems.PRESETS and n != name]:
+        if _is_system(name):
+            if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
-            systems.PRESETS[name](config)
+            systems.set_preset(config, name)
         elif name in TABLES:
             rest = [n for n in names if n != name]
             config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
-        elif name in PLUS_VARIANTS:
-            if config.system != "cmarr_plus":
-                raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
-            PLUS_VARIANTS[name](config)
-            variants.append(name)
-        elif name in VARIANTS:
-            if name != "shuffled_labels":  # which is a protocol's, of any system
-                _needs_cmarr(config, name)
-            VARIANTS[name](config)
-            variants.append(name)
-        elif weight in WEIGHTS:
-            _needs_cmarr(config, name)
-            try:
-                _set(**{WEIGHTS[weight]: float(value)})(config)
-            except ValueError:
-                raise UserError(f"{name!r}: wanted a number, such as {weight}=0.5") from None
-            variants.append(name)
-        elif value and (weight == "system" or "." in weight):
-            _set_field(config, weight, value)
-            variants.append(name)
         else:
-            known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
-            if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
-                raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
-            known = ", ".join(known)
-            raise UserError(
-                f"variant {name!r}: wanted some of {known}, alpha=, beta=, lambda=, FIELD="
-            )
+            _set_variant(config, name)
+            variants.append(name)
     config.variant = ",".join(variants) or "default"
     return config
 
 
-def fits(config: ConfigDict) -> bool:
-    """Whether `config.model` has the fields that the preset of `config.system`, if any, makes."""
-    if config.system not in systems.PRESETS:
-        return True
-    wanted = get_config()
-    systems.PRESETS[config.system](wanted)
-    return set(config.model) == set(wanted.model)
+def _is_system(name: str) -> bool:
+    if name in systems.PRESETS or name in {*VARIANTS, *PLUS_VARIANTS, *TABLES} or "=" in name:
+        return name in systems.PRESETS
+    from cmarr_jax.systems import SYSTEMS  # seconds to import, so for an unknown name alone
+
+    return name in SYSTEMS
+
+
+def _set_variant(config: ConfigDict, name: str) -> None:
+    field, _, value = name.partition("=")
+    if name in PLUS_VARIANTS:
+        if config.system != "cmarr_plus":
+            raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
+        systems.set_fields(config, PLUS_VARIANTS[name])
+    elif name in VARIANTS or field in WEIGHTS:
+        if config.system != "cmarr" and name != "shuffled_labels":
+            raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
+        try:
+            fields = VARIANTS.get(name) or {WEIGHTS[field]: float(value)}
+        except ValueError:
+            raise UserError(f"{name!r}: wanted a number, such as {field}=0.5") from None
+        systems.set_fields(config, fields)
+    elif value and (field == "system" or "." in field):
+        _set_field(config, field, value)
+    else:
+        known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
+        wanted = f"{', '.join(known)}, alpha=, beta=, lambda=, FIELD="
+        raise UserError(f"variant {name!r}: wanted some of {wanted}")
 
 
 def _set_field(config: ConfigDict, field: str, text: str) -> None:
@@ -270,12 +277,7 @@ def _set_field(config: ConfigDict, field: str, text: str) -> None:
     except (ValueError, SyntaxError):
         value = text
     try:
-        config.update_from_flattened_dict({field: value})
+        systems.set_fields(config, {field: value})
     except (TypeError, ValueError):
         kind = type(known[field]).__name__
         raise UserError(f"'{field}={text}': wanted a value of type {kind}") from None
-
-
-def _needs_cmarr(config: ConfigDict, name: str) -> None:
-    if config.system != "cmarr":
-        raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")

@@ -14,7 +14,6 @@ from configs import common
 
 def get_config(argument: str | None = None) -> ConfigDict:
     c = common.get_config()
-    c.data.pack = "data/demo"
     c.data.length = 8
     c.train.epochs, c.train.batch_size, c.train.eval_batch_size = 12, 32, 60
     c.train.learning_rate = 2e-3

@@ -1,9 +1,10 @@
 """IEMOCAP, four classes, five folds by session: CM-ARR on frozen features.
 
-    python train.py --config configs/iemocap.py --config.data.pack=PACK --workdir=DIR
+    python train.py --config configs/iemocap.py
 
-PACK holds 5,531 utterances (1,103 ang, 1,636 hap, 1,708 neu, 1,084 sad) with text, speech and
-video, or with any of the three. Arguments pick variants, see configs/common.py:
+The pack data/iemocap holds 5,531 utterances (1,103 ang, 1,636 hap, 1,708 neu, 1,084 sad) with
+text, speech and video, or with any of the three. Results go to results/iemocap. Arguments pick
+variants, see configs/common.py:
 
     --config configs/iemocap.py:pooled         for packs of one vector a modality; with text and
                                                speech 5 minutes on two CPU cores, 61 UAR averaged

@@ -1,10 +1,11 @@
 """MSP-IMPROV, four classes, six folds by session: CM-ARR on frozen features.
 
-    python train.py --config configs/msp_improv.py --config.data.pack=PACK --workdir=DIR
+    python train.py --config configs/msp_improv.py
 
-The paper's subset is scenario S, 3,819 utterances with all modalities (460 ang, 999 hap,
-1,733 neu, 627 sad). Arguments pick variants and systems, see configs/common.py; the MMIN family
-takes its code's settings for this corpus.
+The pack is data/msp_improv, results go to results/msp_improv. The paper's subset is scenario S,
+3,819 utterances with all modalities (460 ang, 999 hap, 1,733 neu, 627 sad). Arguments pick
+variants and systems, see configs/common.py; the MMIN family takes its code's settings for this
+corpus.
 """
 
 from ml_collections import ConfigDict
@@ -14,5 +15,5 @@ from configs import common, systems
 
 def get_config(argument: str | None = None) -> ConfigDict:
     c = common.with_variants(common.get_config(), argument)
-    systems.msp_improv(c)
+    systems.set_fields(c, systems.MSP_IMPROV.get(c.system, {}))
     return c

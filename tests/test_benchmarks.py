@@ -9,28 +9,27 @@ import pytest
 from benchmarks import training_jax, training_sweep
 from benchmarks.training_inputs import make_evaluated, make_features, make_order
 from cmarr_jax.data import protocol
-from cmarr_jax.training import layout as sweep
-from cmarr_jax.training import loop as training
+from cmarr_jax.training import layout, vector
 from tests import tiny
 
 
 @pytest.fixture
 def traced(monkeypatch):
     """Programs are traced, not compiled: their results are zero."""
-    compile_ = sweep.Layout.compile
+    compile_ = layout.Layout.compile
 
-    def trace(layout, one_run, donate=()):
+    def trace(self, one_run, donate=()):
         def run(*args):
-            shapes = jax.eval_shape(compile_(layout, one_run), *args)
+            shapes = jax.eval_shape(compile_(self, one_run), *args)
             return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
         return run
 
-    def init(stage, vector, runs, *_):
-        return np.zeros((len(runs.key), vector.size), np.float32)
+    def init(stage, vector, keys, *_):
+        return np.zeros((len(keys), vector.size), np.float32)
 
-    monkeypatch.setattr(sweep.Layout, "compile", trace)
-    monkeypatch.setattr(training, "init_params", init)
+    monkeypatch.setattr(layout.Layout, "compile", trace)
+    monkeypatch.setattr(vector, "init_params", init)
 
 
 def test_the_benchmarked_sweep_is_built_as_the_library_has_it(traced):

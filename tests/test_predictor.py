@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from cmarr_jax.data import dialogue, pipeline, protocol
+from cmarr_jax.data import dialogue, pipeline, protocol, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.predictor import Predictor
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
 from cmarr_jax.training import evaluation
-from cmarr_jax.training import layout as sweep
 from cmarr_jax.training.feed import Feed
-from cmarr_jax.workdir import model_folder as export
+from cmarr_jax.training.layout import make_layout
+from cmarr_jax.workdir import model_folder
 from tests import tiny
 
 
@@ -32,7 +32,7 @@ def model(tmp_path_factory, corpus):
     params, runs, system, vector = tiny.export_model(
         str(folder), corpus, tiny.config("full_modality"), folds=3
     )
-    layout = sweep.make_layout(3, (16,))
+    layout = make_layout(3, (16,))
     scorer = evaluation.Scorer(
         system.stages[-1], vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16
     )
@@ -85,10 +85,11 @@ def test_neither_the_batch_nor_its_neighbours_matter(tiny_pack, predictor):
     ]
     together = list(
         predictor.of_features(
-            tiny_pack.columns["id"][:20], sequences(tiny_pack, ["text", "video"], range(20)),
+            tiny_pack.columns["id"][:20],
+            sequences(tiny_pack, ["text", "video"], range(20)),
             batch_size=16,
         )
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(probabilities(alone), probabilities(together[:3]), atol=1e-6)
     assert [p.id for p in together] == [f"u{i:03d}" for i in range(20)]
 
@@ -101,7 +102,7 @@ def test_cmarr_recovers_what_is_missing_and_says_how_wide_its_embeddings_are(
         ["u"], sequences(tiny_pack, ["speech"], [5]), batch_size=1
     )
     assert list(made.variance) == ["speech"] and made.reconstructed == ("text", "video")
-    read = export.read(str(tmp_path))
+    read = model_folder.read(str(tmp_path))
     stage = SYSTEMS["cmarr"](read.config, corpus.modalities, 3).stages[-1]
     features = {
         m: (corpus.features[m][None, 5] - read.mean[m][:, None]) * read.scale[m][:, None]
@@ -125,14 +126,43 @@ def test_nothing_given_is_nothing_said(predictor):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"text": np.zeros((3, 11), np.float32)}, r"text has the shape \(3, 11\), wanted \(rows, 12\)"),
-        ({"text": np.full((3, 12), np.nan)}, "text has a NaN"),
+        (
+            {"text": np.zeros((3, 11), np.float32)},
+            r"text has the shape \(3, 11\), wanted \(rows, 12\)",
+        ),
+        ({"text": np.array([["a"] * 12])}, "u: text: dtype is <U1, wanted numbers"),
         ({"smell": np.zeros((3, 12))}, "smell: the model knows text, speech, video"),
     ],
-)  # fmt: skip
+)
 def test_features_of_another_kind_are_refused(predictor, given, message):
     with pytest.raises(UserError, match=message):
         list(predictor.of_features(["u"], {m: [x] for m, x in given.items()}))
+
+
+@pytest.mark.parametrize("given", [None, np.nan, np.full((3, 12), np.nan), np.zeros((0, 5))[:, :0]])
+@pytest.mark.filterwarnings("ignore:text. 3 rows without a finite number")
+def test_no_number_is_no_modality(predictor, given):
+    (made,) = predictor.of_features(["u"], {"text": [given]}, batch_size=16)
+    assert made.posterior is None and made.present == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300, None])
+def test_what_float32_cannot_hold_counts_as_0_with_a_warning(predictor, rng, value):
+    plain = rng.normal(size=(3, 12)).astype("f4")
+    odd = plain.astype(object if value is None else float)
+    plain[1, 2], odd[1, 2] = 0, value
+    (wanted,) = predictor.of_features(["u"], {"text": [plain]}, batch_size=16)
+    with pytest.warns(UserWarning, match=r"text: 1 numbers .* count as 0 \(u first\)"):
+        (made,) = predictor.of_features(["u"], {"text": [odd]}, batch_size=16)
+    assert made == wanted
+
+
+@pytest.mark.parametrize("dtype", [">f4", "f8", "g", "O"])
+def test_any_dtype_predicts_alike(predictor, rng, dtype):
+    plain = rng.normal(size=(3, 12)).astype("f4")
+    (wanted,) = predictor.of_features(["u"], {"text": [plain]}, batch_size=16)
+    (made,) = predictor.of_features(["u"], {"text": [plain.astype(dtype)]}, batch_size=16)
+    assert made == wanted
 
 
 def test_a_pack_of_another_width_is_refused_with_what_makes_it_fit(
@@ -144,7 +174,7 @@ def test_a_pack_of_another_width_is_refused_with_what_makes_it_fit(
     ):
         next(predictor.of_read_pack(wide))
     monkeypatch.setitem(predictor.facts, "corpus", wide.name)
-    monkeypatch.setitem(predictor.facts, "dims", {m: 24 for m in predictor.facts["dims"]})
+    monkeypatch.setitem(predictor.facts, "dims", dict.fromkeys(predictor.facts["dims"], 24))
     with pytest.raises(UserError, match="12-d, the model's 24-d; add the context of dialogues"):
         next(predictor.of_read_pack(tiny_pack))
 
@@ -154,10 +184,10 @@ def test_a_pack_of_another_encoder_is_refused(tiny_pack, predictor, monkeypatch)
 
     def by(dtype):
         facts = {"fingerprint": "f", "source": {"dtype": dtype}, "stored_as": "float16"}
-        modalities = {m: facts for m in tiny_pack.modalities}
-        return {"made_by": export.EXTRACTED_BY, "modalities": modalities}
+        modalities = dict.fromkeys(tiny_pack.modalities, facts)
+        return {"made_by": provenance.EXTRACTED_BY, "modalities": modalities}
 
-    known = export.encoders(by("float32"), tiny_pack.modalities)
+    known = provenance.encoders(by("float32"), tiny_pack.modalities)
     monkeypatch.setitem(predictor.facts, "encoders", known)
     assert next(
         predictor.of_read_pack(tiny_pack._replace(provenance=by("float32")), batch_size=16)
@@ -201,10 +231,12 @@ DAMAGES = {
         "does not fit this library's full_modality",
     ),
     "kernel": (
-        _edit_weights(lambda a: a.update({"params/project_text/kernel": np.zeros((3, 9, 16), "f4")})),
+        _edit_weights(
+            lambda a: a.update({"params/project_text/kernel": np.zeros((3, 9, 16), "f4")})
+        ),
         "does not fit this library's full_modality",
     ),
-}  # fmt: skip
+}
 
 
 def test_a_pack_that_names_a_modality_otherwise_is_refused(tiny_pack, model):
@@ -264,8 +296,11 @@ def test_an_aligned_model_of_a_system_that_recovers_nothing(tmp_path, rng):
     has = np.array([[True, True], [True, True], [True, False]])
     batch = Batch(
         {m: np.stack([x[0] * mask[0, :, None], x[1], x[0]]) for m, x in arrays.items()},
-        np.stack([*mask, mask[0]]), has, None, None,
-    )  # fmt: skip
+        np.stack([*mask, mask[0]]),
+        has,
+        None,
+        None,
+    )
     tree = vector.unravel(params[0])
     stage = system.stages[-1]
     logits = jax.jit(lambda b: stage.predict(tree, stage.encode(tree, b), b.mask, b.present).logits)

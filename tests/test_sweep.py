@@ -1,5 +1,6 @@
 """The entries of a sweep file: names, what is missing, one tidy CSV. train.py is stood in for by
-a script that leaves what train.py leaves."""
+a script that leaves what train.py leaves.
+"""
 
 import csv
 import json
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 import sweep
+from cmarr_jax.results import ranking
 from configs import common
 
 FAKE = """
@@ -41,7 +43,8 @@ for folder, argument in folders:
     with open(os.path.join(folder, "results.csv"), "w") as f:
         f.write("\\n".join([header, *rows]) + "\\n")
     with open(os.path.join(folder, "model", "model.json"), "w") as f:
-        json.dump({"runs": [{"fold": k, "seed": 0, "val_uar": k / 4} for k in (1, 2)]}, f)
+        uar = 0.25 if "no_udcl" in argument else 0.5
+        json.dump({"runs": [{"fold": k, "seed": 0, "val_uar": k / 2 * uar} for k in (1, 2)]}, f)
 sys.exit(3 if stopped else 0)
 """
 
@@ -53,18 +56,20 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "_TRAIN", str(tmp_path / "train.py"))
     out = tmp_path / "out"
 
-    def run(body, *flags, config="configs/demo.py"):
+    def run(body, *flags, config="configs/demo.py", workdir=out):
         (tmp_path / "file.py").write_text("def sweep(add):\n" + body)
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
         monkeypatch.setenv("LOG", str(log))
-        argv = [str(tmp_path / "file.py"), f"--config={config}", f"--workdir={out}", *flags]
+        argv = [str(tmp_path / "file.py"), f"--config={config}", *flags]
+        argv += [f"--workdir={workdir}"] if workdir else []
         try:
             code = sweep.main(argv)
         except SystemExit as e:
             code = e.code
         trained = [json.loads(x) for x in log.read_text().splitlines()] if log.exists() else []
-        return code, capsys.readouterr().err, trained
+        run.said, err = capsys.readouterr()
+        return code, err, trained
 
     run.out = out
     return run
@@ -92,6 +97,39 @@ def test_it_trains_what_is_missing_and_collects_all(command):
     assert rows[4]["entry"] == "no_udcl,train.learning_rate=0.1" and rows[4]["train.betas"] == ""
     code, _, trained = command(more, "--config.seed=3", config="configs/demo.py:pooled")
     assert code == 0 and trained == [] and tidy(command.out) == rows
+
+
+def test_it_ends_with_the_ranking_by_validation_and_the_test_scores_of_the_first_alone(command):
+    """The entry that validation likes less has better test scores."""
+    body = "    add('no_udcl')\n    add('no_spcl')\n"
+    code, _, _ = command(body)
+    assert code == 0
+    ranks = [line.split() for line in command.said.splitlines() if line[:5].strip().isdigit()]
+    assert [(r[0], r[1], r[2]) for r in ranks] == [
+        ("1", "no_spcl", "37.50"),
+        ("2", "no_udcl", "18.75"),
+    ]
+    assert "Test scores of the chosen entry, no_spcl:" in command.said
+    assert "cmarr (no_spcl) on c" in command.said and "(no_udcl)" not in command.said
+    assert (command.out / "ranking.png").stat().st_size > 5000
+    assert (command.out / "ranking.pdf").exists()
+    code, _, _ = command(body, "--all-test-scores")
+    assert code == 0 and "(no_udcl)" in command.said and "(no_spcl)" in command.said
+    assert command.said.index("(no_spcl)") < command.said.index("to report and not to choose by")
+
+
+def test_entries_that_lack_runs_or_validation_are_no_winners():
+    ranked = ranking.rank({"a": {(1, 0): 0.9}, "b": {(1, 0): 0.5, (2, 0): 0.6}, "c": {}})
+    assert [(r.name, r.lacks) for r in ranked] == [("b", 0), ("a", 1)]
+    assert "1 stopped" in ranking.table(ranked).splitlines()[-1]
+    assert ranking.rank({"c": {}}) == []
+
+
+def test_without_a_workdir_it_has_a_folder_of_its_own(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep, "_run", lambda *given: seen.append(given[2]) or 0)
+    code, _, _ = command("    add()\n", workdir=None, config="configs/iemocap.py:pooled")
+    assert code == 0 and seen == ["results/iemocap-pooled-file"]
 
 
 def rates(*values):

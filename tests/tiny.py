@@ -9,11 +9,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from cmarr_jax.config import leaves
 from cmarr_jax.data import protocol
-from cmarr_jax.experiment import prepare as experiment
+from cmarr_jax.experiment import prepare
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.training import loop as training
+from cmarr_jax.training import loop
+from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.runs import RunId, Settings, make_runs
-from cmarr_jax.workdir import model_folder as export
+from cmarr_jax.workdir import model_folder
 from configs import common
 
 MODALITIES = ("text", "speech", "video")
@@ -65,6 +66,37 @@ def random_params(stage, batch, before=None):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def experiment(corpus, *configs, run_ids=None, folds=(1, 2, 3), teachers=None, **fold_fields):
+    """An `Experiment` of sweeps that are alike, on some folds; one seed unless `run_ids` say so."""
+    if run_ids is None:
+        every = protocol.make_folds(corpus.columns, corpus.labels, **fold_fields)
+        run_ids = [RunId(fold, 0) for fold in every if fold.number in folds]
+    conditions = protocol.make_conditions(corpus.modalities)
+
+    def make_system(axis, c=configs[0]):
+        model = FrozenConfigDict(c.model)
+        return SYSTEMS[c.system](model, corpus.modalities, len(corpus.class_names), axis)
+
+    identity = {"corpus": corpus.name, "variant": "default", "protocol": "tests"}
+    return Experiment(
+        sweeps=[
+            Sweep(
+                each,
+                identity | {"system": each.system},
+                run_ids,
+                Settings.of(each, make_system(None, each).stages),
+            )
+            for each in configs
+        ],
+        corpus=corpus,
+        conditions=conditions,
+        masking=prepare.make_masking(configs[0].masking, conditions),
+        make_system=make_system,
+        teachers=teachers or NoTeachers(),
+        digest=corpus.digest,
+    )
+
+
 def export_model(folder, corpus, config, folds):
     """A model folder with random parameters; each fold is trained on the whole corpus.
 
@@ -75,32 +107,28 @@ def export_model(folder, corpus, config, folds):
     run_ids = [
         RunId(protocol.Fold(k + 1, "", everything, everything, everything), 0) for k in range(folds)
     ]
-    system = SYSTEMS[config.system](
-        FrozenConfigDict(config.model), corpus.modalities, len(corpus.class_names)
-    )
-    vector = training.make_vectors(system, corpus)[-1]
+    made = experiment(corpus, config, run_ids=run_ids)
+    vector = made.vectors[-1]
     rng = np.random.default_rng(0)
     params = rng.normal(scale=0.3, size=(folds, vector.size)).astype(np.float32)
-    runs = make_runs(
-        corpus, run_ids, batch_size=2, epochs=1, normalise=config.data.normalise,
-        balance_classes=False,
-    )  # fmt: skip
+    config = config.copy_and_resolve_references()
+    config.train.balance_classes = False
+    runs = make_runs(corpus, run_ids, config, "train")
     # Folds that all train on the same would have the same statistics.
     factors = 1 + np.arange(folds, dtype=np.float32)[:, None] / 4
-    runs = runs._replace(mean={m: x * factors for m, x in runs.mean.items()})
-    export.write(
+    mean = {m: x * factors for m, x in runs.statistics.mean.items()}
+    runs = runs._replace(statistics=runs.statistics._replace(mean=mean))
+    model_folder.write(
         folder,
-        identity={
-            "corpus": corpus.name, "system": config.system, "variant": "default", "protocol": "tests",
-        },
+        identity=made.sweeps[0].identity,
         corpus=corpus,
         config=config,
         run_ids=run_ids,
-        best=training.Best(params, np.ones(folds, np.int32), np.zeros(folds)),
-        runs=runs,
-        unravel=vector.unravel,
-    )  # fmt: skip
-    return params, runs, system, vector
+        best=loop.Best(params, np.ones(folds, np.int32), np.zeros(folds)),
+        statistics=runs.statistics,
+        tree_of=vector.unravel,
+    )
+    return params, runs, made.make_system(None), vector
 
 
 class Memory:
@@ -109,11 +137,11 @@ class Memory:
     def __init__(self):
         self.saved = {}
 
-    def resume(self, prefix, like):
+    def resume(self, stage, like):
         return None
 
-    def save(self, kind, epoch, state, stopped=()):
-        self.saved[kind] = state
+    def save(self, stage, kind, epoch, state, stopped=()):
+        self.saved[f"{stage}_{kind}".lstrip("_")] = state
 
 
 class NoTeachers:
@@ -156,35 +184,13 @@ def train(
     Appends to the list `stopped` where each run was stopped, if it was; else none may be. Of
     several sweeps to be trained as one, `together` has the fields that differ.
     """
-    c, *others = (config(argument, **fields, **own) for own in together)
-    conditions = protocol.make_conditions(corpus.modalities)
+    configs = [config(argument, **fields, **own) for own in together]
     every = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme, validation=validation)
     run_ids = [RunId(f, s) for s in seeds for f in every if f.number in folds]
-
-    def make_system(axis, c=c):
-        model = FrozenConfigDict(c.model)
-        return SYSTEMS[c.system](model, corpus.modalities, len(corpus.class_names), axis)
-
-    settings = [
-        Settings.of(each, make_system(None, each).stages) for each in (c, *others) for _ in run_ids
-    ]
-    run_ids = run_ids * len(together)
-    best, scorer, ends = training.train(
-        make_system=make_system,
-        vectors=training.make_vectors(make_system(None), corpus),
-        corpus=corpus,
-        run_ids=run_ids,
-        conditions=conditions,
-        masking=experiment.make_masking(c.masking, conditions),
-        config=c,
-        checkpoints=checkpoints,
-        teachers=teachers or NoTeachers(),
-        report=report,
-        leave=leave,
-        settings=settings,
-    )
+    made = experiment(corpus, *configs, run_ids=run_ids, teachers=teachers)
+    best, scorer, ends = loop.train(made, checkpoints, report, leave)
     assert stopped is not None or not any(ends)
     if stopped is not None:
         stopped += ends
-    scored = scorer.score_best(best.params, [fold.test for fold, _ in run_ids], conditions)
-    return run_ids, best, scored
+    test = [fold.test for fold, _ in made.run_ids]
+    return made.run_ids, best, scorer.score_best(best.params, test, made.conditions)

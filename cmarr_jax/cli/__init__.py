@@ -2,6 +2,6 @@
 
 import os
 
-# TensorFlow only reads packs here; without these it greets every user with its log.
+# TensorFlow only reads packs here; without these variables it prints its log at every start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

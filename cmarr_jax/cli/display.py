@@ -1,18 +1,23 @@
-"""The lines that show how far a sweep is; made from values alone, knows no terminal."""
+"""Progress of a sweep, as one line and as a block of lanes; pure functions of its state."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cmarr_jax.cli.terminal import bar_line
+from cmarr_jax.cli.units import duration, size
 
 _GAP = 3  # columns between lanes that lie side by side
 _CURVE = 30  # columns that a curve takes at most
-_BAR = 40  # columns that the bar takes at most
 
 
 class Lane(NamedTuple):
-    """How far one run is."""
+    """Progress of one run."""
 
     fold: int
     seed: int
@@ -20,14 +25,14 @@ class Lane(NamedTuple):
     best_uar: float  # below 0 = none yet
     best_epoch: int  # counted from 1
     loss: float
-    stopped: Sequence[str] = ()  # where and why, from long to short, if it was
-    sweep: int = 0  # counted from 1, of those that are trained together; 0 = one alone
+    stopped: Sequence[str] = ()  # where and why it was stopped, from long to short text
+    sweep: int = 0  # number among the sweeps trained together, from 1; 0 = there is only one
 
 
 class State(NamedTuple):
-    """How far a sweep is after an epoch."""
+    """Progress of a sweep after an epoch."""
 
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     number: int  # of the epoch, counted from 1
     total: int  # epochs of the stage
     lanes: Sequence[Lane]
@@ -39,22 +44,23 @@ class State(NamedTuple):
 
 
 def line(state: State) -> str:
-    """An epoch as one line, for where nothing can be redrawn."""
+    """An epoch as one line, for output that cannot be redrawn."""
     facts = [_loss(state), _best(state), _speed(state), _left(state), *_memory(state)]
     return f"{_epoch(state)}: {', '.join(filter(None, facts))}"
 
 
-def block(state: State, width: int, height: int, unicode: bool) -> list[str]:
-    """An epoch as at most `height` lines of at most `width` columns.
+def block(state: State, options: ConsoleOptions) -> RenderableType:
+    """An epoch as a block that fits on a terminal and leaves one line free.
 
-    Every run has a lane; they lie side by side if they are too many to lie one below the other,
-    and the last line but one says how many did not fit.
+    Every run has a lane. If there are too many for one column, they stand in several; the last line
+    but one says how many do not fit.
 
     Args:
-      width: at least 59.
-      height: at least 5.
-      unicode: False = nothing but ASCII, which has no characters to draw curves with.
+      state: what is shown.
+      options: of the terminal, at least 60 columns and 10 lines. Without Unicode no curves are
+        drawn.
     """
+    width, height = options.max_width - 1, options.size.height - 1
     lanes, rows = state.lanes, height - 3  # less the header, the titles and the averages
     seed = max(4, *(len(str(lane.seed)) for lane in lanes))
     titles = f"fold {'seed':>{seed}} val UAR  best epoch     loss"
@@ -67,59 +73,54 @@ def block(state: State, width: int, height: int, unicode: bool) -> list[str]:
         lanes, hidden = lanes[: rows * columns], lanes[rows * columns :]
     breadth = min((width + _GAP) // columns - _GAP, len(titles) + 2 + _CURVE)
     curve = breadth - len(titles) - 2
-    if not unicode or curve < 8:
+    if options.ascii_only or curve < 8:
         curve = 0
     else:
         titles += "  by epoch"
     known = [uar for lane in lanes for uar in lane.val_uar if math.isfinite(uar)]
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for _ in range(columns):
+        table.add_column(titles, width=breadth, no_wrap=True, overflow="crop")
     cells = [_lane(lane, seed, breadth, curve, known) for lane in lanes]
-    per_column = -(-len(cells) // columns)
-    cells = [[titles, *cells[k : k + per_column]] for k in range(0, len(cells), per_column)]
-    lines = [_header(state, width, unicode)]
-    for k in range(per_column + 1):
-        row = [column[k].ljust(breadth) for column in cells if k < len(column)]
-        lines.append((" " * _GAP).join(row).rstrip())
+    for row in range(per_column := -(-len(cells) // columns)):
+        table.add_row(*cells[row::per_column])
+    lines = [_header(state, width), table]
     if hidden:
         stopped = sum(bool(lane.stopped) for lane in hidden)
         ends = f", {stopped} of them stopped" if stopped else ""
-        lines.append(f"and {len(hidden)} more runs{ends}")
+        lines.append(Text(f"and {len(hidden)} more runs{ends}"))
     averages = ", ".join(filter(None, ["mean " + _best(state), *_memory(state)]))
-    return [text[:width] for text in (*lines, averages)]
+    return Group(*lines, Text(averages[:width], no_wrap=True))
 
 
-def _header(state: State, width: int, unicode: bool) -> str:
+def _header(state: State, width: int) -> RenderableType:
     start = _epoch(state)
     loss, speed, left = _loss(state), _speed(state), _left(state)
     elapsed = f"in {duration(state.elapsed)}"
-    # What is left out first where there is no room, and the least columns of the bar beside it.
+    # From most to least facts, each with the least columns of its bar: the first that fits.
     choices = (((loss, speed, elapsed, left), 5), ((loss, speed, left), -2), ((loss, left), None))
     for facts, least in choices:
         end = ", ".join(filter(None, facts))
-        bar = min(_BAR, width - len(start) - len(end) - 4)
-        if least is None or bar >= least:
+        if least is None or width - len(start) - len(end) - 4 >= least:
             break
-    if bar < 5:
-        return f"{start}  {end}"
-    full = bar * state.number // state.total
-    done, rest = "━─" if unicode else "#."
-    return f"{start}  {done * full}{rest * (bar - full)}  {end}"
+    return bar_line(start, state.number / state.total, end, width)
 
 
-def _lane(lane: Lane, seed: int, width: int, curve: int, known: Sequence[float]) -> str:
+def _lane(lane: Lane, seed: int, width: int, curve: int, known: Sequence[float]) -> Text:
     text = f"{lane.sweep:5} " if lane.sweep else ""
     text += f"{lane.fold:4} {lane.seed:{seed}} "
     if lane.stopped:
         room = width - len(text) - 1
         fitting = [why for why in lane.stopped if len(why) <= room]
-        return f"{text} {(*fitting, lane.stopped[-1][:room])[0]}"
+        return Text(f"{text} {(*fitting, lane.stopped[-1][:room])[0]}", style="red")
     val_uar = lane.val_uar[-1] if lane.val_uar else math.nan
     best = f"{_percent(lane.best_uar):>5} {lane.best_epoch or '-':>5}"
     text += f"{_percent(val_uar):>7} {best} {_number(lane.loss):>8}"
-    return f"{text}  {_sparkline(lane.val_uar, curve, known)}".rstrip()
+    return Text(f"{text}  {_sparkline(lane.val_uar, curve, known)}".rstrip())
 
 
 def _sparkline(values: Sequence[float], width: int, known: Sequence[float]) -> str:
-    """The finite ones of `values` in at most `width` characters, low to high as `known` spans."""
+    """The finite `values` as a curve of at most `width` characters, on the scale of `known`."""
     values = [x for x in values if math.isfinite(x)]
     if len(values) > width:
         values = [values[k] for k in np.linspace(0, len(values) - 1, width).round().astype(int)]
@@ -128,17 +129,17 @@ def _sparkline(values: Sequence[float], width: int, known: Sequence[float]) -> s
 
 
 def _epoch(state: State) -> str:
-    return f"{state.stage.replace('_', ' ')}epoch {state.number}/{state.total}"
+    return f"{state.stage} epoch {state.number}/{state.total}".lstrip()
 
 
 def _loss(state: State) -> str:
     losses = [lane.loss for lane in state.lanes if not lane.stopped]
-    return f"loss {_number(np.mean(losses)) if losses else '-'}"
+    return f"loss {_number(float(np.mean(losses))) if losses else '-'}"
 
 
 def _best(state: State) -> str:
     best = [lane.best_uar for lane in state.lanes if lane.best_uar >= 0]
-    return f"best val UAR % {_percent(np.mean(best) if best else -1)}"
+    return f"best val UAR % {_percent(float(np.mean(best)) if best else -1)}"
 
 
 def _speed(state: State) -> str:
@@ -162,16 +163,3 @@ def _number(loss: float) -> str:
 
 def _percent(uar: float) -> str:
     return f"{100 * uar:.1f}" if uar >= 0 else "-"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes as a person reads them."""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them."""
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours >= 2:
-        return f"{hours:.1f} h"
-    return f"{minutes:.1f} min" if minutes >= 2 else f"{seconds:.0f} s"

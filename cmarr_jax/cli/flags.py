@@ -1,67 +1,78 @@
 """Runs a command so that a user's mistake is one line and exit code 2, never a traceback."""
 
 import difflib
-import importlib.util
 import itertools
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from typing import Any, NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from cmarr_jax.cli import boundary, config_files, fields
 from cmarr_jax.cli.arguments import fail
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime import exits
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and calls `main`, which may say the exit code; exits with 2 on a mistake
-    in either, and with 130 or 143 when told to stop."""
+def run(main: Callable[[], int | None], reads_config: bool = False) -> NoReturn:
+    """Parses the flags, calls `main`, which may say the exit code, and exits with it.
 
-    def guarded(argv: Sequence[str]) -> None:
+    Exits with 2 on a mistake in either, and with 130 or 143 when told to stop.
+
+    Args:
+      main: the command.
+      reads_config: whether its flag --config reads a file of fields, which --help then lists.
+    """
+
+    def checked(argv: Sequence[str]) -> None:
         if argv[1:]:
             fail(f"{argv[1]}: not a flag; flags are --NAME=VALUE, see --help")
-        try:
-            sys.exit(main() or 0)
-        except (Exception, KeyboardInterrupt) as e:
-            said, code = exits.ending(e)
-            if not said:
-                raise
-            print(said, file=sys.stderr, flush=True)
-            if isinstance(e, exits.Preempted):
-                os._exit(code)  # everything is closed; to take the libraries down takes seconds
-            sys.exit(code)
+        sys.exit(main() or 0)
 
-    # Of a failure in a thread that writes files its caller hears too, and says it in one line.
-    threading.excepthook = sys.unraisablehook = lambda failure: None
-    app.run(guarded, flags_parser=_parse)
+    def parse(argv: Sequence[str]) -> list[str]:
+        return _parse(argv, reads_config)
+
+    os.environ["MPLBACKEND"] = "agg"  # commands write files; a notebook's backend is not theirs
+    resumable = "the same command resumes from the last checkpoint"
+    sys.exit(boundary.run(lambda: app.run(checked, flags_parser=parse), resumable))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    if {"--help", "-h", "-help"} & set(argv):
-        main_module = sys.modules["__main__"]
-        print(main_module.__doc__)
-        print(flags.FLAGS.main_module_help())
-        sys.exit(0)
+def _parse(argv: Sequence[str], reads_config: bool) -> list[str]:
     given = _config_argument(argv)
-    file, _, variant = (given or "").partition(":")
-    if given is not None and not os.path.isfile(file):
-        fail(f"--config={file}: no such file; the configs are in configs/")
+    if given is not None:
+        file = given.partition(":")[0]
+        if not os.path.isfile(file):
+            fail(f"--config={file}: no such file; the configs are in configs/")
+        if not file.endswith(".py"):
+            fail(
+                f"--config={file}: wanted a Python file with get_config(), such as configs/demo.py"
+            )
+    if {"--help", "-h", "-help"} & set(argv):
+        print(sys.modules["__main__"].__doc__)
+        print(flags.FLAGS.main_module_help())
+        if reads_config:
+            print("\nFields of a config, --config.FIELD=VALUE, with their defaults:\n")
+            print(fields.table(config_files.get(given or "")))
+        sys.exit(0)
+    config = None
+    if reads_config and given is not None:
+        try:
+            config = config_files.get(given)
+            fields.check(config, file)
+        except UserError as e:
+            fail(f"--config: {e}")
     try:
         return flags.FLAGS(list(argv))
-    except Exception as e:  # whatever a config file raises arrives here, wrapped by absl
+    except Exception as e:  # absl wraps whatever is wrong with a flag's value
         cause = e
         while inner := cause.__cause__ or (not cause.__suppress_context__ and cause.__context__):
             cause = inner
-        if isinstance(cause, UserError):
-            fail(f"--config: {cause}")
-        if isinstance(cause, AttributeError | KeyError):
-            fail(_unknown_field(argv, file, variant))
-        fail(str(e).splitlines()[0])
+        if isinstance(cause, AttributeError | KeyError) and config is not None:
+            fail(_unknown_field(argv, given or "", config))
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+        fail(lines[0] if lines else type(e).__name__)
 
 
 def _config_argument(argv: Sequence[str]) -> str | None:
@@ -73,9 +84,9 @@ def _config_argument(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
+def _unknown_field(argv: Sequence[str], given: str, config: ConfigDict) -> str:
     """Names the override at fault and the closest field that exists."""
-    known = [field for field, _ in leaves(_load(file).get_config(variant or None).to_dict())]
+    known = [field for field, _ in leaves(config.to_dict())]
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("noconfig.").removeprefix("config.")
         if argument.lstrip("-").startswith(("config.", "noconfig.")) and field not in known:
@@ -84,7 +95,7 @@ def _unknown_field(argv: Sequence[str], file: str, variant: str) -> str:
             near += [k for k in known if k.split(".")[-1] == field.split(".")[-1]]
             hint = f"did you mean --config.{near[0]}?" if near else "see configs/common.py"
             return f"--config.{field}: no such field; {hint}"
-    return f"--config={file}: it names a field that does not exist"
+    return f"--config={given}: it names a field that does not exist"
 
 
 def _initials(field: str) -> str:
@@ -93,22 +104,25 @@ def _initials(field: str) -> str:
     return f"{parent}.{''.join(word[0] for word in name.split('_') if word)}"
 
 
+def name_of(holder: flags.FlagHolder) -> str:
+    """FILE[:ARGUMENT] that a config flag was given."""
+    return config_flags.get_config_filename(flags.FLAGS[holder.name])
+
+
+def overrides(holder: flags.FlagHolder) -> dict[str, Any]:
+    """Field -> value of those that the command line has set."""
+    return dict(config_flags.get_override_values(flags.FLAGS[holder.name]))
+
+
 def config_of(holder: flags.FlagHolder, argument: str) -> ConfigDict:
-    """The config that `holder`'s file gives for another argument, under the same overrides.
+    """The config that `holder`'s file gives for another argument, with the same overrides.
 
-    An override of a field that this config lacks, another system's, is left out.
+    Overrides of fields that this config lacks (another system has them) are left out.
     """
-    flag = flags.FLAGS[holder.name]
-    config = _load(config_flags.get_config_filename(flag).partition(":")[0]).get_config(argument)
+    file = name_of(holder).partition(":")[0]
+    config = config_files.get(f"{file}:{argument}" if argument else file)
     known = {field for field, _ in leaves(config.to_dict())}
-    overrides = config_flags.get_override_values(flag)
-    overrides.pop("members", None)  # a member has none of its own
-    config.update_from_flattened_dict({k: v for k, v in overrides.items() if k in known})
+    set_here = overrides(holder)
+    set_here.pop("members", None)  # a member has none of its own
+    config.update_from_flattened_dict({k: v for k, v in set_here.items() if k in known})
     return config
-
-
-def _load(file: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

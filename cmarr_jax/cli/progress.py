@@ -1,27 +1,28 @@
-"""What a person sees while a sweep runs: a block of lanes in a terminal, plain lines elsewhere.
+"""What a person sees while a sweep runs: bars and a block of lanes in a terminal, else plain lines.
 
-The block is redrawn in place after each epoch; in between nothing moves, as an epoch is one
-program. The cursor rests below it, is never hidden, and there are no colours: however a sweep
-ends, the terminal is as it was. TERM=dumb asks for plain lines.
+The block has a lane for each run and changes after each epoch. Plain lines are printed if TERM=dumb
+or if standard error is a file, a notebook or the terminal of another job.
 """
 
-import contextlib
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import jax
-import tqdm
+from rich.console import ConsoleOptions, RenderableType
 
 from cmarr_jax.cli import display
-from cmarr_jax.runtime import memory
+from cmarr_jax.cli.bar import Bar
+from cmarr_jax.cli.terminal import Drawing
+from cmarr_jax.cli.units import size
+from cmarr_jax.runtime import devices, memory
 
 
 class Silent:
-    """Stands in for `Progress` in a process that leaves the telling to another."""
+    """Replaces `Progress` in processes that print nothing."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -30,95 +31,119 @@ class Silent:
         pass
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
+        return lambda *_, **__: None
 
 
 class Progress:
-    """Writes to standard error, so that standard output holds the table alone."""
+    """Writes to standard error, so that standard output has only the table."""
 
     def __init__(self):
-        self._bar = self._block = self._stage = None
+        self._drawing = Drawing()
+        self._bar = Bar("")
+        self._stage = None
         self._stopped = {}
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_) -> None:
-        self._close()
+        self._drawing.close()
 
     def start(self, pack: str) -> None:
-        """Says what is being read; preparing a pack for the first time takes a while."""
+        """Says which pack is read: the first time, its preparation takes a while."""
         _say(f"reading {pack} ...")
 
     def reading(self, done: int, total: int) -> None:
         """Shows how many utterances were read."""
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            self._bar = tqdm.tqdm(total=total, desc="reading", unit="utt", leave=False)
-        self._bar.update(done - self._bar.n)
+        if self._bar.name != "reading":
+            self._show("reading", "utt", total)
+        self._bar.done = done
         if done == total:
-            self._bar.close()
-            self._bar = None
+            self._drawing.close()
 
-    def sweep(self, made: Any) -> None:
-        """Says what will be trained, an `experiment.Experiment`, before it is."""
-        parts, corpus, stages = made.parts, made.corpus, made.stages
+    def sweep(self, experiment: Any) -> None:
+        """Says what is about to be trained, a `training.experiment.Experiment`."""
+        sweeps, corpus, stages = experiment.sweeps, experiment.corpus, experiment.stages
         self._runs = [
-            (number if parts[1:] else 0, fold.number, seed)
-            for number, part in enumerate(parts, start=1)
-            for fold, seed in part.run_ids
+            (number if sweeps[1:] else 0, fold.number, seed)
+            for number, sweep in enumerate(sweeps, start=1)
+            for fold, seed in sweep.run_ids
         ]
         self._began = time.monotonic()
-        identity, run_ids = parts[0].identity, parts[0].run_ids
+        identity, run_ids = sweeps[0].identity, sweeps[0].run_ids
         folds = len({fold.number for fold, _ in run_ids})
         _say(
-            f"{identity['system']} ({made.variants()}) on {identity['corpus']}: "
+            f"{identity['system']} ({experiment.variants}) on {identity['corpus']}: "
             f"{len(corpus.labels)} utterances, {', '.join(corpus.modalities)}; "
-            + (f"{len(parts)} sweeps x " if parts[1:] else "")
-            + f"{folds} folds x {len(run_ids) // folds} seeds on {made.device}"
+            + (f"{len(sweeps)} sweeps x " if sweeps[1:] else "")
+            + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
-        there = display.size(memory.total())
-        _say(f"memory: expected at most {display.size(made.memory)} of {there}")
-        _say("compiling ...")
+        gaps = experiment.audited.get("gaps", ())
+        for line in filter(None, (experiment.scheme, *gaps, experiment.advice)):
+            _say(line)
+        there = size(memory.total())
+        _say(f"memory: expected at most {size(experiment.memory)} of {there}")
+        self._compile()
 
     def measure(self) -> None:
         """Says that a dry run has begun, which compiles too."""
         _say("compiling and measuring a few steps ...")
 
     def epoch(self, epoch: Any) -> None:
-        """Shows one finished epoch, `training.Epoch`."""
-        state = self._take(epoch)
-        if screen := _screen():
-            if self._block is None:
-                self._block = _Block(sys.stderr)
-            self._block.draw(state, screen)
-        else:
-            self._close()
+        """Shows one finished epoch, `training.loop.Epoch`."""
+        self._state = self._take(epoch)
+        if not self._drawing.show(self._block, keep=True):
             for stopped in filter(None, epoch.stopped):
                 _say(f"{stopped}; the other runs go on")
-            _say(display.line(state))
+            _say(display.line(self._state))
         if epoch.number == epoch.total:
-            self._close()
-            if epoch.stage:  # another one follows
-                _say("compiling ...")
+            self._drawing.close()
+            if epoch.stage:  # another stage follows
+                self._compile()
+
+    def testing(self, total: int | None = None) -> None:
+        """Shows that the best models are tested, with a count if `total` is given."""
+        self._show("testing", "runs", total)
+
+    def drawing(self, name: str) -> None:
+        """Shows that the figure or page `name` is being drawn."""
+        self._show(f"drawing {name}")
+
+    def advance(self, amount: int = 1) -> None:
+        """Counts `amount` more as done."""
+        self._bar.done += amount
 
     def done(self, folders: Sequence[str], seconds: float) -> None:
-        """Says where the results lie."""
-        self._close()
+        """Says where the results are."""
+        self._drawing.close()
         _say(f"done in {seconds:.0f} s; results lie in {', '.join(folders)}")
+
+    def _compile(self) -> None:
+        if not self._show("compiling"):
+            _say("compiling ...")
+
+    def _show(self, name: str, unit: str = "", total: int | None = None) -> bool:
+        self._bar = Bar(name, unit, total)
+        return self._drawing.show(self._bar.draw)
+
+    def _block(self, options: ConsoleOptions) -> RenderableType:
+        """The block with the present times, which go on while the next epoch is trained."""
+        elapsed, left = self._state.elapsed, self._state.left
+        since = time.monotonic() - self._began - elapsed
+        left = max(left - since, 0.0) if math.isfinite(left) else left
+        return display.block(self._state._replace(elapsed=elapsed + since, left=left), options)
 
     def _take(self, epoch: Any) -> display.State:
         now = time.monotonic()
         if epoch.stage != self._stage:
-            self._close()
+            self._drawing.close()
             self._stage = epoch.stage
-            self._first = (epoch.number, now)  # that epoch compiled, it is in no rate
-            self._val_uar = [[] for _ in self._runs]
+            self._first = (epoch.number, now)  # this epoch compiles, so no rate counts it
+            self._val_uar: list[list[float]] = [[] for _ in self._runs]
         for r, s in enumerate(epoch.stopped):
             if s:
-                why = f"step {s.step}: {s.stage}{s.term} became {s.value}"
+                why = f"step {s.step}: {s.reason}"
                 self._stopped[r] = (f"stopped at {why}", why)
         lanes = []
         for r, run in enumerate(self._runs):
@@ -140,68 +165,6 @@ class Progress:
             host=_host_bytes(),
             device=_device_bytes(),
         )
-
-    def _close(self) -> None:
-        if self._block is not None:
-            self._block.close()
-            self._block = None
-
-
-class _Block:
-    """Lines at the bottom of a terminal that are drawn over until something else is written."""
-
-    def __init__(self, stream: TextIO):
-        self._stream, self._height, self._screen, self._at_start = stream, 0, None, True
-        # What others write meanwhile (warnings, say) lies below the block and stays there.
-        self._others = contextlib.redirect_stderr(_Watched(stream, self._leave))
-        self._others.__enter__()
-
-    def draw(self, state: display.State, screen: os.terminal_size) -> None:
-        """Draws over the last block, or below it where it may have moved."""
-        width, height = screen.columns - 1, screen.lines - 1  # the cursor rests below, unwrapped
-        unicode = (self._stream.encoding or "").lower().replace("-", "") == "utf8"
-        lines = display.block(state, width, height, unicode)
-        if screen != self._screen:  # a terminal of another size may have wrapped its lines anew
-            self._height = 0
-        over = f"\x1b[{self._height}A" if self._height else "" if self._at_start else "\n"
-        text = "".join(f"{line}\x1b[K\n" for line in lines)
-        self._stream.write(f"{over}\r{text}\x1b[J")  # at once, so that nothing flickers
-        self._stream.flush()
-        self._height, self._screen, self._at_start = len(lines), screen, True
-
-    def close(self) -> None:
-        """Leaves the block; the next one is another."""
-        self._others.__exit__(None, None, None)
-
-    def _leave(self, text: str) -> None:
-        self._height, self._at_start = 0, text.endswith("\n")
-
-
-class _Watched:
-    """A stream that tells what is written to it."""
-
-    def __init__(self, stream: TextIO, tell: Callable[[str], None]):
-        self._stream, self._tell = stream, tell
-
-    def write(self, text: str) -> int:
-        if text:
-            self._tell(text)
-        return self._stream.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _screen() -> os.terminal_size | None:
-    """The size of the terminal that standard error is, if a block can be drawn there."""
-    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        return None
-    try:
-        screen = os.get_terminal_size(sys.stderr.fileno())
-        ours = os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()  # not in the background
-    except (OSError, ValueError):
-        return None
-    return screen if ours and screen.columns >= 60 and screen.lines >= 10 else None
 
 
 def _host_bytes() -> float:

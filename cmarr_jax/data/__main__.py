@@ -12,25 +12,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import audit, describe, pack
-from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import write_json
+
+_REMEDY = "; wanted `describe PACK` or `validate PACK` or `audit PACK`, see --help"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    args = _parser().parse_args(argv)
-    commands = {"describe": _describe, "validate": _validate, "audit": _audit}
-    try:
-        return commands[args.command](args)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+
+    def command() -> int:
+        args = _parser().parse_args(argv)
+        return {"describe": _describe, "validate": _validate, "audit": _audit}[args.command](args)
+
+    return boundary.run(command)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("python -m cmarr_jax.data", __doc__, "; see --help")
+    parser = make_parser("python -m cmarr_jax.data", __doc__, _REMEDY)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
         ("describe", "what is inside a pack"),
@@ -44,8 +45,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--scheme",
                 default="",
-                choices=("session", "speaker", "split"),
-                help="protocol.scheme (default: split if the pack has that column, else session)",
+                choices=("auto", "session", "speaker", "split"),
+                help="protocol.scheme (default: auto, the first of split, session and speaker "
+                "that the pack admits)",
             )
             command.add_argument("--out", default="", metavar="FILE", help="also as JSON")
     return parser

@@ -13,7 +13,14 @@ import numpy as np
 
 from cmarr_jax.data import duplicates, pipeline
 from cmarr_jax.data.pipeline import Corpus
-from cmarr_jax.data.protocol import Fold, make_folds, shared_names
+from cmarr_jax.data.protocol import (
+    Fold,
+    admitted,
+    choose_scheme,
+    make_folds,
+    part_names,
+    shared_names,
+)
 from cmarr_jax.errors import UserError
 
 _PARTS = ("train", "val", "test")
@@ -23,7 +30,12 @@ _POSITIONS = 4  # that the command pools to; any number tells utterances apart
 
 
 def audit(
-    corpus: Corpus, folds: Sequence[Fold], *, scheme: str, select_on_test: bool = False
+    corpus: Corpus,
+    folds: Sequence[Fold],
+    *,
+    scheme: str,
+    select_on_test: bool = False,
+    chosen: bool = False,
 ) -> dict[str, Any]:
     """Looks for leaks in folds, however they were made.
 
@@ -32,14 +44,21 @@ def audit(
       folds: of `protocol.make_folds`.
       scheme: "session", "speaker" or "split": which names must stay on one side.
       select_on_test: validation is the test part, on request.
+      chosen: whether protocol.scheme=auto has chosen `scheme`.
 
     Returns:
-      What was found, for JSON: `failures` and `warnings`, a line each, and each fold's counts.
+      What was found, for JSON: `failures` and `warnings`, a line each, `scheme` and the ones that
+      the corpus also admits, and each fold's counts.
     """
     prints = duplicates.find(corpus)
     failures, warnings = [], []
     if select_on_test:
         warnings.append("the epoch is SELECTED ON TEST: all scores are optimistic")
+    if named := part_names(corpus.columns, corpus.labels):
+        warnings.append(
+            f"sessions are named {', '.join(named)}, as parts of an official split are; they are "
+            "refused as sessions"
+        )
     warnings += [
         f"{m}: {n} utterances have features of zeros or shared by many; filler is no feature"
         for m, n in prints.filler.items()
@@ -89,6 +108,8 @@ def audit(
     return {
         "corpus": corpus.name,
         "scheme": scheme,
+        "chosen_by": "auto" if chosen else "config",
+        "also_admits": [s for s in admitted(corpus.columns, corpus.labels) if s != scheme],
         "utterances": len(corpus.labels),
         "failures": failures,
         "warnings": warnings,
@@ -107,11 +128,17 @@ def check(found: Mapping[str, Any]) -> None:
         )
 
 
+def scheme_text(found: Mapping[str, Any]) -> str:
+    """Which scheme the folds are of, who chose it, and what else the corpus admits."""
+    also = found["also_admits"]
+    facts = ["auto"] * (found["chosen_by"] == "auto")
+    facts += [f"the pack also admits {' and '.join(also)}"] * bool(also)
+    return f"protocol.scheme={found['scheme']}" + (f" ({'; '.join(facts)})" if facts else "")
+
+
 def render(found: Mapping[str, Any]) -> str:
     """An audit as text."""
-    lines = [
-        f"{found['corpus']}: {found['utterances']} utterances, protocol.scheme={found['scheme']}"
-    ]
+    lines = [f"{found['corpus']}: {found['utterances']} utterances, {scheme_text(found)}"]
     for fold in found["folds"]:
         parts, base = fold["parts"], fold["baseline"]
         lines.append(f"\nfold {fold['fold']} ({fold['held_out']})")
@@ -123,8 +150,8 @@ def render(found: Mapping[str, Any]) -> str:
                 f"{facts['speakers']} speakers{groups}: {names}"
             )
         lines.append(
-            f"  always the training part's largest class: WAR {100 * base['war']:.1f} %, "
-            f"UAR {100 * base['uar']:.1f} %"
+            "  majority (always the training part's largest class): "
+            f"WAR {100 * base['war']:.1f} %, UAR {100 * base['uar']:.1f} %"
         )
         near = ", ".join(f"{m} {x['pairs']}" for m, x in fold["near"].items())
         lines.append(f"  pairs of training and test nearly the same: {near}")
@@ -253,8 +280,9 @@ def _ids(corpus: Corpus, pair: tuple[int, int]) -> list[str]:
 
 
 def audit_pack(path: str, scheme: str = "") -> dict[str, Any]:
-    """`audit` of a pack; `scheme` = "": split where the pack has that column, else session."""
+    """`audit` of a pack; `scheme` as of `protocol.make_folds`, "" = auto."""
     corpus = pipeline.load(pack=path, loader="numpy", align="pool", length=_POSITIONS)
-    scheme = scheme or ("split" if "split" in corpus.columns else "session")
+    chosen = scheme in ("", "auto")
+    scheme = choose_scheme(corpus.columns, corpus.labels) if chosen else scheme
     folds = make_folds(corpus.columns, corpus.labels, scheme=scheme)
-    return audit(corpus, folds, scheme=scheme)
+    return audit(corpus, folds, scheme=scheme, chosen=chosen)

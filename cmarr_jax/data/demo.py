@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.data import pack as pack_lib
-from cmarr_jax.errors import UserError
 
 CLASS_NAMES = ("ang", "hap", "neu", "sad")
 _CLASS_COUNTS = (1103, 1636, 1708, 1084)  # IEMOCAP's, for the proportions
@@ -99,15 +99,16 @@ def make(path: str, num_utterances: int = 600, seed: int = 0) -> pack_lib.Pack:
 
 
 def main(argv: list[str]) -> int:
+    """Runs the command and returns its exit code."""
     if len(argv) != 1 or argv[0].startswith("-"):
         print(__doc__)
         return 0 if argv in (["-h"], ["--help"]) else 2
-    try:
-        pack = make(argv[0])
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    print(f"{argv[0]}: {len(pack.labels)} synthetic utterances")
+    return boundary.run(lambda: _run(argv[0]), "nothing was written")
+
+
+def _run(path: str) -> int:
+    pack = make(path)
+    print(f"{path}: {len(pack.labels)} synthetic utterances")
     return 0
 
 

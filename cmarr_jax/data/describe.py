@@ -70,15 +70,17 @@ def _utterance_table(pack: pack_lib.Pack) -> str:
     for column in ("session", "split"):
         if column in pack.columns:
             values = pack.columns[column]
-            order = utterances.SPLITS.index if column == "split" else protocol.natural
+            order = (*utterances.SPLITS, "").index if column == "split" else protocol.natural
             for value in sorted(set(values.tolist()), key=order):
-                add(f"{column} {value}", values == value)
+                add(f"{column} {value or 'none'}", values == value)
     add("all", np.ones(len(pack.labels), bool))
     return _table(rows, left=(0, len(rows[0]) - 1))
 
 
 def _feature_table(pack: pack_lib.Pack) -> str:
-    rows = [["modality", "dim", "dtype", "have it", "rows", "min", "median", "max", "MB"]]
+    rows: list[list[Any]] = [
+        ["modality", "dim", "dtype", "have it", "rows", "min", "median", "max", "MB"]
+    ]
     for m, features in pack.features.items():
         lengths = np.diff(pack.offsets[m])
         lengths = lengths[lengths > 0]
@@ -116,6 +118,10 @@ def _provenance(tree: dict[str, Any], indent: int = 2) -> Iterator[str]:
         if isinstance(value, dict) and value:
             yield f"{' ' * indent}{key}"
             yield from _provenance(value, indent + 2)
+            continue
+        if key == "changed" and isinstance(value, list):  # counted where it was done: all of it
+            yield f"{' ' * indent}{key}"
+            yield from (f"{' ' * (indent + 2)}{line}" for line in value)
             continue
         text = f"{len(value)} entries" if isinstance(value, list) and len(value) > 6 else str(value)
         line = f"{' ' * indent}{key}: {' '.join(text.split())}"
@@ -162,6 +168,15 @@ def _suspicions(pack: pack_lib.Pack) -> Iterator[str]:
                 f"session {session} has utterances of one class alone; as a test part its UAR is "
                 "that class' recall, which naming it always makes 100 %"
             )
+        for m, offsets in pack.offsets.items():
+            chosen = pack.columns["session"] == session
+            if not np.diff(offsets)[chosen].any() and np.diff(offsets).any():
+                yield f"session {session} has no {m} at all; as a test part it scores none of it"
+    others = _others(pack)
+    if others:
+        yield f"{len(others)} entries of {pack.path} are not read ({', '.join(others)[:120]})"
+    for line in pack.provenance.get("changed", ()):
+        yield f"when it was made: {line}"
     for m, features in pack.features.items():
         absent = float((np.diff(pack.offsets[m]) == 0).mean())
         if absent > 0.2:
@@ -181,6 +196,12 @@ def _suspicions(pack: pack_lib.Pack) -> Iterator[str]:
             yield f"{m}: {constant} of {features.shape[1]} dimensions are the same in every row"
         if largest > 1e4:
             yield f"{m}: has numbers beyond 10,000; were they meant to be scaled?"
+
+
+def _others(pack: pack_lib.Pack) -> list[str]:
+    """What lies in the pack's folder and is no part of it."""
+    known = {*map(os.path.basename, pack.stamps), "problems.csv", "tfds"}
+    return sorted(n for n in os.listdir(pack.path) if n not in known and n[0] != ".")
 
 
 def _scan(features: np.ndarray) -> tuple[int, int, float]:

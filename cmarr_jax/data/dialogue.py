@@ -17,13 +17,15 @@ an utterance by itself: turns still to come count too, and where actors played t
 every session, as in IEMOCAP, the mean of a dialogue's text tells which scene it is.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tqdm
 
-from cmarr_jax.cli.arguments import fail, make_parser
+from cmarr_jax.cli import boundary
+from cmarr_jax.cli.arguments import make_parser
+from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 
@@ -84,24 +86,25 @@ def _sequences(pack: pack_lib.Pack, modality: str, turns: np.ndarray) -> Iterato
     num, dtype = len(turns), pack.features[modality].dtype
     present = np.diff(pack.offsets[modality]) > 0
     means = np.zeros((num, pack.features[modality].shape[1]), np.float32)
-    for i in np.flatnonzero(present):
+    for i in np.flatnonzero(present).tolist():
         means[i] = pack.sequence(modality, i).mean(axis=0, dtype=np.float64)
     means = contexts(means, present, turns).astype(dtype)
-    for i in tqdm.tqdm(range(num), desc=modality, unit="utt", disable=None):
+    for i in track(range(num), modality):
         rows = pack.sequence(modality, i)
         yield np.concatenate([rows, np.broadcast_to(means[i], rows.shape)], axis=1)
     pack_lib.check_unchanged(pack)
 
 
 def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
     parser = make_parser("python -m cmarr_jax.data.dialogue", __doc__, "; see --help")
     parser.add_argument("pack", metavar="PACK", help="folder of a feature pack with dialogues")
     parser.add_argument("out", metavar="OUT", help="folder of the pack to write; a new one")
-    arguments = parser.parse_args(argv)
-    try:
-        pack = make(arguments.pack, arguments.out)
-    except UserError as e:
-        fail(str(e))
+    return boundary.run(lambda: _run(parser.parse_args(argv)), "nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pack = make(arguments.pack, arguments.out)
     widths = ", ".join(f"{m} {x.shape[1]}-d" for m, x in pack.features.items())
     print(f"{pack.path}: {len(pack.labels)} utterances with their dialogues' context; {widths}")
     return 0

@@ -62,8 +62,12 @@ def find(corpus: Corpus) -> Prints:
 def _scan(
     values: np.ndarray | RowsOnDisk, mask: np.ndarray
 ) -> tuple[np.ndarray | RowsOnDisk, np.ndarray, np.ndarray]:
-    """Of one modality's features: each utterance's mean over time, `[N, D]`, a digest, and
-    whether it holds anything but zeros, `[N]` each."""
+    """Goes through one modality's features once.
+
+    Returns:
+      Each utterance's mean over time `[N, D]`; its digest `[N]`; whether it holds anything but
+      zeros `[N]`.
+    """
     means = zeros_beside(values, (len(values), values.shape[-1]), np.float32)
     digests, filled = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     for block in blocks(len(values)):
@@ -85,11 +89,11 @@ def _moments(means: np.ndarray | RowsOnDisk, rows: np.ndarray) -> tuple[np.ndarr
 
 def _equal_pairs(digests: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of equal digests; 0 equals nothing."""
-    of: dict[int, list[int]] = {}
+    same: dict[int, list[int]] = {}
     for i, digest in enumerate(digests.tolist()):
         if digest:
-            of.setdefault(digest, []).append(i)
-    return [pair for members in of.values() for pair in itertools.combinations(members, 2)]
+            same.setdefault(digest, []).append(i)
+    return [pair for members in same.values() for pair in itertools.combinations(members, 2)]
 
 
 def _near_pairs(means: np.ndarray | RowsOnDisk, digests: np.ndarray) -> list[tuple[int, int]]:
@@ -122,7 +126,8 @@ def _near_pairs(means: np.ndarray | RowsOnDisk, digests: np.ndarray) -> list[tup
         for a in (i[b] for b in blocks(len(i))):
             apart = (means[rows[a + shift]] - means[rows[a]]) * scale
             near = a[np.linalg.norm(apart, axis=1) <= radius]
-            pairs += [tuple(sorted((int(rows[x]), int(rows[x + shift])))) for x in near]
+            ends = zip(rows[near].tolist(), rows[near + shift].tolist(), strict=True)
+            pairs += [(min(pair), max(pair)) for pair in ends]
     return pairs
 
 

@@ -11,21 +11,22 @@ Zero rows mean that the utterance lacks this modality. One vector per utterance 
     python -m cmarr_jax.data validate PACK    whether it can be trusted
 """
 
-import csv
 import hashlib
 import json
 import os
 import runpy
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmarr_jax.data import manifest as manifest_lib
-from cmarr_jax.data import utterances
+from cmarr_jax.data import utterances, values
 from cmarr_jax.data.utterances import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import draft, to_csv
 
 _CHUNK_ROWS = 65_536
 
@@ -45,6 +46,7 @@ class Pack(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """In the manifest's order."""
         return tuple(self.features)
 
     def sequence(self, modality: str, i: int) -> np.ndarray:
@@ -72,7 +74,7 @@ def read(path: str) -> Pack:
         features[modality], offsets[modality] = _read_modality(
             path, modality, manifest["dims"][modality], len(labels)
         )
-    lengths = sum(np.diff(o) for o in offsets.values())
+    lengths = np.sum([np.diff(o) for o in offsets.values()], axis=0)
     if (lengths == 0).any():
         i = int(np.argmin(lengths))
         raise UserError(
@@ -115,19 +117,23 @@ def write(
     *,
     name: str,
     class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
-    sequences: Mapping[str, Iterable[np.ndarray]],
+    columns: Mapping[str, Sequence | np.ndarray],
+    sequences: Mapping[str, Iterable],
     provenance: Mapping[str, Any],
 ) -> Pack:
     """Writes a pack to the new folder `path`; the folder appears whole or not at all.
+
+    Missing and odd values are taken as docs/packs.md says; what that changed is counted on
+    standard error and in the provenance, under `changed`.
 
     Args:
       path: a folder that does not exist yet.
       name: the corpus' name, as it will stand in every results file.
       class_names: the classes in the order of their indices.
       columns: column name -> N values; `id`, `session`, `speaker` and `label` are needed.
-      sequences: modality -> N arrays `[T_i, D]`, float16 or float32; `T_i = 0` = absent.
-      provenance: how the features were made; kept in pack.json.
+      sequences: modality -> N arrays `[T_i, D]` of numbers, or None; `T_i = 0` = absent. Float16
+        is kept, all else becomes float32.
+      provenance: how the features were made; kept in pack.json. It is read after `sequences`.
 
     Returns:
       The pack, read back and validated.
@@ -138,30 +144,37 @@ def write(
     if os.path.exists(path):
         raise UserError(f"{path}: exists already; name a new folder or remove it first")
     _check_given(path, columns, sequences)
-    draft = path.rstrip("/") + f".tmp{os.getpid()}"
     try:
-        os.makedirs(draft)
-        num = len(columns["id"])
-        dims = {m: _write_modality(draft, m, arrays, num) for m, arrays in sequences.items()}
-        with open(os.path.join(draft, "utterances.csv"), "w", newline="", encoding="utf-8") as f:
-            writer = csv.writer(f, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-        manifest = {
-            "format_version": manifest_lib.FORMAT_VERSION,
-            "corpus": name,
-            "classes": list(class_names),
-            "modalities": list(dims),
-            "dims": dims,
-            "provenance": dict(provenance),
-        }
-        with open(os.path.join(draft, "pack.json"), "w", encoding="utf-8") as f:
-            json.dump(manifest, f, indent=2)
-        try:
-            read(draft)
-        except UserError as e:
-            raise UserError(str(e).replace(draft, path)) from None
-        os.replace(draft, path)
+        with draft(path.rstrip("/")) as folder:
+            os.makedirs(folder)
+            class_names = [values.text(c) for c in class_names]
+            table, changed = utterances.texts(path, columns, class_names)
+            num = len(table["id"])
+            dims = {}
+            for modality, arrays in sequences.items():
+                dims[modality], said = _write_modality(folder, modality, arrays, num)
+                changed += said
+            rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+            with open(os.path.join(folder, "utterances.csv"), "wb") as f:
+                f.write(to_csv(rows, table).encode())
+            kept = dict(provenance)
+            if said := [*kept.pop("changed", ()), *changed]:
+                kept["changed"] = said
+            manifest = {
+                "format_version": manifest_lib.FORMAT_VERSION,
+                "corpus": name,
+                "classes": class_names,
+                "modalities": list(dims),
+                "dims": dims,
+                "provenance": kept,
+            }
+            # Every byte counts for the fingerprint, so the form of this file never changes.
+            with open(os.path.join(folder, "pack.json"), "w", encoding="utf-8") as f:
+                json.dump(manifest, f, indent=2)
+            try:
+                read(folder)
+            except UserError as e:
+                raise UserError(str(e).replace(folder, path)) from None
     except OSError as e:
         reason = e.strerror or e
         raise UserError(
@@ -169,12 +182,14 @@ def write(
         ) from None
     except UnicodeEncodeError as e:
         raise UserError(f"{path}: a column holds what UTF-8 cannot write ({e.reason})") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    for line in changed:
+        print(f"note: {path}: {line}", file=sys.stderr)
     return read(path)
 
 
-def _check_given(path: str, columns: Mapping[str, Sequence], sequences: Mapping) -> None:
+def _check_given(
+    path: str, columns: Mapping[str, Sequence[str] | np.ndarray], sequences: Mapping
+) -> None:
     """What must hold before the first file is written."""
     unknown = set(columns) - set(REQUIRED_COLUMNS) - set(OPTIONAL_COLUMNS)
     absent = set(REQUIRED_COLUMNS) - set(columns)
@@ -183,10 +198,10 @@ def _check_given(path: str, columns: Mapping[str, Sequence], sequences: Mapping)
             f"{path}: columns are {','.join(columns)}; wanted {','.join(REQUIRED_COLUMNS)} and "
             f"any of {','.join(OPTIONAL_COLUMNS)}"
         )
-    for column, values in columns.items():
-        if len(values) != len(columns["id"]):
+    for column, given in columns.items():
+        if len(given) != len(columns["id"]):
             raise UserError(
-                f"{path}: column {column} has {len(values)} values, wanted {len(columns['id'])}, "
+                f"{path}: column {column} has {len(given)} values, wanted {len(columns['id'])}, "
                 "one an id"
             )
     if not sequences:
@@ -197,9 +212,18 @@ def _check_given(path: str, columns: Mapping[str, Sequence], sequences: Mapping)
 
 def fingerprint(pack: Pack) -> str:
     """Hash of everything that the pack's files say, 16 hex digits."""
+    return fingerprint_at(pack.path)
+
+
+def fingerprint_at(path: str) -> str:
+    """The same of the pack in a folder, of which pack.json alone is checked.
+
+    Raises:
+      UserError: it is no pack, or a file is missing.
+    """
     digest = hashlib.blake2b(digest_size=8)
-    for name in _files(pack.modalities):
-        with open(os.path.join(pack.path, name), "rb") as f:
+    for name in _files(manifest_lib.read(path)["modalities"]):
+        with open(os.path.join(path, name), "rb") as f:
             while block := f.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
@@ -219,18 +243,22 @@ def _stamp(file: str) -> tuple:
 
 
 def _rows(features: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Rows of a memory-mapped array, read from its file: where somebody cuts the file short
-    meanwhile, a touch of the map would end the process without a word."""
+    """Rows of a memory-mapped array, read from its file.
+
+    Where somebody cuts the file short meanwhile, a touch of the map would end the process without
+    a word.
+    """
     if not isinstance(features, np.memmap) or not features.flags.c_contiguous:
         return features[start:stop]
+    file = str(features.filename)
     width = features.shape[1]
     offset = features.offset + start * width * features.itemsize
     try:
-        rows = np.fromfile(features.filename, features.dtype, (stop - start) * width, offset=offset)
+        rows = np.fromfile(file, features.dtype, (stop - start) * width, offset=offset)
     except OSError as e:
-        raise UserError(f"{features.filename}: cannot be read any more ({e.strerror})") from None
+        raise UserError(f"{file}: cannot be read any more ({e.strerror})") from None
     if len(rows) < (stop - start) * width:
-        raise UserError(f"{features.filename}: ends before row {stop}; it was cut short meanwhile")
+        raise UserError(f"{file}: ends before row {stop}; it was cut short meanwhile")
     return rows.reshape(-1, width)
 
 
@@ -295,32 +323,46 @@ def _read_modality(
     return features, offsets
 
 
-def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], num: int) -> int:
-    """Streams the arrays to disk, never holding more than one, and returns their width."""
-    offsets, width, dtype = [0], None, None
+def _write_modality(
+    folder: str, modality: str, arrays: Iterable, num: int
+) -> tuple[int, list[str]]:
+    """Streams the arrays to disk, never holding more than one.
+
+    Returns:
+      Their width; and what was changed, see `values.finite`.
+    """
+    offsets, width, dtype, dtype_of_none = [0], None, None, None
+    missing = zeroed = dropped = 0
     raw = os.path.join(folder, f"{modality}.raw")
     with open(raw, "wb") as f:
-        for i, array in enumerate(arrays):
-            array = np.asarray(array)
-            if array.dtype not in (np.dtype("<f2"), np.dtype("<f4")) or array.ndim != 2:
-                remedy = "np.float32(array) converts"
-                if array.dtype == object:
-                    remedy = "a missing modality is np.zeros((0, dims), np.float32)"
-                elif array.ndim == 1:
-                    remedy = "one vector is one row: np.float32(array)[None]"
+        for i, given in enumerate(arrays):
+            where = f"modality {modality}, utterance {i}"
+            try:
+                array = values.sequence(given, where)
+            except UserError as e:
                 raise UserError(
-                    f"modality {modality}, utterance {i}: found {array.dtype.str} of shape "
-                    f"{array.shape}, wanted float16 or float32 (rows, dims); {remedy}"
-                )
-            if width is None:
-                width, dtype = array.shape[-1], array.dtype
-            if array.shape[1] != width or array.dtype != dtype:
+                    f"{e}; a missing modality is None or np.zeros((0, dims), np.float32)"
+                ) from None
+            missing += not hasattr(given, "__len__")
+            of_array = values.stored(array)
+            if not len(array):
+                dtype_of_none = dtype_of_none or of_array
+            elif dtype is None:
+                dtype = of_array
+            if width is None and array.shape[1]:
+                width = array.shape[1]
+            if array.shape[1] not in (0, width) or (len(array) and of_array != dtype):
                 raise UserError(
-                    f"modality {modality}, utterance {i}: found {array.dtype} {array.shape}, "
+                    f"{where}: found {array.dtype} {array.shape}, "
                     f"wanted {dtype} (rows, {width}) as before"
                 )
-            f.write(np.ascontiguousarray(array).tobytes())
-            offsets.append(offsets[-1] + len(array))
+            kept = values.finite(array, of_array)
+            zeroed, dropped = zeroed + kept.zeroed, dropped + kept.dropped
+            f.write(np.ascontiguousarray(kept.rows).tobytes())
+            offsets.append(offsets[-1] + len(kept.rows))
+    dtype = dtype or dtype_of_none
+    if width is None and len(offsets) == num + 1:
+        raise UserError(f"modality {modality}: no utterance has it; leave it out")
     if len(offsets) != num + 1 or width is None:
         raise UserError(f"modality {modality}: {len(offsets) - 1} arrays, wanted {num}, one an id")
     with open(os.path.join(folder, f"{modality}.npy"), "wb") as f, open(raw, "rb") as body:
@@ -333,7 +375,9 @@ def _write_modality(folder: str, modality: str, arrays: Iterable[np.ndarray], nu
         shutil.copyfileobj(body, f, 1 << 22)
     os.remove(raw)
     np.save(os.path.join(folder, f"{modality}.offsets.npy"), np.array(offsets, np.int64))
-    return width
+    said = values.Finite(np.zeros((0, width), dtype), zeroed, dropped).said
+    lacking = f"{missing} utterances without an array lack it" if missing else ""
+    return width, [f"{modality}: {line}" for line in (said, lacking) if line]
 
 
 if __name__ == "__main__":  # the older name of the command

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data import pooling
 from cmarr_jax.data.rows_on_disk import RowsOnDisk, blocks
 from cmarr_jax.errors import UserError
+
+if TYPE_CHECKING:  # seconds to import, so only when used
+    import tensorflow_datasets as tfds
+
+
+_Features = dict[str, np.ndarray | RowsOnDisk]  # modality -> [N, T, D]
+_Make = Callable[[int, dict[str, tuple[int, np.dtype]]], _Features]  # see `_make_features`
+_Progress = Callable[[int, int], None]
 
 
 class Corpus(NamedTuple):
@@ -20,14 +28,16 @@ class Corpus(NamedTuple):
     class_names: tuple[str, ...]
     columns: dict[str, np.ndarray]  # column name -> [N] str
     labels: np.ndarray  # [N] int32; -1 = unlabelled
-    # modality -> [N, T, D], zero where absent or padded
-    features: dict[str, np.ndarray | RowsOnDisk]
+    features: _Features  # zero where absent or padded
     mask: np.ndarray  # [N, T] bool; False = padding
     present: np.ndarray  # [N, M] bool; False = this utterance lacks this modality
     provenance: dict[str, Any]
+    fingerprint: str = ""  # of the pack's files, whatever was made of them here; "" = unknown
+    longest: int = 0  # rows that an utterance has at most in the pack; 0 = unknown
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """M names, in the order of `present`."""
         return tuple(self.features)
 
     @property
@@ -55,7 +65,7 @@ def load(
     statistics: str = "mean",
     stream: str = "",
     limit: float = float("inf"),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: _Progress = lambda done, total: None,
 ) -> Corpus:
     """Reads a corpus into memory, or its features into a file.
 
@@ -104,7 +114,7 @@ def _make_features(
     limit: float,
     num: int,
     kinds: dict[str, tuple[int, np.dtype]],
-) -> dict[str, np.ndarray | RowsOnDisk]:
+) -> _Features:
     """Zeros for `num` utterances; `kinds`: modality -> dims and dtype of its rows."""
     shapes = {m: (num, length, times * dim) for m, (dim, _) in kinds.items()}
     if stream:
@@ -120,7 +130,12 @@ def _make_features(
 
 
 def _load_numpy(
-    pack: pack_lib.Pack, align: str, length: int, statistics: str, make, progress
+    pack: pack_lib.Pack,
+    align: str,
+    length: int,
+    statistics: str,
+    make: _Make,
+    progress: _Progress,
 ) -> Corpus:
     num = len(pack.labels)
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
@@ -144,11 +159,19 @@ def _load_numpy(
         mask,
         present,
         pack.provenance,
+        pack_lib.fingerprint(pack),
+        int(lengths.max()),
     )
 
 
 def _load_tfds(
-    pack_dir: str, data_dir: str, align: str, length: int, statistics: str, make, progress
+    pack_dir: str,
+    data_dir: str,
+    align: str,
+    length: int,
+    statistics: str,
+    make: _Make,
+    progress: _Progress,
 ) -> Corpus:
     import tensorflow as tf  # seconds to import, so only when used
 
@@ -163,7 +186,14 @@ def _load_tfds(
     return _read_tfds(builder, align, length, statistics, make, progress)
 
 
-def _read_tfds(builder, align: str, length: int, statistics: str, make, progress) -> Corpus:
+def _read_tfds(
+    builder: "tfds.core.DatasetBuilder",
+    align: str,
+    length: int,
+    statistics: str,
+    make: _Make,
+    progress: _Progress,
+) -> Corpus:
     from cmarr_jax.data import tfds_reader
 
     num = builder.info.splits["corpus"].num_examples
@@ -200,6 +230,8 @@ def _read_tfds(builder, align: str, length: int, statistics: str, make, progress
         mask,
         present,
         builder.info.metadata["provenance"],
+        builder.builder_config.name,
+        int(lengths.max()),
     )
 
 

@@ -6,6 +6,9 @@ The three schemes and their sources:
            10 folds on IEMOCAP, 12 on MSP-IMPROV.
   split    the corpus' own train / val / test column: one fold.
 
+The default, auto, is the first of split, session and speaker that the corpus admits: an official
+split is there to be kept to.
+
     python -m cmarr_jax.data audit PACK    whether anything leaks, fold by fold
 
 Published code for `session` takes the test fold as validation; here validation always comes
@@ -13,6 +16,7 @@ from the training sessions (`validation`), unless `select_on_test` asks for the 
 without any, the last epoch counts, and all else must have been settled before.
 """
 
+import functools
 import itertools
 import re
 import runpy
@@ -21,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cmarr_jax.data.utterances import SPLITS, canonical_splits, is_part_name
 from cmarr_jax.errors import UserError
 
 _PAPER_ORDER = ("t", "s", "v", "vt", "sv", "st", "svt")
@@ -40,7 +45,8 @@ class Condition(NamedTuple):
     """What is available, named by its letters, and how noisy that is."""
 
     name: str
-    available: np.ndarray  # [M] bool in the order of the corpus' modalities, or [N, M]
+    # [M] bool in the order of the corpus' modalities, or [N, M]
+    available: np.ndarray | tuple[bool, ...]
     gaussian: float = 0.0  # share of the features' variance that is noise, 0 to 1
     impulse: float = 0.0  # the same of impulse noise
 
@@ -60,13 +66,13 @@ def make_folds(
     Args:
       columns: `session` and `speaker` `[N]`; `group` and `split` `[N]` where the corpus has them.
       labels: class indices `[N]`; -1 (unlabelled) takes no part.
-      scheme: "session", "speaker" or "split".
+      scheme: "session", "speaker", "split", or "auto" for what `choose_scheme` says.
       validation: for `session`, "random" carves `val_fraction` of the training sessions, classes
         balanced, groups kept whole; "rotate" takes the next session; "none" learns from all of
         them, and no epoch is chosen.
       val_fraction: share of the training utterances that validate.
       seed: of the random validation part; does not depend on the run's seed, so that the
-        spread over seeds is that of training alone.
+        deviation over seeds is that of training alone.
       select_on_test: validation = test, as in some published code. Optimistic.
 
     Returns:
@@ -85,8 +91,9 @@ def make_folds(
         raise UserError(
             "protocol.validation=none: wanted with protocol.scheme=session, without select_on_test"
         )
+    scheme = choose_scheme(columns, labels) if scheme == "auto" else scheme
     groups = columns.get("group")
-    carve = dict(labels=labels, groups=groups, fraction=val_fraction)
+    carve = functools.partial(_carve, labels=labels, groups=groups, fraction=val_fraction)
     folds = []
     if scheme == "split":
         if "split" not in columns:
@@ -94,11 +101,22 @@ def make_folds(
                 "protocol.scheme=split: the pack's utterances.csv has no split column; "
                 "use protocol.scheme=session"
             )
-        train, val, test = (labelled[columns["split"][labelled] == s] for s in _SPLIT_PARTS)
+        part_of = canonical_splits(columns["split"])[labelled]
+        train, val, test = (labelled[part_of == part] for part in SPLITS)
         if not len(val):
-            train, val = _carve(train, rng=np.random.default_rng([seed, 1]), **carve)
+            train, val = carve(train, rng=np.random.default_rng([seed, 1]))
         folds.append(Fold(1, "split", train, val, test))
     elif scheme in ("session", "speaker"):
+        if named := part_names(columns, labels):
+            raise UserError(
+                f"protocol.scheme={scheme}: sessions are named {', '.join(named)}, which is an "
+                "official split and no session"
+                + (
+                    "; use protocol.scheme=split"
+                    if "split" in columns
+                    else "; put these names into a column split of utterances.csv"
+                )
+            )
         units = sorted(set(columns[scheme][labelled].tolist()), key=natural)
         for number, unit in enumerate(units, start=1):
             of_unit = columns[scheme][labelled] == unit
@@ -110,14 +128,14 @@ def make_folds(
                 is_next = columns["session"][rest] == units[number % len(units)]
                 val, train = rest[is_next], rest[~is_next]
             elif validation == "random":
-                train, val = _carve(rest, rng=np.random.default_rng([seed, number]), **carve)
+                train, val = carve(rest, rng=np.random.default_rng([seed, number]))
             elif validation == "none":
                 train, val = rest, rest[:0]
             else:
                 raise UserError(f"protocol.validation={validation}: wanted random, rotate or none")
             folds.append(Fold(number, f"{scheme} {unit}", train, val, test))
     else:
-        raise UserError(f"protocol.scheme={scheme}: wanted session, speaker or split")
+        raise UserError(f"protocol.scheme={scheme}: wanted session, speaker, split or auto")
     for fold in folds:
         _check_fold(fold, columns, labels, scheme, validated=validation != "none")
     if select_on_test:
@@ -125,11 +143,54 @@ def make_folds(
     return folds
 
 
-def shuffle_labels(labels: np.ndarray, fold: Fold, seed: int) -> np.ndarray:
-    """The control that must score chance: labels `[N]` dealt out anew over what a fold learns
-    from, training and validation part together; the test part keeps its own.
+def choose_scheme(columns: Mapping[str, np.ndarray], labels: np.ndarray) -> str:
+    """What the scheme "auto" stands for: the first that the corpus admits, else "session".
 
-    Another permutation each fold and seed, so that several seeds are several draws.
+    An official split comes first even where it is damaged: then it is refused, and not passed over.
+    """
+    has_split = "split" in columns and (columns["split"][labels >= 0] != "").any()
+    return "split" if has_split else [*admitted(columns, labels), "session"][0]
+
+
+def admitted(columns: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+    """The schemes that a corpus can be trained under, as far as its columns show, best first.
+
+    Args:
+      columns, labels: as of `make_folds`.
+    """
+    rows = np.flatnonzero(labels >= 0)
+    found = []
+    if "split" in columns:
+        parts = set(canonical_splits(columns["split"][rows]).tolist())
+        found += ["split"] if {"train", "test"} <= parts else []
+    pairs = set(
+        zip(columns["session"][rows].tolist(), columns["speaker"][rows].tolist(), strict=True)
+    )
+    sessions = [session for session, _ in pairs]
+    if len(set(sessions)) > 1 and not part_names(columns, labels):
+        found += ["session"] if len({speaker for _, speaker in pairs}) == len(pairs) else []
+        found += ["speaker"] if min(map(sessions.count, set(sessions))) > 1 else []
+    return found
+
+
+def part_names(columns: Mapping[str, np.ndarray], labels: np.ndarray) -> list[str]:
+    """The sessions of labelled utterances that are named as parts of an official split are."""
+    return sorted({s for s in columns["session"][labels >= 0].tolist() if is_part_name(s)})
+
+
+def shuffle_labels(labels: np.ndarray, fold: Fold, seed: int) -> np.ndarray:
+    """The control that must score chance: a fold's learned labels, dealt out anew.
+
+    Training and validation part are shuffled together; the test part keeps its labels. Another
+    permutation each fold and seed, so that several seeds are several draws.
+
+    Args:
+      labels: `[N]`.
+      fold: of the run.
+      seed: of the run.
+
+    Returns:
+      `[N]`.
     """
     learned = np.concatenate([fold.train, fold.val])
     shuffled = labels.copy()
@@ -228,9 +289,6 @@ def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:
     return np.array([known[n] for n in chosen])
 
 
-_SPLIT_PARTS = ("train", "val", "test")
-
-
 def natural(name: str) -> list:
     """Sort key that puts session 10 after session 9."""
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p]
@@ -290,7 +348,7 @@ _REMEDIES = {
 def _check_fold(
     fold: Fold, columns: Mapping[str, np.ndarray], labels: np.ndarray, scheme: str, validated: bool
 ) -> None:
-    for part in _SPLIT_PARTS:
+    for part in SPLITS:
         if not len(getattr(fold, part)) and (part != "val" or validated):
             raise UserError(
                 f"fold {fold.number} ({fold.held_out}): its {part} part is empty; "

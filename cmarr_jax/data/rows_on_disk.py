@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cmarr_jax.errors import UserError
 
@@ -12,15 +13,21 @@ _BLOCK = 256  # rows
 
 
 class RowsOnDisk:
-    """An array `[N, ...]` in a file; a row, a slice or an array of rows is read when it is asked
-    for, as an array of NumPy's.
+    """An array `[N, ...]` in a file.
 
-    The file has no name: it goes with the process, however that ends. What was never written is
+    A row, a slice or an array of rows is read when it is asked for, as an array of NumPy's. The
+    file has no name: it goes with the process, however that ends. What was never written is
     zero.
     """
 
-    def __init__(self, folder: str, shape: Sequence[int], dtype: np.dtype):
-        """
+    def __init__(self, folder: str, shape: Sequence[int], dtype: DTypeLike):
+        """Makes the file, with room for all of it.
+
+        Args:
+          folder: where it lies.
+          shape: of the array.
+          dtype: of the array.
+
         Raises:
           UserError: the folder cannot be written, or has no room.
         """
@@ -51,7 +58,7 @@ class RowsOnDisk:
         values = np.ascontiguousarray(values, self.dtype).reshape(shape)
         self._move(os.pwritev, wanted, values)
 
-    def _wanted(self, rows) -> tuple[np.ndarray, tuple[int, ...]]:
+    def _wanted(self, rows: int | slice | np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         """The rows one after another, and the shape of their values."""
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
@@ -60,7 +67,7 @@ class RowsOnDisk:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         return rows.reshape(-1), (*rows.shape, *self.shape[1:])
 
-    def _move(self, transfer, rows: np.ndarray, values: np.ndarray) -> None:
+    def _move(self, transfer: Callable[..., int], rows: np.ndarray, values: np.ndarray) -> None:
         """Reads or writes; rows that follow one another at once."""
         if not values.nbytes:
             return
@@ -68,20 +75,20 @@ class RowsOnDisk:
         ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
         begin = 0
         for end in ends:
-            part, place = buffer[begin * size : end * size], int(rows[begin]) * size
-            while part:  # a call moves at most 2 GiB
+            rest, place = buffer[begin * size : end * size], int(rows[begin]) * size
+            while rest:  # a call moves at most 2 GiB
                 try:
-                    moved = transfer(self._file.fileno(), [part], place)
+                    moved = transfer(self._file.fileno(), [rest], place)
                 except OSError as e:
                     raise UserError(
                         f"--config.data.stream={self.folder}: the disk failed ({e.strerror})"
                     ) from None
-                part, place = part[moved:], place + moved
+                rest, place = rest[moved:], place + moved
             begin = end
 
 
 def zeros_beside(
-    values: np.ndarray | RowsOnDisk, shape: Sequence[int], dtype: np.dtype
+    values: np.ndarray | RowsOnDisk, shape: Sequence[int], dtype: DTypeLike
 ) -> np.ndarray | RowsOnDisk:
     """A new array where `values` lies: in its folder or in memory."""
     if isinstance(values, RowsOnDisk):

@@ -34,6 +34,7 @@ class FeaturePack(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(_VERSION)
 
     def __init__(self, *, pack: pack_lib.Pack, data_dir: str):
+        """Names the dataset after the pack; nothing is written yet."""
         self._pack = pack
         config = tfds.core.BuilderConfig(name=pack_lib.fingerprint(pack), version=_VERSION)
         super().__init__(config=config, data_dir=data_dir)
@@ -86,18 +87,21 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
       UserError: no pack and not exactly one sound prepared dataset in `data_dir`; or it cannot
         be written there.
     """
+    named = data_dir
+    if data_dir and "://" not in data_dir:  # else tfds takes a ~ in front for somebody's home
+        data_dir = os.path.abspath(data_dir)
     if not pack_dir:
-        found = tfds.core.Path(data_dir).glob(f"feature_pack/*/{_VERSION}/dataset_info.json")
-        folders = sorted(path.parent for path in found)
+        folders = _prepared(data_dir)
         if len(folders) != 1:
             raise UserError(
-                f"--config.data.data_dir={data_dir}: holds {len(folders)} prepared feature packs, "
+                f"--config.data.data_dir={named}: holds {len(folders)} prepared feature packs, "
                 "wanted one; name the pack's folder with --config.data.pack"
             )
         if reason := _damage(folders[0]):
             raise UserError(f"{folders[0]}: {reason}; {_REMEDY}")
         return tfds.builder_from_directory(folders[0])
-    pack, data_dir = pack_lib.read(pack_dir), data_dir or os.path.join(pack_dir, "tfds")
+    pack = pack_lib.read(pack_dir)
+    data_dir = data_dir or os.path.join(os.path.abspath(pack_dir), "tfds")
     # Where tfds puts it; asking a builder would read what may be damaged.
     place = tfds.core.Path(data_dir) / "feature_pack" / pack_lib.fingerprint(pack) / _VERSION
     if not _damage(place):
@@ -118,6 +122,15 @@ def prepare(pack_dir: str, data_dir: str) -> tfds.core.DatasetBuilder:
     return FeaturePack(pack=pack, data_dir=data_dir)
 
 
+def _prepared(data_dir: str) -> list[tfds.core.Path]:
+    """The folders of prepared packs; listed: a glob takes [ and * in `data_dir` for its own."""
+    root = tfds.core.Path(data_dir) / "feature_pack"
+    if not root.exists():
+        return []
+    found = sorted(place / _VERSION for place in root.iterdir())
+    return [folder for folder in found if (folder / "dataset_info.json").exists()]
+
+
 _REMEDY = "prepare it anew by naming its pack with --config.data.pack"
 
 
@@ -134,7 +147,10 @@ def remove_damaged(builder: tfds.core.DatasetBuilder, reason: str, pack_dir: str
 
 
 def _make(pack: pack_lib.Pack, data_dir: str, place: tfds.core.Path) -> None:
-    """Prepares and seals the dataset in a draft, which then becomes `place`."""
+    """Prepares and seals the dataset in a draft, which then becomes `place`.
+
+    By tfds' paths, not by `runtime.files.draft`, which knows no buckets.
+    """
     draft = tfds.core.Path(data_dir) / "draft"
     if draft.exists():  # of a process that was killed: only one makes it at a time
         draft.rmtree()

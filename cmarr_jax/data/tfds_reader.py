@@ -21,7 +21,9 @@ def batches(
 
     Args:
       builder: of `tfds_builder.prepare`.
-      align, length, statistics: as in `pipeline.load`.
+      align: as for `pipeline.load`.
+      length: T.
+      statistics: as for `pipeline.load`.
 
     Returns:
       Batches with `index` `[B]`, `column_*` `[B]` and, for each modality, `modality_*`
@@ -31,7 +33,7 @@ def batches(
     features, split = builder.info.features, builder.info.splits["corpus"]
     size = _BATCH_BYTES * split.num_examples // max(split.num_bytes, 1)
 
-    def to_arrays(records):
+    def to_arrays(records: tf.Tensor) -> dict[str, tf.Tensor]:
         arrays = tf.io.parse_example(records, features.tf_example_spec)
         for name in [n for n in arrays if n.startswith("modality_")]:
             sequences = _decode(arrays[name], features[name])
@@ -64,11 +66,11 @@ def _fix_length(sequences: tf.RaggedTensor, length: int, kind: str, statistics: 
     values, positions = tf.cast(sequences.values, tf.float32), tf.range(length, dtype=tf.int64)
     starts, rows = sequences.row_starts()[:, None], sequences.row_lengths()[:, None]
     if kind == "interp":
-        place = pooling.places(*(tf.cast(x, tf.float64) for x in (positions, rows)), xp=tf)
+        place = pooling.places(tf.cast(positions, tf.float64), tf.cast(rows, tf.float64), xp=tf)
         share = tf.cast(place - tf.floor(place), tf.float32)[..., None]
         padded, before = tf.pad(values, ((0, 1), (0, 0))), tf.cast(place, tf.int64)
 
-        def at(row):  # the row of zeros where there is none
+        def at(row: tf.Tensor) -> tf.Tensor:  # the row of zeros where there is none
             inside = starts + tf.minimum(row, rows - 1)
             return tf.gather(padded, tf.where(rows > 0, inside, sequences.row_splits[-1]))
 

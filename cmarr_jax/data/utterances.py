@@ -4,14 +4,17 @@ import csv
 import io
 import math
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cmarr_jax.data import values as values_lib
 from cmarr_jax.errors import UserError
 
 REQUIRED_COLUMNS = ("id", "session", "speaker", "label")
 OPTIONAL_COLUMNS = ("split", "group", "text", "start", "end")
 SPLITS = ("train", "val", "test")
+_SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val"}  # other words for these
 _NAMES = ("id", "session", "speaker", "label", "group")  # compared with each other, and printed
 _NEVER_EMPTY = ("id", "session", "speaker")
 _LONGEST = 10_000  # characters; every string of a column takes the room of its longest
@@ -48,7 +51,61 @@ def read(file: str) -> dict[str, np.ndarray]:
                 raise UserError(
                     f"{file}: row {number} ends at {ends[1]} s, before it starts at {ends[0]} s"
                 )
-    return {c: np.array(values) for c, values in columns.items()}
+    arrays = {c: np.array(values) for c, values in columns.items()}
+    if "split" in arrays:
+        arrays["split"] = canonical_splits(arrays["split"])
+    return arrays
+
+
+def canonical_splits(values: np.ndarray) -> np.ndarray:
+    """`[N]` str: "dev", "valid" and "validation" as "val", all else as it is."""
+    return np.array([_SPLIT_NAMES.get(value, value) for value in values.tolist()])
+
+
+def is_part_name(session: str) -> bool:
+    """Whether a session is called as a part of an official split is: "test", "Train", "dev"."""
+    return session.lower() in {*SPLITS, *_SPLIT_NAMES}
+
+
+def texts(
+    path: str, columns: Mapping[str, Sequence | np.ndarray], class_names: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns of any values as a pack's table holds them, see `values.text` and `values.label`.
+
+    Args:
+      path: of the pack, for errors.
+      columns: column name -> N values.
+      class_names: of the pack.
+
+    Returns:
+      Column name -> N strings; and what was changed, a line each.
+
+    Raises:
+      UserError: a value that is no text, or a label that names no class.
+    """
+    table, changed = {}, []
+    for column, given in columns.items():
+        texts, missing, indices = [], 0, 0
+        for i, value in enumerate(given):
+            try:
+                if column == "label":
+                    text = values_lib.label(value, class_names)
+                else:
+                    text = values_lib.text(value)
+                    if column not in ("id", "text") and values_lib.is_missing(text):
+                        text = ""
+            except UserError as e:
+                raise UserError(f"{path}: column {column}, utterance {i}: {e}") from None
+            plain = isinstance(value, str)
+            missing += not text and not (plain and not value)
+            indices += column == "label" and not plain and bool(text)
+            texts.append(text)
+        if missing:
+            changed.append(f"{column}: {missing} missing values (None, NaN, below 0) are empty")
+        if indices:
+            changed.append(f"{column}: {indices} values that are no text name classes")
+        table[column] = texts
+    return table, changed
 
 
 def label_indices(file: str, labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
@@ -117,7 +174,7 @@ def _fault(column: str, value: str) -> str:
         return f"{column} {value!r:.100}, wanted printable text"
     if column in _NAMES and value != value.strip():
         return f"{column} {value!r:.100}, wanted no space around it"
-    if column == "split" and value not in SPLITS:
+    if column == "split" and value not in SPLITS and value not in _SPLIT_NAMES:
         return f"split {value!r:.100}, wanted one of {', '.join(SPLITS)}"
     if column in ("start", "end") and not _is_time(value):
         return f"{column} {value!r:.100}, wanted seconds, such as 12.5, or nothing"

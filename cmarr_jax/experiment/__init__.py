@@ -1,1 +1,1 @@
-"""From configs to what one program trains, and to what it leaves behind."""
+"""From configs to what one program trains, and to the results that it writes."""

@@ -1,9 +1,10 @@
-"""What a sweep would do, how large it is and how long it would take, without doing it.
+"""What a sweep would do, how large it is and how long it would take, without training it.
 
-The real loop runs for two epochs of at most 20 steps over the whole corpus' arrays, in a folder
-that is thrown away: the first epoch compiles, the second is measured.
+The real loop runs for two epochs of at most 4 steps over the whole corpus' arrays, and of 2 batches
+of validation, in a temporary folder: the first epoch compiles, the second is measured.
 """
 
+import dataclasses
 import resource
 import sys
 import tempfile
@@ -14,15 +15,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cmarr_jax.cli.display import duration, size
-from cmarr_jax.experiment.prepare import Experiment
-from cmarr_jax.runtime import memory
-from cmarr_jax.training import loop as training
+from cmarr_jax.cli.units import duration, size
+from cmarr_jax.runtime import devices, memory
+from cmarr_jax.training import loop
+from cmarr_jax.training.experiment import Experiment
+from cmarr_jax.training.loop import Epoch
 from cmarr_jax.training.runs import RunId
 from cmarr_jax.training.teachers import Teachers
 from cmarr_jax.workdir.checkpoints import Checkpoints
 
-STEPS = 20
+STEPS = 4
+_VALIDATION = 2  # batches
 
 
 class StagePlan(NamedTuple):
@@ -31,88 +34,97 @@ class StagePlan(NamedTuple):
     name: str
     parameters: int  # of one run
     epochs: int
-    steps: int  # of the run with the most, an epoch
-    step: float  # one step of every run
+    steps: int  # an epoch, of the run with the most steps
+    step: float  # one step of all runs
     validation: float  # after each epoch
     compile: float
-    measured: int  # steps
-    kept: int  # runs whose result of this stage lies there already
+    measured: int  # number of steps
+    kept: int  # runs whose model of this stage exists already
 
     @property
     def expected(self) -> float:
+        """Seconds that the whole stage will take."""
         return self.compile + self.epochs * (self.steps * self.step + self.validation)
 
 
-def measure(made: Experiment) -> list[StagePlan]:
-    """Measures every stage of `made`, whose teachers are only looked into."""
-    corpus, run_ids, config = made.corpus, made.run_ids, made.parts[0].config
-    short = config.copy_and_resolve_references()
-    short.checkpoint_seconds = 1e9  # writing is no part of what is measured
-    parts = ["pretrain"] * (len(made.vectors) - 1) + ["train"]
-    for part in set(parts):
-        short[part].epochs = 2
-    widest = max(config[part].batch_size for part in set(parts))
-    few = [RunId(fold._replace(train=fold.train[: STEPS * widest]), seed) for fold, seed in run_ids]
-    seen = [time.monotonic()]
-    epochs = []
+def measure(experiment: Experiment) -> list[StagePlan]:
+    """Measures every stage of `experiment`; reads its teachers' folder, writes nothing there."""
+    seen, epochs = [time.monotonic()], []
 
-    def after_epoch(epoch: training.Epoch) -> None:
+    def report(epoch: Epoch) -> None:
         seen.append(time.monotonic())
         epochs.append(epoch)
 
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
-        training.train(
-            make_system=made.make_system,
-            vectors=made.vectors,
-            corpus=corpus,
-            run_ids=few,
-            conditions=made.conditions,
-            masking=made.masking,
-            config=short,
-            checkpoints=checkpoints,
-            teachers=Teachers(folder, corpus, made.digest),
-            report=after_epoch,
-            settings=made.settings,
-        )
-    plans = []
-    for k, (stage, vector, part) in enumerate(zip(made.stages, made.vectors, parts, strict=True)):
-        size = config[part].batch_size
-        steps = [len(fold.train) // size for fold, _ in few]
+        short = _shorten(experiment, Teachers(folder, experiment.corpus, experiment.digest))
+        loop.train(short, checkpoints, report)
+    config, run_ids, plans = experiment.config, experiment.run_ids, []
+    stages = zip(experiment.stages, experiment.vectors, experiment.sections, strict=True)
+    for k, (stage, vector, section) in enumerate(stages):
+        size, batch = config[section].batch_size, config[section].eval_batch_size
+        steps = [len(fold.train) // size for fold, _ in short.run_ids]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
-        last = k == len(made.vectors) - 1
-        files = [] if last else [made.teachers.file(config, stage, r) for r in run_ids]
+        last = k == len(experiment.stages) - 1
+        teachers = experiment.teachers
+        files = [] if last else [teachers.file(config, stage, r) for r in run_ids]
         plans.append(
             StagePlan(
                 stage.name,
                 vector.size,
-                config[part].epochs,
+                config[section].epochs,
                 max(len(fold.train) // size for fold, _ in run_ids),
                 training_time / max(steps),
-                second - training_time,
+                (second - training_time)
+                * _batches(run_ids, batch)
+                / _batches(short.run_ids, batch),
                 max(first - second, 0.0),
                 max(steps),
-                sum(map(made.teachers.has, files)),
+                sum(map(teachers.has, files)),
             )
         )
     return plans
 
 
-def describe(plans: Sequence[StagePlan], made: Experiment, folders: Sequence[str]) -> str:
-    """The plan as text; `folders` are where the results would lie."""
-    identity, corpus, run_ids = made.parts[0].identity, made.corpus, made.run_ids
+def _batches(run_ids: Sequence[RunId], size: int) -> int:
+    """Of a validation; 1 where there is none."""
+    return max(1, *(-(-len(fold.val) // size) for fold, _ in run_ids))
+
+
+def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
+    """The same for two epochs of few steps and little validation, with other teachers."""
+    short = experiment.config.copy_and_resolve_references()
+    short.checkpoint_seconds = 1e9  # writing is not measured
+    for section in experiment.sections:
+        short[section].epochs = 2
+    most = STEPS * max(short[section].batch_size for section in experiment.sections)
+    tested = _VALIDATION * max(short[section].eval_batch_size for section in experiment.sections)
+    sweeps = []
+    for sweep in experiment.sweeps:
+        few = [
+            RunId(fold._replace(train=fold.train[:most], val=fold.val[:tested]), seed)
+            for fold, seed in sweep.run_ids
+        ]
+        sweeps.append(dataclasses.replace(sweep, config=short, run_ids=few))
+    return dataclasses.replace(experiment, sweeps=sweeps, teachers=teachers)
+
+
+def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequence[str]) -> str:
+    """The plan as text; `folders` is where the results would go."""
+    identity, corpus, run_ids = experiment.sweeps[0].identity, experiment.corpus, experiment.run_ids
     num_runs = len(run_ids)
     folds = [fold.number for fold, _ in run_ids]
     seeds = len({seed for _, seed in run_ids})
     arrays = (*corpus.features.values(), corpus.mask, corpus.present)
-    state = training.state_bytes(plans[-1].parameters, num_runs)
+    state = memory.of_runs(plans[-1].parameters, num_runs)
     shown = ", ".join(f"{m} {x.shape[-1]}-d" for m, x in corpus.features.items())
     positions = next(iter(corpus.features.values())).shape[1]
-    count = f"{len(made.parts)} sweeps x " if made.parts[1:] else ""
+    count = f"{len(experiment.sweeps)} sweeps x " if experiment.sweeps[1:] else ""
     lines = [
-        f"{identity['system']} ({made.variants()}) on {identity['corpus']}; {identity['protocol']}",
+        f"{identity['system']} ({experiment.variants}) on {identity['corpus']}; "
+        f"{identity['protocol']}" + (f"; {experiment.scheme}" if experiment.scheme else ""),
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
-        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {made.device}",
+        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {devices.describe()}",
         "",
         f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
         f"{'validation':>12}{'compile':>9}{'expected':>10}",
@@ -132,8 +144,9 @@ def describe(plans: Sequence[StagePlan], made: Experiment, folders: Sequence[str
         f"a step is one of every run, measured over {plans[-1].measured} beside what else "
         "the machine did; the test is not counted",
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
-        f"{size(state)} for all runs; expected at most {size(made.memory)} of "
+        f"{size(state)} for all runs; expected at most {size(experiment.memory)} of "
         f"{size(memory.total())}; {_peak()}",
+        *filter(None, [experiment.advice]),
         f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)

@@ -1,31 +1,34 @@
-"""What one program can train together: sweeps whose runs differ in numbers alone."""
+"""Which sweeps one program can train together: those whose runs differ in numbers alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from cmarr_jax.workdir.ownership import newest
+from cmarr_jax.workdir.ownership import WorkDir
 
 
-def alike(sweeps: Mapping[str, ConfigDict]) -> dict[str, ConfigDict]:
-    """The first of `sweeps` and all that one program can train with it: their runs differ in
-    numbers alone, and have come equally far."""
-    keys = {f: (program(config), newest(f)) for f, config in sweeps.items()}
-    first = next(iter(keys.values()))
-    return {folder: sweeps[folder] for folder, key in keys.items() if key == first}
+def alike(workdirs: Sequence[WorkDir]) -> list[WorkDir]:
+    """The first of `workdirs`, and all that one program can train together with it.
+
+    Their runs differ in numbers alone, and their newest checkpoints are of the same epochs.
+    """
+    keys = [(program(each.config), each.newest()) for each in workdirs]
+    return [each for each, key in zip(workdirs, keys, strict=True) if key == keys[0]]
 
 
 def program(config: ConfigDict) -> str:
-    """What configs must agree in for one program to train them side by side, as JSON: all but
-    the names, the seeds, and numbers that a run can have of its own."""
+    """The fields, as JSON, in which configs must agree for one program to train them together.
+
+    All but names, seeds, and the numbers that each run can have of its own.
+    """
 
     def unweighed(tree: dict) -> dict:
         kept = {}
         for name, value in tree.items():
             if isinstance(value, dict):
                 kept[name] = unweighed(value)
-            else:  # without a weight a term may not be there at all
+            else:  # a term of weight 0 may be absent from the program
                 kept[name] = value != 0 if name.split("_")[-1] == "weight" else value
         return kept
 

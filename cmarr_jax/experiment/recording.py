@@ -1,68 +1,106 @@
-"""What a sweep leaves in its work directory, from the lock at its start to the results."""
+"""What an experiment writes to its work directories, from the lock at its start to the results."""
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from cmarr_jax.experiment.prepare import Experiment, Part
-from cmarr_jax.results.arrays import write_representations
+from cmarr_jax.results import arrays, folder, rows, tensorboard
 from cmarr_jax.results.history import History
-from cmarr_jax.results.rows import write_results
-from cmarr_jax.results.tensorboard import Scalars
-from cmarr_jax.runtime.files import remove_drafts, write_json
-from cmarr_jax.runtime.lock import locked
-from cmarr_jax.training.evaluation import Scored
-from cmarr_jax.training.loop import Best, Epoch
-from cmarr_jax.training.train_step import Run
-from cmarr_jax.workdir import model_folder as export
-from cmarr_jax.workdir import ownership as workdir
-from cmarr_jax.workdir.checkpoints import Checkpoints
-from cmarr_jax.workdir.status import Stopped, read_status, versions
+from cmarr_jax.runtime import devices
+from cmarr_jax.runtime.files import write_json
+from cmarr_jax.training.experiment import Experiment, Sweep
+from cmarr_jax.training.loop import Epoch
+from cmarr_jax.training.testing import Tested
+from cmarr_jax.workdir import files, model_folder, status
+from cmarr_jax.workdir.checkpoints import Checkpoints, JoinedCheckpoints
+from cmarr_jax.workdir.ownership import WorkDir
 
 
 class Recording:
-    """The work directory of one sweep while it is trained; a context manager that locks it.
+    """The work directories of an experiment in training; a context manager that locks them.
 
-    One program may train several sweeps: each has a recording of its own, which is what it would
-    be had the sweep been trained alone.
+    One program may train several sweeps: each folder then holds the same as after training it
+    alone.
+
+    Attributes:
+      checkpoints: of all sweeps together.
     """
 
-    def __init__(self, folder: str, part: Part, made: Experiment):
-        """`part` of the experiment is what is recorded."""
-        self.folder, self._part, self._made = folder, part, made
-        self._start = time.monotonic()
+    def __init__(self, experiment: Experiment, workdirs: Sequence[WorkDir]):
+        """`workdirs`: of each sweep; empty in all processes but the first."""
+        self._experiment = experiment
+        self._folders = [workdir.folder for workdir in workdirs]
+        self._sweeps = [
+            _SweepRecording(experiment, sweep, workdir)
+            for sweep, workdir in zip(experiment.sweeps, workdirs, strict=bool(workdirs))
+        ]
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Recording":
-        part, made = self._part, self._made
-        workdir.make_folder("--workdir", self.folder)
         with contextlib.ExitStack() as held:
-            held.enter_context(locked(self.folder))
-            # Again: it may have been another's until just now.
-            saved, content = workdir.claim(self.folder, part.config)
-            remove_drafts(self.folder)
-            file = os.path.join(self.folder, "status.json")
-            seconds = read_status(self.folder)["seconds"] if os.path.exists(file) else 0.0
-            self._earlier, self._status_file = seconds, file
-            write_json(saved, content)
-            write_json(os.path.join(self.folder, "audit.json"), made.audited)
+            for sweep in self._sweeps:
+                held.enter_context(sweep)
+            self._held = held.pop_all()
+        each = [sweep.checkpoints for sweep in self._sweeps]
+        self.checkpoints = JoinedCheckpoints(each, self._experiment.slices)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._held.__exit__(*error)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Writes what is known after an epoch, for all sweeps."""
+        for sweep, runs in zip(self._sweeps, self._experiment.slices, strict=bool(self._sweeps)):
+            sweep.epoch(epoch.of(runs))
+
+    def end(self, tested: Sequence[Tested]) -> None:
+        """Writes results and models; `tested`: of each sweep."""
+        for sweep, own in zip(self._sweeps, tested, strict=bool(self._sweeps)):
+            sweep.end(own)
+
+    def draw(self) -> None:
+        """Adds figures of the results to TensorBoard's files."""
+        if not self._sweeps:
+            return
+        for path in filter(status.has_results, self._folders):
+            tensorboard.to_tensorboard(path, folder.load(path))
+
+    @property
+    def seconds(self) -> float:
+        """Time that all sweeps have taken, with earlier starts."""
+        return sum(map(status.seconds, self._folders))
+
+
+class _SweepRecording:
+    """The work directory of one sweep."""
+
+    def __init__(self, experiment: Experiment, sweep: Sweep, workdir: WorkDir):
+        self._experiment, self._sweep, self._workdir = experiment, sweep, workdir
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "_SweepRecording":
+        experiment, sweep, folder = self._experiment, self._sweep, self._workdir.folder
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._workdir.opened())
+            self._earlier = status.seconds(folder)
+            write_json(os.path.join(folder, files.AUDIT), experiment.audited)
             self._status = {
                 "complete": False,
                 "epochs_done": 0,
-                "epochs": part.config.train.epochs,
-                "device": made.device,
-                "versions": versions(),
+                "epochs": sweep.config.train.epochs,
+                "corpus": experiment.corpus.fingerprint,
+                "device": devices.describe(),
+                "versions": status.versions(),
             }
-            self._history = History(self.folder, part.run_ids, made.stages[-1].name)
-            layouts = [vector.layout for vector in made.vectors]
-            origin = workdir.origin(content, made.digest(), part.run_ids, layouts)
+            self._history = History(folder, sweep.run_ids, experiment.stages[-1].name)
+            digests = [vector.digest for vector in experiment.vectors]
+            origin = self._workdir.origin(experiment.digest(), sweep.run_ids, digests)
             self._open = held.enter_context(contextlib.ExitStack())
-            self.checkpoints = self._open.enter_context(Checkpoints(self.folder, origin))
-            self._scalars = self._open.enter_context(Scalars(self.folder, part.run_ids))
+            self.checkpoints = self._open.enter_context(Checkpoints(folder, origin))
+            self._scalars = self._open.enter_context(tensorboard.Scalars(folder, sweep.run_ids))
             self._held = held.pop_all()
         return self
 
@@ -70,64 +108,53 @@ class Recording:
         self._held.__exit__(*error)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Notes an epoch of this sweep's runs."""
+        """Writes what is known after an epoch."""
         self._scalars.write(epoch)
         self._history.write(epoch)
         self._write_status(epochs_done=0 if epoch.stage else epoch.number)
 
-    def end(
-        self,
-        best: Best,
-        constants: Run,
-        scored: Sequence[Scored],
-        stopped: Sequence[Stopped | None],
-        shown: tuple[np.ndarray, ...],
-        unravel: Callable[[jax.Array], Any],
-    ) -> None:
-        """Writes the results and the model of this sweep.
-
-        Args:
-          best, constants, scored, stopped: of each of its runs.
-          shown: of `Scorer.represent`.
-          unravel: of the last stage's `train_step.Vector`.
-        """
-        self._open.close()  # what is left of the checkpoints is on the disk before the results
-        part, made = self._part, self._made
-        whole = [r for r, stop in enumerate(stopped) if not stop]
+    def end(self, tested: Tested) -> None:
+        """Writes results and model of the runs that were not stopped."""
+        self._open.close()  # all checkpoints are on the disk before the results
+        whole = [r for r, stop in enumerate(tested.stopped) if not stop]
         if whole:
-            tested = [part.run_ids[r] for r in whole]
-            write_results(
-                self.folder,
-                identity=part.identity,
-                corpus=made.corpus,
-                conditions=made.conditions,
-                curves=made.curves,
-                run_ids=tested,
-                scored=[scored[r] for r in whole],
-            )
-            if shown:
-                write_representations(self.folder, made.corpus.modalities, shown)
-            best, constants = jax.tree.map(lambda leaf: leaf[whole], (best, constants))
-            export.write(
-                os.path.join(self.folder, "model"),
-                identity=part.identity,
-                corpus=made.corpus,
-                config=part.config,
-                run_ids=tested,
-                best=best,
-                runs=constants,
-                unravel=unravel,
-            )
-        ends = [stop._asdict() for stop in stopped if stop]
+            self._write(tested, whole)
+        stopped = [stop._asdict() for stop in tested.stopped if stop]
         self._write_status(
-            complete=not ends,
-            epochs_done=part.config.train.epochs,
-            **({"stopped": ends} if ends else {}),
+            complete=not stopped,
+            epochs_done=self._sweep.config.train.epochs,
+            **({"stopped": stopped} if stopped else {}),
             finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
 
-    def _write_status(self, **fields: Any) -> None:
-        # Sweeps of one program share its time.
-        seconds = (time.monotonic() - self._start) / len(self._made.parts)
+    def _write(self, tested: Tested, whole: Sequence[int]) -> None:
+        experiment, sweep, folder = self._experiment, self._sweep, self._workdir.folder
+        corpus, run_ids = experiment.corpus, [sweep.run_ids[r] for r in whole]
+        rows.write_results(
+            folder,
+            identity=sweep.identity,
+            corpus=corpus,
+            conditions=experiment.conditions,
+            curves=experiment.curves,
+            run_ids=run_ids,
+            scored=[tested.scored[r] for r in whole],
+        )
+        if tested.shown:
+            arrays.write_representations(folder, corpus.modalities, tested.shown)
+        best, statistics = jax.tree.map(lambda leaf: leaf[whole], (tested.best, tested.statistics))
+        model_folder.write(
+            os.path.join(folder, files.MODEL),
+            identity=sweep.identity,
+            corpus=corpus,
+            config=sweep.config,
+            run_ids=run_ids,
+            best=best,
+            statistics=statistics,
+            tree_of=experiment.vectors[-1].unravel,
+        )
+
+    def _write_status(self, **fields: object) -> None:
+        # Sweeps of one program share its time equally.
+        seconds = (time.monotonic() - self._start) / len(self._experiment.sweeps)
         self._status |= fields | {"seconds": round(self._earlier + seconds, 1)}
-        write_json(self._status_file, self._status)
+        write_json(os.path.join(self._workdir.folder, files.STATUS), self._status)

@@ -19,12 +19,12 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from cmarr_jax.cli import arguments
+from cmarr_jax.cli import boundary
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine, flags, result
 from cmarr_jax.extract.corpora import iemocap, msp_improv
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Source, Utterance
 
 _READERS = {"iemocap": iemocap, "msp_improv": msp_improv}
@@ -32,22 +32,27 @@ _MODALITIES = {"t": "text", "s": "speech", "v": "video"}
 _SHOWN_WARNINGS = 10
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    args = flags.parser(__doc__, _READERS).parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as e:
-        arguments.fail(str(e))
-    except OSError as e:
-        arguments.fail(f"{e}; what is finished is kept and the same command goes on from it")
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return boundary.run(
+        lambda: _run(flags.parser(__doc__, _READERS).parse_args(argv)),
+        "the same command goes on from here",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
-    progress = Progress(args.quiet)
+    try:
+        return _extract(args)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise UserError(
+            f"{e}; what is finished is kept and the same command goes on from it"
+        ) from e
+
+
+def _extract(args: argparse.Namespace) -> int:
+    progress = Bars(args.quiet)
     utterances, warnings, options = _scan(args)
     turns = len(utterances)
     if not args.keep_unlabelled:
@@ -68,6 +73,11 @@ def _run(args: argparse.Namespace) -> int:
 
     prepare_to_compile()
     sources = _sources(args, utterances)
+    for path in filter(None, (args.video_features, args.faces)):
+        from cmarr_jax.extract import video
+
+        for line in video.unread(path, [u.id for u in utterances]):
+            progress.warn(line)
     report = engine.extract(
         args.out,
         result.Corpus(
@@ -212,4 +222,4 @@ def _verdict(report: result.Report, args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

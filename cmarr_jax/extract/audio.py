@@ -11,6 +11,9 @@ from cmarr_jax.extract.source import Loaded
 
 SAMPLE_RATE = 16_000  # Hz; what the speech encoders were trained on
 _SILENCE = 1e-8  # variance, full scale = 1
+_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_BYTES |= {"ULAW": 1, "ALAW": 1}
+_OPEN = 0x7FFF_F000  # a size from here on stands for "unknown" in files written to a pipe
 _EPSILON = 1e-7  # of the normalisation, as in wav2vec2's published feature extractor
 
 
@@ -25,13 +28,18 @@ def require_packages() -> None:
             raise UserError(f"speech needs {package}; pip install -r requirements-extract.txt")
 
 
-def load(path: str | None, min_samples: int, max_samples: int) -> Loaded:
-    """Reads one clip: channels averaged, resampled to 16 kHz, cut to `max_samples`, normalised.
+def load(
+    path: str | None, min_samples: int, max_samples: int, *, normalised: bool = True
+) -> Loaded:
+    """Reads one clip: channels averaged, resampled to 16 kHz, cut to `max_samples`.
 
     Args:
       path: any file that libsndfile reads; None = the corpus names none.
       min_samples: shorter clips are `too_short`.
       max_samples: longer clips are cut and `truncated`.
+      normalised: to zero mean and unit variance.
+
+    A file that ends before its header says so gives what there is and is `cut_short`.
 
     Returns:
       Status and samples `[N]` float32. Never raises for a bad file.
@@ -46,22 +54,48 @@ def load(path: str | None, min_samples: int, max_samples: int) -> Loaded:
             # One second more than is kept, so that the resampler sees past the cut.
             limit = math.ceil((max_samples / SAMPLE_RATE + 1) * rate)
             channels = f.read(limit, dtype="float32", always_2d=True)
+            promised = max(total, _promised(path, f.channels, f.subtype))
+            if len(channels) < min(total, limit):  # a compressed file that breaks off
+                total = len(channels)
     except (RuntimeError, OSError, ValueError) as e:  # soundfile's errors are RuntimeErrors
         return Loaded("unreadable", None, str(e).splitlines()[0])
     if not np.isfinite(channels).all():
         return Loaded("nonfinite", None, "a sample is NaN or infinite")
-    seconds = total / rate
+    seconds, missing = total / rate, promised > total
+    short = f"ends after {seconds:.2f} of {promised / rate:.2f} s" if missing else ""
     samples = resample(channels.mean(axis=1), rate)
     if len(samples) < min_samples:
         wanted = min_samples / SAMPLE_RATE
-        return Loaded("too_short", None, f"{seconds:.4f} s, wanted at least {wanted:.4f} s")
-    status, detail = "ok", ""
+        detail = f"{seconds:.4f} s, wanted at least {wanted:.4f} s"
+        return Loaded("too_short", None, f"{short}; {detail}" if short else detail)
+    status, detail = ("cut_short", short) if short else ("ok", "")
     if len(samples) > max_samples:
         samples = samples[:max_samples]
-        status, detail = "truncated", f"{seconds:.2f} s cut to {max_samples / SAMPLE_RATE:.2f} s"
+        cut = f"{seconds:.2f} s cut to {max_samples / SAMPLE_RATE:.2f} s"
+        status, detail = "truncated", f"{short}; {cut}" if short else cut
     if samples.var(dtype=np.float64) < _SILENCE:
         return Loaded("silent", None, f"variance below {_SILENCE:g}")
-    return Loaded(status, normalise(samples), detail)
+    return Loaded(status, normalise(samples) if normalised else samples, detail)
+
+
+def _promised(path: str, channels: int, subtype: str) -> int:
+    """Frames that the header of a .wav file names; libsndfile tells those that are there.
+
+    0 where the header leaves it open, as files that were written to a pipe do, and for other
+    formats and codings, whose frames have no fixed size.
+    """
+    width = _BYTES.get(subtype)
+    with open(path, "rb") as f:
+        head = f.read(12)
+        if width is None or head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
+            return 0
+        order = "little" if head[:4] == b"RIFF" else "big"
+        while len(chunk := f.read(8)) == 8:
+            size = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
+            if chunk[:4] == b"data":
+                return size // (width * channels) if size < _OPEN else 0
+            f.seek(size + size % 2, os.SEEK_CUR)
+    return 0
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Padded lengths: few enough that a corpus compiles in a minute, close enough to waste little.
+"""Padded lengths: so few that a corpus compiles in a minute, so close that padding is little.
 
 Speech lengths grow by a quarter from 2 s: on lengths distributed as IEMOCAP's, 14 shapes and
 14 % of padding up to 30 s, where one shape a clip would be 5,387.
@@ -26,10 +26,10 @@ def samples(max_length: int, rate: int) -> tuple[int, ...]:
 
 
 def smallest(ladder: Sequence[int], length: int) -> int:
-    """The least padded length of `ladder` that holds `length`."""
+    """The smallest padded length of `ladder` that is at least `length`."""
     return ladder[bisect.bisect_left(ladder, length)]
 
 
 def batch_size(bucket: int, budget: int) -> int:
-    """Rows of `bucket` that `budget`, in the bucket's unit, holds; at least one."""
+    """How many rows of length `bucket` fit in `budget`, in the same unit; at least one."""
     return max(1, budget // bucket)

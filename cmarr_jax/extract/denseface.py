@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import densenet
+from cmarr_jax.runtime.files import cannot_write, opened
 
 _OF_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 _LAYER = "composite_function/kernel"
@@ -37,12 +39,17 @@ class Weights(NamedTuple):
 
 
 def read(file: str) -> Weights:
-    """Reads a .npz or .safetensors file; every array must have its place and every place its array.
+    """Reads a .npz or .safetensors file, whose arrays must be exactly the network's.
 
     Raises:
       UserError: the file is missing, not of these formats, or does not fit the network.
     """
-    arrays = {name.removesuffix(":0"): array for name, array in _arrays(file).items()}
+    return _fit(file, _arrays(file))
+
+
+def _fit(file: str, arrays: dict[str, np.ndarray]) -> Weights:
+    """Puts every array in its place; `file`: where they come from, for errors."""
+    arrays = {name.removesuffix(":0"): array for name, array in arrays.items()}
     arrays = {n: a for n, a in arrays.items() if not n.endswith(_TRAINING_ONLY)}
     head = arrays.get("Transition_to_classes/W")
     layers = sum(n.startswith("Block_0/") and n.endswith(_LAYER) for n in arrays)
@@ -144,17 +151,17 @@ def _convert(checkpoint: str, out: str, mean: float, std: float) -> None:
         raise UserError(f"{checkpoint}: no checkpoint ({str(e).splitlines()[0]})") from None
     names = [n for n in reader.get_variable_to_shape_map() if not n.endswith(_TRAINING_ONLY)]
     arrays = {name: reader.get_tensor(name) for name in names}
-    draft = f"{out}.tmp.npz"
-    np.savez(draft, **arrays, mean=np.float32(mean), std=np.float32(std))
+    arrays |= {"mean": np.float32(mean), "std": np.float32(std)}
+    _fit(checkpoint, arrays)
     try:
-        read(draft)
-    except UserError as e:
-        os.remove(draft)
-        raise UserError(str(e).replace(draft, checkpoint)) from None
-    os.replace(draft, out)
+        with opened(out) as f:
+            np.savez(f, **arrays)
+    except OSError as e:
+        raise UserError(cannot_write(out, e)) from None
 
 
 def main(argv: Sequence[str]) -> int:
+    """Converts the checkpoint that `argv` names; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m cmarr_jax.extract.denseface",
         description=__doc__,
@@ -164,12 +171,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", help="file to write, .npz")
     parser.add_argument("--mean", type=float, required=True, help="of grey levels in training")
     parser.add_argument("--std", type=float, required=True)
-    args = parser.parse_args(argv)
-    try:
-        _convert(args.checkpoint, args.out, args.mean, args.std)
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
+    return boundary.run(lambda: _run(parser.parse_args(argv)), "nothing was written")
+
+
+def _run(args: argparse.Namespace) -> int:
+    _convert(args.checkpoint, args.out, args.mean, args.std)
     print(f"{args.out}: weights of the face network")
     return 0
 

@@ -1,11 +1,11 @@
 """Runs modality sources over a corpus and writes the feature pack.
 
 While the device encodes one batch, a thread decodes what follows. The order of the work and the
-make-up of every batch follow from the corpus and the recipes alone, and a batch is the unit of
-work, so a run that was killed goes on where it was and ends with the same bytes.
+content of every batch depend on the corpus and the recipes alone, and work is saved batch by batch.
+So a killed run resumes where it was and ends with the same bytes.
 
-Beside the pack PACK lies PACK.partial until the pack is whole. Features of each modality lie in a
-folder named after a hash of everything that they depend on: another recipe is another folder.
+Until the pack PACK is whole, PACK.partial lies beside it. The features of a modality lie in a
+folder named by a hash of all that they depend on: another recipe has another folder.
 """
 
 import hashlib
@@ -20,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.cli.bar import Bars
+from cmarr_jax.data import values
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import result
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.result import Corpus, Report
 from cmarr_jax.extract.source import Loaded, Source, Utterance
-from cmarr_jax.extract.store import Store, locked
+from cmarr_jax.extract.store import Store
+from cmarr_jax.runtime.lock import locked
 
-VERSION = 1  # of the batch plan and the shards; part of every fingerprint
+VERSION = 1  # of how batches are cut and stored; in every fingerprint
 
 _PREFETCH = 64  # decoded utterances that may wait for the device
 _STATUS_OF_NO_ROWS = {"text": "missing_text", "speech": "too_short", "video": "no_face"}
@@ -41,18 +43,18 @@ def extract(
     dtype: str,
     environment: Mapping[str, str],
     cache: str | None,
-    progress: Progress,
+    progress: Bars,
 ) -> Report:
     """Writes the pack `out` with the features of `sources`, and `problems.csv` inside it.
 
     Args:
-      out: a folder that does not exist yet, or a pack that this very call made.
+      out: a folder that does not exist yet, or a pack that the same call made.
       corpus: what to extract.
-      sources: one a modality.
+      sources: one for each modality.
       dtype: of the stored features, float16 or float32.
       environment: what else the numbers depend on, such as JAX's version and platform.
       cache: where finished features stay for other packs; None: beside `out`, removed at the end.
-      progress: where to tell how far it is.
+      progress: shows how far it is.
 
     Returns:
       How each modality went.
@@ -67,13 +69,14 @@ def extract(
     features = cache or partial
     if os.path.exists(out):
         report = result.reread(out, whole)
-        shutil.rmtree(partial, ignore_errors=True)  # of a run killed before it could
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed just before
         return report
     with ExitStack() as stack:
+        stack.callback(progress.close)
         for folder in sorted({os.path.realpath(partial), os.path.realpath(features)}):
-            stack.enter_context(locked(folder))
+            stack.enter_context(locked(folder, ("--out", "--cache")))
         for name in os.listdir(partial):
-            if name.startswith("pack"):  # the draft of a run that was killed while writing it
+            if name.startswith("pack"):  # the draft of a killed run
                 shutil.rmtree(os.path.join(partial, name))
         stores = {}
         for source in sources:
@@ -112,7 +115,7 @@ def _recipe(source: Source, dtype: str, environment: Mapping[str, str]) -> dict:
 
 
 def _inputs(modality: str, u: Utterance) -> list:
-    """What a source may look at; a file by its size, so that the same release elsewhere agrees."""
+    """What a source may read; a file counts by its size, so that its path does not matter."""
     if modality == "text":
         return [u.id, u.text]
     if modality == "speech":
@@ -128,9 +131,7 @@ def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _encode(
-    source: Source, utterances: Sequence[Utterance], store: Store, progress: Progress
-) -> None:
+def _encode(source: Source, utterances: Sequence[Utterance], store: Store, progress: Bars) -> None:
     """Encodes what the store lacks, longest first, so that too little memory shows at once."""
     amounts = {u.id: source.amount(u) for u in utterances}
     order = sorted(utterances, key=lambda u: (-amounts[u.id], u.id))
@@ -170,8 +171,7 @@ def _encode(
 def _prefetch(
     load: Callable[[Utterance], Loaded], utterances: Sequence[Utterance]
 ) -> Iterator[tuple[Utterance, Loaded]]:
-    """(utterance, loaded) in order, loaded ahead in one thread: decoders need not be re-entrant."""
-
+    """(utterance, loaded) in order, loaded ahead by one thread: decoders may not be re-entrant."""
     pool = ThreadPoolExecutor(1)
     ahead: deque = deque()
     try:
@@ -187,7 +187,7 @@ def _prefetch(
 
 
 def guarded(load: Callable[[Utterance], Loaded], utterance: Utterance) -> Loaded:
-    """`load(utterance)`; whatever a decoder raises makes the utterance unreadable, no more.
+    """`load(utterance)`; an error of a decoder only makes this utterance unreadable.
 
     Raises:
       UserError: `load` did.
@@ -203,7 +203,7 @@ def guarded(load: Callable[[Utterance], Loaded], utterance: Utterance) -> Loaded
 def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.ndarray]:
     try:
         return source.encode(bucket, items)
-    except (RuntimeError, MemoryError) as e:  # JAX's errors of the device are RuntimeErrors
+    except (RuntimeError, MemoryError) as e:  # JAX's device errors are RuntimeErrors
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(
             f"{source.modality}: the device failed on {len(items)} items of bucket {bucket} "
@@ -214,20 +214,22 @@ def _encode_batch(source: Source, bucket: int, items: Sequence[Any]) -> list[np.
 def checked(
     source: Source, loaded: Loaded, array: np.ndarray, dtype: np.dtype
 ) -> tuple[np.ndarray, str, str]:
-    """(features to store, status, detail): non-finite or empty output is no feature.
+    """(features to store, status, detail): odd numbers become 0; without a finite one, none.
 
     Args:
-      source: that encoded it.
-      loaded: what it encoded.
-      array: what came out, `[T, D]`.
+      source: the modality.
+      loaded: what was encoded.
+      array: the encoder's output, `[T, D]`.
       dtype: of the features to store.
     """
     if array.ndim != 2 or array.shape[1] != source.dim:
         raise ValueError(f"{source.modality}: encoded {array.shape}, wanted (T, {source.dim})")
-    with np.errstate(over="ignore"):
-        array = np.asarray(array).astype(dtype)
+    kept = values.finite(np.asarray(array), dtype)
     if not len(array):
-        return array, _STATUS_OF_NO_ROWS[source.modality], loaded.detail
-    if not np.isfinite(array).all():
-        return array[:0], "nonfinite", f"the encoder's output has values that {dtype} cannot hold"
-    return array, loaded.status, loaded.detail
+        return kept.rows, _STATUS_OF_NO_ROWS[source.modality], loaded.detail
+    if not len(kept.rows):
+        return kept.rows, "nonfinite", f"the encoder's output has no number that {dtype} can hold"
+    if kept.said:
+        detail = f"{loaded.detail}; {kept.said}" if loaded.detail else kept.said
+        return kept.rows, "repaired", detail
+    return kept.rows, loaded.status, loaded.detail

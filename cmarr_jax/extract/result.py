@@ -1,18 +1,19 @@
-"""The end of an extraction: features and problems become one pack, whole or not at all."""
+"""The end of an extraction: writes features and problems as one pack, whole or not at all."""
 
-import csv
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Utterance
 from cmarr_jax.extract.store import Store
+from cmarr_jax.runtime.files import to_csv
 
+WITH_FEATURES = ("ok", "truncated", "cut_short", "repaired")
 PROBLEM_COLUMNS = ("id", "modality", "status", "detail")
 
 
@@ -26,16 +27,16 @@ class Corpus(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a run came to."""
+    """How an extraction ended."""
 
-    num_utterances: int  # asked for
-    dropped: int  # of them without features in any modality, so not in the pack
+    num_utterances: int  # of the corpus
+    dropped: int  # without features in any modality, so not in the pack
     statuses: dict[str, dict[str, int]]  # modality -> status -> count
 
     def bad_share(self, modality: str) -> float:
         """Share of utterances without features in `modality`."""
         counts = self.statuses[modality]
-        return 1 - (counts.get("ok", 0) + counts.get("truncated", 0)) / self.num_utterances
+        return 1 - sum(counts.get(status, 0) for status in WITH_FEATURES) / self.num_utterances
 
 
 def write(
@@ -44,7 +45,7 @@ def write(
     corpus: Corpus,
     stores: Mapping[str, Store],
     facts: Mapping[str, Any],
-    progress: Progress,
+    progress: Bars,
 ) -> Report:
     """Writes pack and `problems.csv` into `partial` and moves them to `out` in one step.
 
@@ -92,17 +93,10 @@ def write(
         sequences={m: map(store.features, [u.id for u in kept]) for m, store in stores.items()},
         provenance={**corpus.provenance, **facts, "extraction": report._asdict()},
     )
-    with open(
-        os.path.join(draft, "problems.csv"),
-        "w",
-        newline="",
-        encoding="utf-8",
-        errors="backslashreplace",
-    ) as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(PROBLEM_COLUMNS)
-        writer.writerows(problems)
-    os.replace(draft, out)
+    rows = [dict(zip(PROBLEM_COLUMNS, problem, strict=True)) for problem in problems]
+    with open(os.path.join(draft, "problems.csv"), "wb") as f:
+        f.write(to_csv(rows, PROBLEM_COLUMNS).encode(errors="backslashreplace"))
+    os.replace(draft, out)  # last: the next start removes what is left in `partial`
     return report
 
 

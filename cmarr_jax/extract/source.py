@@ -1,4 +1,4 @@
-"""What the engine knows of a modality: how to read one utterance and how to encode a batch."""
+"""What the engine knows of a modality: how to read an utterance and how to encode a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,9 +25,10 @@ class Utterance(NamedTuple):
 class Loaded(NamedTuple):
     """One utterance in one modality, decoded, or why it could not be."""
 
-    # ok truncated too_short silent unreadable nonfinite no_face missing_text missing_file
+    # ok truncated cut_short repaired | too_short silent unreadable nonfinite no_face missing_text
+    # missing_file
     status: str
-    item: Any  # None unless status is ok or truncated
+    item: Any  # None after the bar
     detail: str = ""  # for problems.csv
 
 

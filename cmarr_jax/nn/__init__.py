@@ -1,4 +1,4 @@
-"""Blocks that systems share. Arrays are `[B, T, D]`; `mask` is `[B, T]`, False = padding.
+"""The blocks that systems share. Arrays are `[B, T, D]`; `mask` is `[B, T]`, False = padding.
 
-A block is stochastic exactly when it is applied with an rng named "dropout".
+A block is random only when it is applied with an rng named "dropout".
 """

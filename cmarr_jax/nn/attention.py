@@ -24,7 +24,7 @@ def attend(
     Args:
       query: `[B, Tq, H, D]`.
       key, value: `[B, Tk, H, D]`.
-      mask: `[B, Tk]`, False = padding, gets no weight.
+      mask: `[B, Tk]`; False = padding, which gets no weight.
       drop: applied to the weights `[B, H, Tq, Tk]`.
 
     Returns:
@@ -49,6 +49,7 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` -> `[..., D]`."""
         width = x.shape[-1]
         hidden = gelu(Dense(self.hidden)(x))
         return self.dropout()(Dense(width)(self.dropout()(hidden)))
@@ -60,7 +61,7 @@ class AttentionBlock(nn.Module):
     Attributes:
       num_heads: must divide the width.
       dropout: makes a dropout layer.
-      hidden: width of the feed-forward part's hidden layer; 0 = four times the block's.
+      hidden: width of the hidden feed-forward layer; 0 = four times the block's width.
     """
 
     num_heads: int
@@ -71,7 +72,7 @@ class AttentionBlock(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array, context: jax.Array | None = None
     ) -> jax.Array:
-        """Queries `x` `[B, Tq, D]`, keys and values `context` `[B, Tk, D]` under `mask`."""
+        """Queries `x` `[B, Tq, D]`; keys and values `context` `[B, Tk, D]`, masked by `[B, Tk]`."""
         width = x.shape[-1]
         query = nn.LayerNorm()(x)
         context = query if context is None else nn.LayerNorm()(context)

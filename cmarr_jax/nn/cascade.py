@@ -1,7 +1,7 @@
 """Cascaded residual autoencoder (Tran et al., CVPR 2017) as the MMIN family wires it.
 
-Layers start at a variance of 1 / fan-in. The family's code starts them at twice that, with which
-five blocks multiply the variance of their input by three thousand before the first step.
+Weights start with a variance of 1 / fan-in. The family's code starts them with twice that: five
+blocks then multiply the variance of their input by three thousand before the first step.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ class _Autoencoder(nn.Module):
     wiring: str
 
     @nn.compact
-    def __call__(self, carry: tuple[jax.Array, jax.Array], context: jax.Array):
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], context: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         received, out = carry
         received = (received if self.wiring == "sum" else context) + out
         hidden = received
@@ -41,7 +43,7 @@ class Cascade(nn.Module):
 
     Attributes:
       num_blocks: K.
-      widths: of a block's encoder; the decoder mirrors it.
+      widths: of the layers of a block's encoder; the decoder mirrors it.
       wiring: "sum" or "context".
       output: "sum": r_K + o_K (MMIN, CRA, CIF-MMIN); "last": o_K (IF-MMIN).
     """
@@ -55,7 +57,7 @@ class Cascade(nn.Module):
     def __call__(
         self, x: jax.Array, context: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """`[B, D]`, `context` too -> result `[B, D]`, joint code `[B, K * widths[-1]]`."""
+        """`x` and `context` `[B, D]` -> result `[B, D]`, all codes `[B, K * widths[-1]]`."""
         zeros = jnp.zeros_like(x)
         start = (x, zeros) if self.wiring == "sum" else (zeros, x)
         blocks = nn.scan(

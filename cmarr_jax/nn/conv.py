@@ -12,7 +12,7 @@ from cmarr_jax.nn.dense import product
 class Conv1D(nn.Module):
     """SAME convolution with the parameters of `flax.linen.Conv` (kernel `[K, D_in, D_out]`).
 
-    `lax.conv` inside a scan was measured 35 to 70 times slower on XLA:CPU than this dot over
+    On XLA:CPU, `lax.conv` inside a scan is 35 to 70 times slower (measured) than this product with
     shifted copies.
 
     Attributes:
@@ -27,15 +27,15 @@ class Conv1D(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, T, D_in]` -> `[B, T, D_out]`; padding in `x` must be zero to be inert."""
+        """`[B, T, D_in]` -> `[B, T, D_out]`; padding in `x` must be zero, or it leaks."""
         size, length, width = self.kernel_size, x.shape[-2], x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, width, self.features))
         bias = jnp.zeros(())
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        if length == 1:  # every other tap meets only padding
+        if length == 1:  # all other taps meet padding alone
             return product(x, kernel[size // 2]) + bias.reshape(1, 1, -1)
-        # The backward pass makes the columns again: K times the input, they cost more to keep.
+        # The backward pass computes the columns again: they are K times as large as the input.
         return _convolve(x, kernel) + bias.reshape(1, 1, -1)
 
 

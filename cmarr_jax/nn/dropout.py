@@ -8,13 +8,12 @@ import jax.numpy as jnp
 class Dropout(nn.Module):
     """Zeroes each element with probability `rate` (rounded to 1/256), scales the rest up.
 
-    One random 32-bit word serves four elements: on CPU the random bits, not the arithmetic,
-    are what dropout costs.
+    One random 32-bit word serves four elements, because on CPU dropout's cost is its random bits.
 
     Attributes:
       rate: probability of a zero.
       batch_axis: name of the mapped axis that the batch (leading dimension) is cut over, if
-        it is cut; every shard draws the whole batch's mask and keeps its own part.
+        it is cut; every shard draws the whole batch's mask and keeps its own share.
     """
 
     rate: float
@@ -22,6 +21,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, ...]` -> the same shape and dtype; `x` itself without an rng "dropout"."""
         threshold = round(self.rate * 256)
         if threshold == 0 or not self.has_rng("dropout"):
             return x
@@ -36,7 +36,7 @@ class Dropout(nn.Module):
 
 
 def draw_normal(key: jax.Array, shape: tuple[int, ...], batch_axis: str | None) -> jax.Array:
-    """Standard normal numbers `[B, ...]`, the same for an utterance wherever the batch is cut."""
+    """Standard normal numbers of `shape` `[B, ...]`: the same whether the batch is cut or not."""
     if not batch_axis:
         return jax.random.normal(key, shape)
     whole = jax.random.normal(key, (shape[0] * jax.lax.axis_size(batch_axis), *shape[1:]))

@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 from cmarr_jax.nn.dense import product
 
 PERMUTATIONS = ("swap", "none", "glow")
-_LEAST_LOG_SCALE = -60.0  # of a whole chain: its inverse, up to e^60 = 1e26, fits float32
+_LEAST_LOG_SCALE = -60.0  # of a whole chain; its inverse scales by at most e^60 = 1e26: float32
 
 
 class RealNVP(nn.Module):
@@ -24,19 +24,19 @@ class RealNVP(nn.Module):
     with a two-layer net whose last layer starts at zero, so that at first b' = s(0) * b. All
     layers have equal shapes: their parameters are stacked and scanned.
 
-    Numbers, over 10,000 inputs at random weights (tests/test_float64.py): forward, inverse and
-    round trip of |x| up to 10 differ from float64's, over max(1, |x|), by at most 1e-3 (tanh,
+    Numbers, over 10,000 inputs at random weights (tests/systems/test_float64.py): forward, inverse
+    and round trip of |x| up to 10 differ from float64's, over max(1, |x|), by at most 1e-3 (tanh,
     swap, 8 couplings), 3e-3 (tanh, glow, 8), 1e-5 (sigmoid, swap, 8), 0.01 (sigmoid, none, 32). Up
     to 1e4 all is finite, gradients too, and 99 in 100 differ by at most 0.01 (tanh, swap) or 0.5
-    (tanh, glow); a sigmoid at its floor has lost what it scaled: its round trip promises nothing.
+    (tanh, glow). No bound holds for the round trip of a sigmoid at its floor.
 
     Attributes:
       features: D, even.
       num_couplings: layers.
       hidden: width of the nets.
       scale: "tanh": s(h) = exp(2 tanh(h / 2)), which starts at the identity; "sigmoid":
-        b' = (b + t) * sigmoid(h + 2), as DiCMoR and Glow code it, but never below
-        exp(-60 / num_couplings): theirs reaches zero, which has no inverse.
+        b' = (b + t) * sigmoid(h + 2), as DiCMoR and Glow code it, but the sigmoid stays above
+        exp(-60 / num_couplings): theirs can reach zero, which has no inverse.
       permute: what follows a coupling. "swap": the halves change places. "none", as DiCMoR
         codes it: the first half passes through the whole flow untouched. "glow": they change
         places and each position then meets Glow's activation norm and invertible 1 x 1
@@ -53,6 +53,7 @@ class RealNVP(nn.Module):
     output_scale: bool = False
 
     def setup(self):
+        """The weights of all couplings, stacked, `[num_couplings, ...]`."""
         half, hidden, layers = self.features // 2, self.hidden, self.num_couplings
         kernel = nn.initializers.lecun_normal(batch_axis=0)
         zeros = nn.initializers.zeros

@@ -1,11 +1,11 @@
 """Cross-modal fusion and classification (paper, Eq. 10-13)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.umc import masked_mean
@@ -13,18 +13,29 @@ from cmarr_jax.nn.umc import masked_mean
 VARIANTS = ("attention", "concat")
 
 
+def parse_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """("text<-video", ...) -> (("text", "video"), ...), the query first.
+
+    Without `pairs`, text (or the first modality if there is no text) attends to every other.
+    """
+    if not pairs:
+        query = "text" if "text" in modalities else modalities[0]
+        return tuple((query, m) for m in modalities if m != query)
+    return tuple((query, key) for query, _, key in (pair.partition("<-") for pair in pairs))
+
+
 class Fusion(nn.Module):
-    """Text attends to each other modality, self-attention mixes, the mean over time is classified.
+    """Cross-attention from text to the others, self-attention, mean over time, classifier.
 
     Attributes:
-      config: with the parts `fusion` and `classifier` of configs/common.py.
+      config: with the sections `fusion` and `classifier` of configs/common.py.
       modalities: names of the M inputs.
       pairs: (query, key) modalities, each with a stack of cross-attention blocks of its own.
       num_classes: C.
       dropout: rate -> makes a dropout layer.
     """
 
-    config: Any
+    config: ConfigDict
     modalities: Sequence[str]
     pairs: Sequence[tuple[str, str]]
     num_classes: int
@@ -34,7 +45,7 @@ class Fusion(nn.Module):
     def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
         """`[M, B, T, D]` under `mask` `[B, T]` -> logits `[B, C]`."""
         c, classifier = self.config.fusion, self.config.classifier
-        parts = c.num_heads, self.dropout(c.dropout)
+        options = c.num_heads, self.dropout(c.dropout)
         attends = c.variant == "attention"
         streams = inputs
         if attends and self.pairs:
@@ -49,15 +60,15 @@ class Fusion(nn.Module):
                     in_axes=(0, None, 0),
                 )
                 for n in range(c.cross_layers):
-                    streams = cross(*parts, name=f"cross_{n}")(streams, mask, contexts)
-            else:  # an axis of one would only cost time
+                    streams = cross(*options, name=f"cross_{n}")(streams, mask, contexts)
+            else:  # a vmapped axis of length 1 would only cost time
                 for n in range(c.cross_layers):
                     name = f"cross_{queries[0]}_{keys[0]}_{n}"
-                    block = AttentionBlock(*parts, name=name)
+                    block = AttentionBlock(*options, name=name)
                     streams = block(streams[0], mask, contexts[0])[None]
         fused = jnp.concatenate(list(streams), axis=-1)
         for n in range(c.self_layers if attends else 0):
-            fused = AttentionBlock(*parts, name=f"self_{n}")(fused, mask)
+            fused = AttentionBlock(*options, name=f"self_{n}")(fused, mask)
         hidden = masked_mean(fused, mask)
         for _ in range(classifier.layers):
             hidden = nn.relu(nn.Dense(classifier.hidden)(hidden))

@@ -1,49 +1,50 @@
-"""Work on the utterances that lack a modality, at the cost of these alone."""
+"""Rebuilds only the utterances that lack a modality, so that the others cost nothing."""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-Rebuild = Callable[[Any, jax.Array, jax.Array], jax.Array]
+Weights: TypeAlias = Any  # a tree of arrays
+Rebuild = Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def rebuild_missing(
     rebuild: Rebuild,
     size: int,
-    weights: Any,
+    weights: Weights,
     latent: jax.Array,
     mask: jax.Array,
     missing: jax.Array,
 ) -> jax.Array:
-    """What `rebuild` makes of the utterances that lack a modality.
+    """What `rebuild` gives for the utterances that lack a modality.
 
-    A modality's utterances are taken `size` at a time, those that lack it first, and no further
-    than the last of these. The gradient makes a part's activations again: a third more products
-    a part, but no activations are kept.
+    For each modality the utterances that lack it come first, in chunks of `size`; chunks without
+    one of them are skipped. The backward pass computes a chunk's activations again: a third more
+    products, but no activations are kept.
 
     Args:
-      rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`,
-        each utterance from its own alone.
-      size: utterances a part, at most B.
+      rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`;
+        it must not mix utterances.
+      size: utterances a chunk, at most B.
       weights: leaves `[M, ...]`.
       latent: `[B, T, D]`.
       mask: `[B, T]` bool.
       missing: `[M, B]` bool.
 
     Returns:
-      `[M, B, T, D]`; finite but without a meaning where nothing is missing, and without a gradient.
+      `[M, B, T, D]`; finite, but without meaning or gradient where nothing is missing.
     """
 
     def of_modality(_, given):
         weights, missing = given
-        number, part = _parts(missing, size)
+        number, chunk = _chunks(missing, size)
 
         def put(k, rebuilt):
-            rows, _ = part(k)
+            rows, _ = chunk(k)
             return rebuilt.at[rows].set(rebuild(weights, latent[rows], mask[rows]))
 
         return None, jax.lax.fori_loop(0, number, put, latent)
@@ -60,11 +61,11 @@ def _backward(rebuild, size, given, cotangents):
 
     def of_modality(to_latent, given):
         weights, missing, cotangent = given
-        number, part = _parts(missing, size)
+        number, chunk = _chunks(missing, size)
 
         def add(k, sums):
             to_weights, to_latent = sums
-            rows, new = part(k)
+            rows, new = chunk(k)
             _, pull = jax.vjp(lambda w, z: rebuild(w, z, mask[rows]), weights, latent[rows])
             of_weights, of_rows = pull(jnp.where(new[:, None, None], cotangent[rows], 0))
             return jax.tree.map(jnp.add, to_weights, of_weights), to_latent.at[rows].add(of_rows)
@@ -82,14 +83,20 @@ def _backward(rebuild, size, given, cotangents):
 rebuild_missing.defvjp(_forward, _backward)
 
 
-def _parts(missing: jax.Array, size: int) -> tuple[jax.Array, Callable]:
-    """How many parts hold all that are `missing` `[B]`, and: number of a part -> its rows `[size]`,
-    and which of these are missing and in no part before."""
+def _chunks(
+    missing: jax.Array, size: int
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[jax.Array, jax.Array]]]:
+    """The chunks that hold all that is `missing` `[B]`.
+
+    Returns:
+      How many there are, and a function: number of a chunk -> its rows `[size]`, and which of
+      these are missing and in no chunk before `[size]`.
+    """
     order = jnp.argsort(~missing)
 
-    def part(k):
+    def chunk(k):
         start = jnp.minimum(k * size, len(missing) - size)  # the last one may overlap
         rows = jax.lax.dynamic_slice_in_dim(order, start, size)
         return rows, missing[rows] & (start + jnp.arange(size) >= k * size)
 
-    return -(-jnp.sum(missing) // size), part
+    return -(-jnp.sum(missing) // size), chunk

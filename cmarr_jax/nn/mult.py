@@ -16,10 +16,10 @@ from cmarr_jax.nn.umc import masked_mean
 class MulT(nn.Module):
     """Cross-modal stacks for each ordered pair, a self-attention stack for each target.
 
-    The published code is causal and reads the last step; padded utterances here end at different
-    steps, so attention sees the whole utterance and the result is the mean over it. Blocks are
-    this library's (GELU, no norm after the last one). Stacks of equal shape are one module
-    vmapped, their layers scanned.
+    The published code is causal and reads the last step. Here padded utterances end at different
+    steps, so attention sees the whole utterance and the result is the mean over it. The blocks are
+    this library's (GELU, no norm after the last one). Stacks of equal shape are one vmapped module
+    with scanned layers.
 
     Attributes:
       num_modalities: M, at least 2.
@@ -48,22 +48,32 @@ class MulT(nn.Module):
 
 
 class _Layer(nn.Module):
+    """One block; a scan body over a stack's layers."""
+
     num_heads: int
     dropout: Callable[[], nn.Module]
 
     @nn.compact
-    def __call__(self, x, mask, context):
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, context: jax.Array | None
+    ) -> tuple[jax.Array, None]:
         return AttentionBlock(self.num_heads, self.dropout)(x, mask, context), None
 
 
 def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
     """`num` stacks of `layers` blocks side by side: `[num, B, T, D]`, `[B, T]`, context."""
-    split = {"params": True, "dropout": True}
     scanned = functools.partial(
-        nn.scan, variable_axes={"params": 0}, split_rngs=split, in_axes=nn.broadcast, length=layers
+        nn.scan,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=nn.broadcast,
+        length=layers,
     )
     beside = functools.partial(
-        nn.vmap, variable_axes={"params": 0}, split_rngs=split, axis_size=num
+        nn.vmap,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        axis_size=num,
     )
     blocks = beside(scanned(_Layer), in_axes=(0, None, 0 if name == "cross" else None))
     module = blocks(net.num_heads, net.dropout, name=name)

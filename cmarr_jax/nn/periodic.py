@@ -1,4 +1,4 @@
-"""A classifier with one periodic hidden layer: random Fourier features that are trained."""
+"""A classifier with one periodic hidden layer: trained random Fourier features."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,14 @@ class Head(nn.Module):
     exp(-|x - y|^2 / D) (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, NIPS
     2007), so that the head begins as a kernel machine; W and b are then trained with the rest
     (periodic features: Gorishniy et al., On Embeddings for Numerical Features, NeurIPS 2022).
-    W has no weight decay, which would make the kernel wider: it is not called a kernel here.
+    Weight decay would make the Gaussian kernel wider. So W is not named "kernel": weight decay
+    acts on those (`systems.system.kernels`).
 
     Attributes:
       width: of the hidden layer.
       num_classes: C.
       dropout: makes the dropout layer.
-      periodic: False makes the hidden layer an ordinary one, of rectified linear units.
+      periodic: False makes the hidden layer an ordinary one with rectified linear units.
     """
 
     width: int

@@ -1,7 +1,7 @@
 """Reconstruction head of residual channel-attention blocks (RCAN, ECCV 2018), in 1-D.
 
-Wired as DiCMoR (Wang et al., ICCV 2023) wires it: widen, a group of blocks with a long skip,
-narrow. The channel statistics are taken over valid positions only.
+In the order of DiCMoR (Wang et al., ICCV 2023): widen, a group of blocks with a long skip, narrow.
+Channel statistics are taken over valid positions only.
 """
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ class RCAB(nn.Module):
     """x + CA(conv(relu(conv(x)))), CA(y) = y * sigmoid(W2 relu(W1 mean_t y)).
 
     Attributes:
-      reduction: width over the bottleneck's of the channel attention.
+      reduction: the width divided by that of the channel attention's bottleneck.
       kernel_size: of the convolutions.
     """
 
@@ -38,7 +38,7 @@ class ReconstructionHead(nn.Module):
     """D -> expansion * D, `num_blocks` RCABs and a convolution with a long skip, -> D.
 
     Attributes:
-      num_blocks: DiCMoR's 20 take 8.3 M parameters at D = 128; 4 take 1.9 M.
+      num_blocks: blocks in a row; DiCMoR's 20 have 8.3 M parameters at D = 128, 4 have 1.9 M.
       expansion: inner width over D.
       reduction: of the channel attention.
       kernel_size: of the convolutions.

@@ -1,4 +1,4 @@
-"""Uncertainty modelling component: from point representations to Gaussians (paper, Fig. 3)."""
+"""Uncertainty modelling component (UMC): from points to Gaussians (paper, Fig. 3)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -44,7 +44,7 @@ class UMC(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> Gaussian:
-        """`x` `[B, T, D]` -> a Gaussian a position, `mu` and `log_sigma` `[B, T, D]`."""
+        """`x` `[B, T, D]` -> one Gaussian for each position, `mu` and `log_sigma` `[B, T, D]`."""
         batch, length, width = x.shape
 
         def norm(y):
@@ -69,7 +69,7 @@ class UMC(nn.Module):
 
 
 class GaussianPooling(nn.Module):
-    """One Gaussian an utterance from one a position.
+    """From a Gaussian for each position to one for each utterance.
 
     Attributes:
       kind: "mean" over the valid positions; "first" position (MAP's [CLS]); "attn", a learned

@@ -1,4 +1,4 @@
-"""The MMIN family's encoders: one vector an utterance and modality (Zhao et al., ACL 2021).
+"""The MMIN family's encoders: one vector for each utterance and modality (Zhao et al., ACL 2021).
 
 Text goes through a convolutional network over tokens, everything else through an LSTM whose
 steps are max-pooled. The published code pads a batch with zeros and pools over the padding, so
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from cmarr_jax.nn.dense import product
 
-_LOWEST = -1e9  # finite: nothing valid then gives a number that no gradient turns into NaN
+_LOWEST = -1e9  # finite, so that an utterance with no valid position gives no NaN gradient
 _KERNEL = nn.initializers.he_normal()
 
 
@@ -21,7 +21,7 @@ class LSTMEncoder(nn.Module):
     """A one-layer LSTM; the maximum over its steps, or the last one.
 
     Attributes:
-      features: hidden width H. PyTorch counts 4 H parameters more: it has two biases.
+      features: hidden width H. PyTorch has 4 H parameters more, a second bias.
       pool: "max" or "last".
     """
 
@@ -83,7 +83,7 @@ class TextCNN(nn.Module):
             bias = self.param(f"bias_{size}", nn.initializers.zeros, (self.features,))
             shifted = [x[:, k : k + mask.shape[1]] for k in range(size)]
             maps = product(jnp.concatenate(shifted, axis=-1), kernel) + bias.reshape(1, 1, -1)
-            # An utterance shorter than the window has one window, the rest of it padding.
+            # An utterance shorter than the window has one window, filled up with padding.
             starts = jnp.maximum(lengths - size, 0)[:, None] >= position[None, :]
             pooled.append(jnp.max(jnp.where(starts[..., None], nn.relu(maps), _LOWEST), axis=1))
         hidden = self.dropout()(jnp.concatenate(pooled, axis=-1))
@@ -91,7 +91,7 @@ class TextCNN(nn.Module):
 
 
 class UtteranceEncoders(nn.Module):
-    """One encoder a modality.
+    """One encoder for each modality.
 
     Attributes:
       modalities: names, in the corpus' order.
@@ -109,7 +109,7 @@ class UtteranceEncoders(nn.Module):
     def __call__(
         self, features: dict[str, jax.Array], mask: jax.Array, available: jax.Array
     ) -> jax.Array:
-        """What is not available `[B, M]` is a zero input; -> `[B, M, features]`."""
+        """-> `[B, M, features]`; what is not `available` `[B, M]` counts as a zero input."""
         vectors = []
         for k, modality in enumerate(self.modalities):
             x = jnp.where(available[:, k, None, None], features[modality], 0)

@@ -3,10 +3,10 @@
 import io
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.runtime.files import write_whole
 from cmarr_jax.workdir import files
 from cmarr_jax.workdir.files import read_arrays
@@ -16,8 +16,8 @@ def write_confusion(
     workdir: str,
     confusion: np.ndarray,
     classes: Sequence[str],
-    conditions: Sequence[Any],
-    run_ids: Sequence[Any],
+    conditions: Sequence[Condition],
+    run_ids: Sequence[tuple[Fold, int]],
 ) -> None:
     """Writes the counts `[R, K, C, C]`, and what its axes stand for.
 
@@ -26,7 +26,7 @@ def write_confusion(
       confusion: rows are the true classes.
       classes: C names.
       conditions: the K conditions.
-      run_ids: the R runs.
+      run_ids: fold and seed of the R runs.
     """
     buffer = io.BytesIO()
     np.savez(
@@ -50,8 +50,16 @@ def read_confusion(workdir: str) -> dict[str, np.ndarray]:
     return read_arrays(file, "--figure draws one sweep: name a folder below --workdir")
 
 
-def write_representations(workdir: str, modalities: Sequence[str], pair: Sequence) -> None:
-    """Writes what the first run recovered and what is true, `[M, n, D]` each."""
+def write_representations(
+    workdir: str, modalities: Sequence[str], pair: Sequence[np.ndarray]
+) -> None:
+    """Writes representations of n test utterances, each modality missing alone.
+
+    Args:
+      workdir: the sweep's folder.
+      modalities: M names.
+      pair: what the first run recovered, and what is true; `[M, n, D]` each.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, recovered=pair[0], true=pair[1], modalities=np.array(modalities))
     write_whole(os.path.join(workdir, files.REPRESENTATIONS), buffer.getvalue())

@@ -33,11 +33,12 @@ def reliability(posteriors: np.ndarray, labels: np.ndarray, bins: int = 10) -> R
     edges = np.linspace(0, 1, bins + 1)
     confidence = posteriors.max(axis=-1)
     right = posteriors.argmax(axis=-1) == labels
-    of = np.digitize(confidence, edges[1:-1], right=True)
-    counts = np.bincount(of, minlength=bins)
+    bin_of = np.digitize(confidence, edges[1:-1], right=True)
+    counts = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
         share = counts / len(labels) if len(labels) else np.full(bins, np.nan)
-        means = [np.bincount(of, weights=x, minlength=bins) / counts for x in (confidence, right)]
+        sums = [np.bincount(bin_of, weights=x, minlength=bins) for x in (confidence, right)]
+        means = [of_bin / counts for of_bin in sums]
     gaps = np.abs(means[1] - means[0]) * share
     ece = float(gaps[counts > 0].sum()) if len(labels) else float("nan")
     return Reliability(edges, share, *means, ece)

@@ -8,11 +8,13 @@ import numpy as np
 
 from cmarr_jax import metrics
 from cmarr_jax.errors import UserError
+from cmarr_jax.results import classes
 from cmarr_jax.results.folder import Results
+from cmarr_jax.workdir import files
 
 
 def rows(results: Results) -> list[dict[str, str]]:
-    """Scores of each fold's ensemble, as rows of results.csv, for `report.summarise`.
+    """Scores of each fold's ensemble, as rows of results.csv, for `summary.summarise`.
 
     Seeds that were stopped take no part. The reconstruction error is empty.
 
@@ -25,12 +27,12 @@ def rows(results: Results) -> list[dict[str, str]]:
         )
     p = results.predictions
     if p is None:
-        raise UserError("--ensemble: the folder has no predictions.csv; copy it anew")
+        raise UserError(f"--ensemble: the folder has no {files.PREDICTIONS}; copy it anew")
     fold_of = np.array([fold for fold, _ in results.runs])[p.run]
     identity = results.identity | {
         "protocol": f"{results.identity['protocol']}; {len(results.seeds)} seeds as one model"
     }
-    made = []
+    scored = []
     for fold in results.folds:
         for k, condition in enumerate([*results.conditions, *results.curves]):
             here = (fold_of == fold) & (p.condition == k)
@@ -42,7 +44,8 @@ def rows(results: Results) -> list[dict[str, str]]:
             confusion = metrics.confusion_matrix(
                 labels, posteriors.argmax(axis=1), len(results.classes)
             )
-            scores = {name: str(x) for name, x in metrics.scores(confusion)._asdict().items()}
+            made = metrics.scores(confusion)._asdict() | classes.scores(confusion, results.classes)
+            scores = {name: str(x) for name, x in made.items()}
             where = {"fold": str(fold), "seed": "", "condition": condition, "n": str(len(ids))}
-            made.append(identity | where | scores | {"rec_error": ""})
-    return made
+            scored.append(identity | where | scores | {"rec_error": ""})
+    return scored

@@ -1,10 +1,9 @@
-"""The figures of a folder by name, with their captions; as files, in TensorBoard, in a page."""
+"""The figures of a folder by name, with their captions; as files, or as SVG in a page."""
 
 import io
 import os
 import re
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -12,12 +11,14 @@ from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import figures
+from cmarr_jax.results import figures, folder, names, panels, style, system_figures, tables
 from cmarr_jax.results.folder import Results
-from cmarr_jax.results.summary import plain_conditions
-from cmarr_jax.runtime.files import cannot_write, write_whole
+from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces, plain_conditions
+from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.workdir import files
 
 
 class Figure(NamedTuple):
@@ -29,54 +30,85 @@ class Figure(NamedTuple):
     caption: Callable[[Results], str]
 
 
-def _panels(draw: Callable, names: Callable, columns: int, *size: float) -> Callable:
-    return lambda r: figures.panels(partial(draw, r), names(r), columns, size)
+class Sweeps(NamedTuple):
+    """What a folder of several sweeps has for its figures."""
+
+    rows: list[dict[str, str]]  # of results.csv
+    members: list[str]  # in order, the last is the reference
+    summary: list[dict[str, str]]  # of summary.csv
 
 
-def _confusions(r: Results) -> plt.Figure:
-    """Over one column of a paper, or over two where many classes need the room."""
-    side = (
-        figures.COLUMN / 2 if figures.confusion_size(r)[0] <= figures.COLUMN / 2 else figures.COLUMN
-    )
-    return figures.panels(partial(figures.confusion, r), r.conditions, 2, (side, side))
+_NOISE = "noise: that share of the features' variance is noise, with nothing missing"
 
 
-def _conditions(r: Results) -> list[str]:
-    return r.conditions
+def robustness_caption(kinds: Sequence[str]) -> str:
+    """What the axes of `system_figures.robustness` mean.
+
+    Args:
+      kinds: those of `names.CURVES` that are drawn.
+    """
+    told = [ONE_IS_KEPT] if "missing" in kinds else []
+    told += [_NOISE] if {*kinds} - {"missing"} else []
+    against = " and ".join("the " + names.CURVES[k] for k in kinds)
+    return f"WAR and UAR against {against}; {'; '.join(told)}."
+
+
+def worse_than_zeros(r: Results) -> str:
+    """A sentence where a modality's mean reconstruction error is above 1; else ""."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in r.reconstruction:
+        key = row["modality"], braces(row["condition"])
+        found.setdefault(key, []).append(float(row["rec_error"]))
+    worse = [f"{m} from {of}" for (m, of), errors in found.items() if np.mean(errors) > 1]
+    return f" {WORSE_THAN_ZEROS}: {', '.join(worse)}." if worse else ""
+
+
+def _cut(r: Results) -> str:
+    """What is said of intervals that would pass 0 or 100, if there are any."""
+    every = [e for of_name in folder.estimates(r).values() for e in of_name.values()]
+    return ", cut at 0 and 100" if any(map(folder.is_cut, every)) else ""
+
+
+def _curves(r: Results) -> plt.Figure:
+    return panels.grid(partial(panels.curve, r), panels.curve_names(r), 4, (1.75, 1.4))
+
+
+def _reliabilities(r: Results) -> plt.Figure:
+    return panels.grid(partial(panels.reliability, r), r.conditions, 2, (1.75, 1.75))
 
 
 FIGURES = {
     "conditions": Figure(
-        "results.csv",
+        files.RESULTS,
         lambda r: True,
         figures.conditions,
         lambda r: (
-            "WAR and UAR by available modalities, beside always naming the test part's most "
-            f"frequent class. Lines: {figures.interval_method(r)}."
+            "WAR and UAR by available modalities, beside the WAR of always naming the training "
+            f"part's largest class. Lines: {figures.interval_method(r)}{_cut(r)}."
         ),
     ),
     "confusion": Figure(
-        "confusion.npz",
+        files.CONFUSION,
         lambda r: True,
-        _confusions,
+        panels.confusions,
         lambda r: (
             "Per cent of each true class (row) that was taken for each class (column), by "
             "available modalities; counts of all runs added up."
         ),
     ),
     "curves": Figure(
-        "history.csv",
+        files.HISTORY,
         lambda r: bool(r.history),
-        _panels(figures.curve, figures.curve_names, 4, 1.75, 1.4),
+        _curves,
         lambda r: (
-            "Validation UAR and the terms of the training loss by epoch, a line a fold, each the "
-            "mean of its seeds."
+            "Validation UAR beside the training loss and its terms by epoch, a line a fold, each "
+            "the mean of its seeds. Stars: the epoch of each run that is tested."
         ),
     ),
     "calibration": Figure(
-        "predictions.csv",
+        files.PREDICTIONS,
         lambda r: r.predictions is not None,
-        _panels(figures.reliability, _conditions, 2, 1.75, 1.75),
+        _reliabilities,
         lambda r: (
             "Accuracy by confidence in ten bins of equal width (dots) against perfect "
             "calibration (dashed), and the bins' shares of the predictions (grey). ECE: expected "
@@ -84,17 +116,26 @@ FIGURES = {
         ),
     ),
     "reconstruction": Figure(
-        "reconstruction.csv",
+        files.RECONSTRUCTION,
         lambda r: bool(r.reconstruction),
         figures.reconstruction,
         lambda r: (
             "Squared error of what was recovered over its squared length, of each missing "
             "modality; dashed: the error of recovering nothing but zeros. Lines: one standard "
-            "deviation over the runs."
+            "deviation over the runs." + worse_than_zeros(r)
+        ),
+    ),
+    "robustness": Figure(
+        files.RESULTS,
+        lambda r: bool(r.curves),
+        lambda r: system_figures.robustness(system_figures.lines_of(r)),
+        lambda r: (
+            f"{robustness_caption(list(system_figures.lines_of(r)))} Bands: "
+            f"{figures.interval_method(r)}{_cut(r)}."
         ),
     ),
     "5": Figure(
-        "representations.npz",
+        files.REPRESENTATIONS,
         lambda r: r.representations is not None,
         lambda r: figures.representations(r.representations),
         lambda r: (
@@ -109,29 +150,26 @@ FIGURES = {
 
 
 def caption(r: Results, name: str) -> str:
-    """The whole caption of one of `FIGURES`."""
-    who = f"{r.identity['system']} ({r.identity['variant']}) on {r.identity['corpus']}"
+    """The whole caption of one of `FIGURES`: what is seen, whose, and from how much."""
     rest = f"{r.identity['protocol']}; {figures.sample(r)}."
-    return f"{FIGURES[name].caption(r)} {who}; {rest}"
+    return f"{FIGURES[name].caption(r)} {names.sweep(r.identity)}; {rest}"
 
 
 def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
-    """Of Figure 4, from the rows of its folder's results.csv."""
-    mine = [row for row in rows if row["variant"] == rows[0]["variant"]]
-    full = plain_conditions(mine)[-1]
-    mine = [row for row in mine if row["condition"] == full]
-    folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
-    num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])
+    """The caption of Figure 4.
+
+    Args:
+      rows: of results.csv in the folder of fig4.
+    """
     return (
         "Mean WAR and UAR over the missing conditions against each loss weight, the others at "
         "their defaults. Lines: one standard deviation over the runs. "
-        f"{rows[0]['corpus']}; {rows[0]['protocol']}; "
-        f"{figures.sizes(num, len(folds), len(seeds))}."
+        f"{rows[0]['corpus']}; {rows[0]['protocol']}; {_sizes(rows)}."
     )
 
 
 def make(r: Results, name: str) -> plt.Figure:
-    """One of `FIGURES`.
+    """Draws one of `FIGURES`; whoever takes the figure closes it.
 
     Raises:
       UserError: the folder lacks what it needs.
@@ -146,25 +184,113 @@ def make(r: Results, name: str) -> plt.Figure:
 
 def how_to_get(file: str) -> str:
     """Where a file of the results folder that is not there comes from."""
-    if file in ("reconstruction.csv", "representations.npz"):
+    if file in (files.RECONSTRUCTION, files.REPRESENTATIONS):
         return "train.py writes it for systems that recover missing modalities"
     return "train.py writes it: train anew, or copy the whole folder"
 
 
-def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = True) -> None:
-    """Writes and closes a figure, its caption in the file's own title and `below` it, or in a text
-    file beside it.
+def drawable(r: Results) -> list[str]:
+    """Names of the `FIGURES` that a folder has the data for."""
+    return [name for name, figure in FIGURES.items() if figure.has(r)]
+
+
+def _systems(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    table = tables.compare(sweeps.rows, sweeps.members)
+    text = f"WAR and UAR by available modalities. {_spread(sweeps, 'Lines')}"
+    return system_figures.systems(table), text
+
+
+def _robustness(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    lines = tables.curves(sweeps.rows, sweeps.members)
+    if not lines:
+        raise UserError(
+            "--figure=robustness: these sweeps were tested under no missing rate or noise; train "
+            "with --config.robustness.missing_rates"
+        )
+    text = f"{robustness_caption(list(lines))} {_spread(sweeps, 'Bands')}"
+    return system_figures.robustness(lines), text
+
+
+def _weights(sweeps: Sweeps) -> tuple[plt.Figure, str]:
+    return figures.loss_weights(sweeps.summary), weights_caption(sweeps.rows)
+
+
+OF_SWEEPS = {"systems": _systems, "robustness": _robustness, "4": _weights}
+
+
+def _spread(sweeps: Sweeps, drawn: str) -> str:
+    """What the lines or bands of a figure of several systems are, and of how much."""
+    folds, seeds = (len({row[name] for row in sweeps.rows}) for name in ("fold", "seed"))
+    if folds > 1:
+        text = f"{drawn}: {figures.over_folds(folds)}, cut at 0 and 100."
+    elif seeds > 1 and drawn == "Lines":  # one fold's bands would be none
+        text = "Lines: one standard deviation over the seeds."
+    else:
+        text = "One fold: no intervals."
+    first = sweeps.rows[0]
+    return f"{text} {first['corpus']}; {first['protocol']}; {_sizes(sweeps.rows)}."
+
+
+def _sizes(rows: Sequence[Mapping[str, str]]) -> str:
+    # Every system is tested on the same utterances: the first one's are counted.
+    mine = [row for row in rows if all(row[k] == rows[0][k] for k in ("system", "variant"))]
+    full = plain_conditions(mine)[-1]
+    mine = [row for row in mine if row["condition"] == full]
+    folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))
+    num = sum(int(row["n"]) for row in mine if row["seed"] == mine[0]["seed"])
+    return figures.sizes(num, len(folds), len(seeds))
+
+
+def drawable_of(sweeps: Sweeps) -> list[str]:
+    """Those of `OF_SWEEPS` that a folder of several sweeps has the data for."""
+    several = not are_settings(sweeps.members) and len(plain_conditions(sweeps.rows)) > 1
+    curves = several and tables.curves(sweeps.rows, sweeps.members)
+    has = {"systems": several, "robustness": curves, "4": figures.weight_curves(sweeps.summary)}
+    return [name for name, there in has.items() if there]
+
+
+def make_of(sweeps: Sweeps, name: str) -> tuple[plt.Figure, str]:
+    """Draws one of `OF_SWEEPS`, with its caption.
+
+    Raises:
+      UserError: the folder is of one sweep, or lacks what the figure needs.
+    """
+    if name != "4" and not sweeps.members:
+        raise UserError(
+            f"--figure={name}: wanted the folder of several sweeps; this one's config.json names "
+            "no members"
+        )
+    return OF_SWEEPS[name](sweeps)
+
+
+def are_settings(members: Sequence[str]) -> bool:
+    """Whether the members are settings of one system, such as "alpha=0.5", not systems."""
+    return any("=" in member for member in members)
+
+
+def write(figure: plt.Figure, places: Sequence[str], caption: str, below: bool = True) -> None:
+    """Writes a figure to files, and closes it.
+
+    Args:
+      figure: as it was drawn.
+      places: file names that end in .pdf or .png; their folders are made.
+      caption: stands in each file's own title, whether it is seen or not.
+      below: whether it is seen below the figure; else it becomes a .txt file beside each.
 
     Raises:
       UserError: another ending than .pdf or .png, or a place that cannot be written.
     """
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, int(20 * width))
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         if below:
-            figure.set_size_inches(width, height + 0.12 * len(lines) + 0.05)
-            figure.supxlabel("\n".join(lines), fontsize=6, x=0.01, ha="left")
-        for file in files:
+            room = 0.12 * len(lines) + 0.08
+            figure.set_size_inches(width, height + room)
+            share = room / (height + room)
+            figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
+            place = {"x": 0.01, "y": share - 0.04 / (height + room), "va": "top", "ha": "left"}
+            figure.text(s="\n".join(lines), fontsize=6, linespacing=1.3, **place)
+        for file in places:
             if not file.endswith((".pdf", ".png")):
                 plt.close(figure)
                 raise UserError(f"--figure={file}: wanted a file name that ends in .pdf or .png")
@@ -176,17 +302,28 @@ def write(figure: plt.Figure, files: Sequence[str], caption: str, below: bool = 
                     f"--figure={file}: cannot be written ({e.strerror}); name a file in a folder "
                     "where you may write"
                 ) from None
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=os.path.splitext(file)[1][1:], metadata={"Title": caption})
-            write_whole(file, drawn.getvalue())
+            stem, ending = os.path.splitext(file)
+            content = io.BytesIO()
+            figure.savefig(content, format=ending[1:], metadata={"Title": caption})
+            write_whole(file, content.getvalue())
             if not below:
-                write_whole(os.path.splitext(file)[0] + ".txt", f"{caption}\n".encode())
+                write_whole(f"{stem}.txt", f"{caption}\n".encode())
     plt.close(figure)
 
 
-_VARIABLES = {figures.INK: "ink", figures.PAPER: "paper", figures.GREY: "grey"}
-_VARIABLES |= {colour: f"series{k}" for k, colour in enumerate(figures.SERIES)}
-_VARIABLES |= {figures.HEAT: "heat", figures.SECOND: "second"}
+def png(figure: plt.Figure) -> bytes:
+    """A figure as a PNG file for a screen, and closes it."""
+    content = io.BytesIO()
+    with matplotlib.rc_context(style.STYLE):
+        figure.savefig(content, format="png", dpi=150)
+    plt.close(figure)
+    return content.getvalue()
+
+
+# Colour of a drawing -> the CSS variable of the page that takes its place.
+_VARIABLES = {style.INK: "ink", style.PAPER: "paper", style.GREY: "grey"}
+_VARIABLES |= {colour: f"series{k}" for k, colour in enumerate(style.SERIES)}
+_VARIABLES |= {style.HEAT: "heat", style.SECOND: "second"}
 
 
 def svg(figure: plt.Figure, name: str, title: str) -> str:
@@ -201,7 +338,7 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
       title: what a screen reader says.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(figures.STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(style.STYLE | {"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True)
     width = figure.get_size_inches()[0]
     plt.close(figure)
@@ -210,7 +347,7 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
     (box,) = re.findall(r'viewBox="([^"]+)"', text[: text.index(">")])
     body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index(">") + 1 :], flags=re.DOTALL)
     body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)", body))
+    used = set(re.findall(r"#([\w-]+)", body))  # ids that nothing refers to are left out
 
     def adapt(found: re.Match) -> str:
         tag = re.sub(
@@ -229,40 +366,3 @@ def svg(figure: plt.Figure, name: str, title: str) -> str:
     body = re.sub(r"\n\s+", "\n", body)
     head = f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}" style="--width: {width}"'
     return f"{head}>{body}"
-
-
-def of(r: Results) -> list[str]:
-    """Names of the `FIGURES` that a folder has the data for."""
-    return [name for name, figure in FIGURES.items() if figure.has(r)]
-
-
-def to_tensorboard(workdir: str, r: Results) -> None:
-    """Puts the figures beside the scalars, as images of the run "figures".
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
-    for name in of(r):
-        figure, buffer = make(r, name), io.BytesIO()
-        with matplotlib.rc_context(figures.STYLE):
-            figure.savefig(buffer, format="png", dpi=150)
-        plt.close(figure)
-        tag = f"figure {name}" if name.isdigit() else name
-        image = Summary.Image(encoded_image_string=buffer.getvalue())
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        events.append(Event(wall_time=time.time(), step=r.status.get("epochs", 0), summary=summary))
-    content = io.BytesIO()
-    writer = RecordWriter(content)
-    for event in events:
-        writer.write(event.SerializeToString())
-    folder = os.path.join(workdir, "metrics", "figures")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as e:
-        raise UserError(cannot_write(folder, e)) from None
-    write_whole(os.path.join(folder, "events.out.tfevents.0.figures"), content.getvalue())

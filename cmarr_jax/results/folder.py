@@ -7,8 +7,8 @@ import contextlib
 import csv
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,21 +16,28 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.results import history, intervals
 from cmarr_jax.results.arrays import read_confusion, read_representations
 from cmarr_jax.results.rows import read_results
-from cmarr_jax.results.summary import plain_conditions
-from cmarr_jax.workdir.files import read_json
+from cmarr_jax.results.summary import KEY, SCORES, plain_conditions
+from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import read_status
 
-SCORES = ("war", "uar", "macro_f1", "rec_error")
+_T = TypeVar("_T")
 
 
 class Predictions(NamedTuple):
-    """P predictions: of every run, condition and utterance that was scored."""
+    """predictions.csv by columns: P predictions, each one run's under one condition."""
 
     ids: np.ndarray  # [P] str
     run: np.ndarray  # [P], index into `Results.runs`
     condition: np.ndarray  # [P], index into `Results.conditions` and then `Results.curves`
     labels: np.ndarray  # [P] class indices
     posteriors: np.ndarray  # [P, C]
+
+
+class Transcripts(NamedTuple):
+    """What was said, read from the pack that the config names; licensed, and not kept here."""
+
+    texts: dict[str, str]  # id -> text; empty where there is none
+    note: str  # where they come from, or why there are none
 
 
 class Estimate(NamedTuple):
@@ -58,20 +65,46 @@ class Results(NamedTuple):
     history: list[dict[str, str]]
     reconstruction: list[dict[str, str]]
     representations: Mapping[str, np.ndarray] | None
-    audit: Any
+    audit: dict[str, Any] | None
+    said: "Transcripts | None" = None  # of a page that shows them
 
     @property
     def folds(self) -> list[int]:
+        """Numbers of the folds, in order."""
         return list(dict.fromkeys(fold for fold, _ in self.runs))
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds, in order."""
         return list(dict.fromkeys(seed for _, seed in self.runs))
 
+    def tested(self) -> np.ndarray:
+        """Utterances that are scored over all folds, `[K + curves]`.
+
+        Every seed is tested on the same ones, so the first seed's are counted.
+        """
+        first = [r for r, (_, seed) in enumerate(self.runs) if seed == self.seeds[0]]
+        return self.num[first].sum(axis=0)
+
     def majority(self) -> np.ndarray:
-        """Mean over the runs of the most frequent class' share of the test part, `[K]`."""
-        support = self.confusion.sum(axis=-1)
-        return np.mean(support.max(axis=-1) / np.maximum(support.sum(axis=-1), 1), axis=0)
+        """Mean over the runs of the WAR of always naming the training part's largest class, `[K]`.
+
+        Classes are counted by the leakage audit; NaN without its file.
+        """
+        try:
+            named = {
+                int(fold["fold"]): max(
+                    range(len(self.classes)),
+                    key=lambda c: fold["parts"]["train"]["classes"][self.classes[c]],
+                )
+                for fold in self.audit["folds"]
+            }
+            largest = np.array([named[fold] for fold, _ in self.runs])
+        except (KeyError, TypeError, ValueError, AttributeError):  # a JSON file may hold anything
+            return np.full(len(self.conditions), np.nan)
+        support = self.confusion.sum(axis=-1)  # [R, K, C]
+        hits = support[np.arange(len(largest)), :, largest]
+        return np.mean(hits / np.maximum(support.sum(axis=-1), 1), axis=0)
 
 
 def load(workdir: str) -> Results:
@@ -82,9 +115,9 @@ def load(workdir: str) -> Results:
         missing or damaged; names it.
     """
     status = read_status(workdir)
-    with _whole(workdir, "results.csv"):
+    with _whole(workdir, files.RESULTS):
         rows = read_results(workdir)
-        identity = {k: rows[0][k] for k in ("corpus", "system", "variant", "protocol")}
+        identity = {k: rows[0][k] for k in KEY}
         conditions = plain_conditions(rows)
         names = list(dict.fromkeys(row["condition"] for row in rows))
         curves = [name for name in names if "=" in name]
@@ -95,36 +128,57 @@ def load(workdir: str) -> Results:
         grid = [[cell[*run, name] for name in (*conditions, *curves)] for run in runs]
         scores = np.array([[[float(r[s] or "nan") for s in SCORES] for r in g] for g in grid])
         num = np.array([[int(r["n"]) for r in g] for g in grid])
-    with _whole(workdir, "confusion.npz"):
+    with _whole(workdir, files.CONFUSION):
         arrays = read_confusion(workdir)
         confusion, classes = arrays["confusion"], [str(c) for c in arrays["classes"]]
-    config = _optional(workdir, "config.json", read_json)
-    with _whole(workdir, "predictions.csv"):
-        known = dict(runs=runs, names=(*conditions, *curves), classes=classes)
-        predictions = _optional(workdir, "predictions.csv", lambda f: _predictions(f, **known))
+    config = _optional(workdir, files.CONFIG, files.read_json)
+    with _whole(workdir, files.PREDICTIONS):
+        known = {"runs": runs, "names": (*conditions, *curves), "classes": classes}
+        predictions = _optional(workdir, files.PREDICTIONS, lambda f: _predictions(f, **known))
         if predictions is not None:
             held = np.zeros_like(num)
             np.add.at(held, (predictions.run, predictions.condition), 1)
             if (held != num).any():
-                raise ValueError(f"{held.sum()} predictions, in results.csv {num.sum()}")
-    with _whole(workdir, "reconstruction.csv"):
-        reconstruction = _optional(workdir, "reconstruction.csv", _rows) or []
-    with _whole(workdir, "representations.npz"):
+                raise ValueError(f"{held.sum()} predictions, in {files.RESULTS} {num.sum()}")
+    with _whole(workdir, files.RECONSTRUCTION):
+        reconstruction = _optional(workdir, files.RECONSTRUCTION, _reconstruction) or []
+    with _whole(workdir, files.REPRESENTATIONS):
         representations = _optional(
-            workdir, "representations.npz", lambda _: read_representations(workdir)
+            workdir, files.REPRESENTATIONS, lambda _: read_representations(workdir)
         )
     return Results(
-        identity=identity, config=config or {}, status=status, classes=classes,
-        conditions=conditions, curves=curves, runs=runs, scores=scores, num=num,
-        confusion=confusion, predictions=predictions, history=history.read(workdir),
-        reconstruction=reconstruction, representations=representations,
-        audit=_optional(workdir, "audit.json", read_json),
-    )  # fmt: skip
+        identity=identity,
+        config=config or {},
+        status=status,
+        classes=classes,
+        conditions=conditions,
+        curves=curves,
+        runs=runs,
+        scores=scores,
+        num=num,
+        confusion=confusion,
+        predictions=predictions,
+        history=history.read(workdir),
+        reconstruction=reconstruction,
+        representations=representations,
+        audit=_optional(workdir, files.AUDIT, files.read_json),
+    )
+
+
+def is_cut(estimate: Estimate) -> bool:
+    """Whether an interval would pass 0 or 1, and ends there."""
+    return estimate.low == 0 or estimate.high == 1
 
 
 def estimates(results: Results) -> dict[str, dict[str, Estimate]]:
-    """Condition -> score -> estimate; the conditions in order, "avg" (if any is missing), "full",
-    then those of curves. The reconstruction error and, of one fold, the F1 have no interval."""
+    """Means and intervals of all scores; of one fold the intervals rest on its predictions.
+
+    The reconstruction error has no interval, nor has the F1 of one fold.
+
+    Returns:
+      Condition -> one of `SCORES` -> estimate: the conditions in order, the full one last, "avg"
+      (where any is missing), then the curves.
+    """
     scores, num_conditions = results.scores, len(results.conditions)
     names = [*results.conditions, *results.curves]
     if num_conditions > 1:
@@ -141,19 +195,22 @@ def estimates(results: Results) -> dict[str, dict[str, Estimate]]:
     if len(results.folds) == 1 and results.predictions is not None:
         low[:, :2], high[:, :2] = np.swapaxes(_bootstrap(results), 1, 2)[:, : len(names)]
     low, high = np.maximum(low, 0), np.minimum(high, 1)
-    made = {
+    found = {
         name: {
             score: Estimate(*map(float, (mean[k, s], low[k, s], high[k, s])))
             for s, score in enumerate(SCORES)
         }
         for k, name in enumerate(names)
     }
-    order = [*results.conditions, *(["avg"] if "avg" in made else []), *results.curves]
-    return {name: made[name] for name in order}
+    order = [*results.conditions, *(["avg"] if "avg" in found else []), *results.curves]
+    return {name: found[name] for name in order}
 
 
 def _bootstrap(results: Results) -> np.ndarray:
-    """`intervals.bootstrap` of one fold's seeds, `[2, 2, K + curves + 1]`."""
+    """`intervals.bootstrap` of one fold's seeds, `[2, 2, K + curves + 1]`.
+
+    An utterance counts once, by the share of the seeds that were right: seeds are no sample.
+    """
     p = results.predictions
     ids, row = np.unique(p.ids, return_inverse=True)
     shape = (len(ids), len(results.conditions) + len(results.curves))
@@ -172,30 +229,27 @@ def _predictions(
     run_of = {run: r for r, run in enumerate(runs)}
     name_of = {name: k for k, name in enumerate(names)}
     class_of = {name: c for c, name in enumerate(classes)}
-    columns = ([], [], [], [], [])
-    with open(file, newline="", encoding="utf-8") as f:
-        for row in csv.DictReader(f):
-            posterior = np.array(row["probabilities"].split(), float)
-            if len(posterior) != len(classes):
-                raise ValueError(f"{len(posterior)} probabilities for {len(classes)} classes")
-            values = (
-                row["id"], run_of[int(row["fold"]), int(row["seed"])], name_of[row["condition"]],
-                class_of[row["label"]], posterior,
-            )  # fmt: skip
-            for column, value in zip(columns, values, strict=True):
-                column.append(value)
-    return Predictions(*map(np.array, columns))
+    ids, of_run, of_condition, labels, posteriors = [], [], [], [], []
+    for row in files.iterate_csv(file):
+        posterior = np.array(row["probabilities"].split(), float)
+        if len(posterior) != len(classes):
+            raise ValueError(f"{len(posterior)} probabilities for {len(classes)} classes")
+        ids.append(row["id"])
+        of_run.append(run_of[int(row["fold"]), int(row["seed"])])
+        of_condition.append(name_of[row["condition"]])
+        labels.append(class_of[row["label"]])
+        posteriors.append(posterior)
+    return Predictions(*map(np.array, (ids, of_run, of_condition, labels, posteriors)))
 
 
-def _rows(file: str) -> list[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
-    for row in rows:
+def _reconstruction(file: str) -> list[dict[str, str]]:
+    rows = files.read_csv(file)
+    for row in rows:  # a damaged number is found here, not while a figure is drawn
         float(row["rec_error"]), int(row["n"])
     return rows
 
 
-def _optional(workdir: str, name: str, read: Any) -> Any:
+def _optional(workdir: str, name: str, read: Callable[[str], _T]) -> _T | None:
     """What `read(file)` makes of a file; None if there is none."""
     file = os.path.join(workdir, name)
     return read(file) if os.path.exists(file) else None
@@ -203,7 +257,7 @@ def _optional(workdir: str, name: str, read: Any) -> Any:
 
 @contextlib.contextmanager
 def _whole(workdir: str, name: str) -> Iterator[None]:
-    """Makes one line of whatever a damaged file raises."""
+    """Makes one line of whatever a damaged file raises: it may hold anything."""
     damaged = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
     try:
         yield

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.data.protocol import Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.summary import number
 from cmarr_jax.runtime.files import write_csv
@@ -22,12 +23,12 @@ _KEY = ("stage", "epoch", "fold", "seed", "val_uar")
 class History:
     """Writes WORKDIR/history.csv after each epoch, the whole file or not at all."""
 
-    def __init__(self, workdir: str, run_ids: Sequence[Any], last_stage: str):
+    def __init__(self, workdir: str, run_ids: Sequence[tuple[Fold, int]], last_stage: str):
         """Goes on with the file of a sweep that was stopped.
 
         Args:
           workdir: the sweep's folder.
-          run_ids: the R runs.
+          run_ids: fold and seed of the R runs.
           last_stage: name of the stage that is tested.
 
         Raises:
@@ -38,9 +39,15 @@ class History:
         self._rows = read(workdir)
 
     def write(self, epoch: Any) -> None:
-        """Adds one `training.Epoch`. What a stopped sweep had noted of this epoch and of later
-        ones, which its checkpoint did not hold, gives way."""
-        stage = epoch.stage.rstrip("_") or self._last_stage
+        """Adds one `loop.Epoch`.
+
+        A stopped sweep may have noted this epoch and later ones after its last checkpoint; those
+        rows give way.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        stage = epoch.stage or self._last_stage
         self._rows = [
             row for row in self._rows if row["stage"] != stage or int(row["epoch"]) < epoch.number
         ]

@@ -11,7 +11,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) -> bytes:
-    """The whole file.
+    """The whole file; what UTF-8 cannot write becomes a question mark.
 
     Args:
       title: of the page.
@@ -49,17 +49,31 @@ def page(title: str, lead: str, contents: Sequence[tuple[str, str]], body: str) 
     return text.encode("utf-8", "replace")
 
 
-def section(id: str, title: str, *parts: str, level: int = 2) -> str:
-    """A part of the page with a heading."""
+def section(id: str, title: str, *pieces: str, level: int = 2, kind: str = "") -> str:
+    """A section of the page.
+
+    Args:
+      id: what links jump to.
+      title: plain text, becomes the heading.
+      pieces: HTML below it.
+      level: of the heading: 2 below the page's own, 3 within a system's section.
+      kind: classes of page.css.
+    """
     heading = f"<h{level}>{escape(title)}</h{level}>"
-    return f'<section id="{escape(id)}">\n{heading}\n' + "\n".join(parts) + "\n</section>"
+    return (
+        f'<section id="{escape(id)}"{_kind(kind)}>\n{heading}\n'
+        + "\n".join(pieces)
+        + "\n</section>"
+    )
 
 
 def paragraph(text: str, kind: str = "") -> str:
+    """Plain text as a paragraph; `kind` is a class of page.css, as everywhere here."""
     return f"<p{_kind(kind)}>{escape(text)}</p>"
 
 
 def bullets(items: Sequence[str]) -> str:
+    """Plain texts as a list."""
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
@@ -102,13 +116,20 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
     )
 
 
-def figure(drawings: Sequence[str], caption: str, kind: str) -> str:
-    """SVG elements side by side, as many as fit, above one caption."""
-    parts = "\n".join(drawings)
-    return (
-        f'<figure class="{kind}"><div>{parts}</div>\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+def figure(drawings: Sequence[str], caption: str, kind: str, edges: Sequence[str] = ()) -> str:
+    """SVG elements side by side, as many as fit, above one caption.
+
+    Args:
+      drawings: the elements.
+      caption: plain text.
+      kind: classes of page.css.
+      edges: what the x and y axes of all drawings are called, once for all.
+    """
+    body = "<div>" + "\n".join(drawings) + "</div>"
+    if edges:
+        x, y = map(escape, edges)
+        body = f'<div class="edges"><p class="y">{y}</p>{body}<p class="x">{x}</p></div>'
+    return f'<figure class="{kind}">{body}\n<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _kind(kind: str) -> str:

@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 
 from cmarr_jax import metrics
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.arrays import write_confusion
 from cmarr_jax.results.summary import SCORES, number, summarise
 from cmarr_jax.runtime.files import write_csv, write_json
 from cmarr_jax.workdir import files
-from cmarr_jax.workdir.status import is_ended, read_status, stopped_runs
+from cmarr_jax.workdir.status import check_same_corpus, is_ended, read_status, stopped_runs
 
 
 def write_results(
     workdir: str,
     *,
     identity: Mapping[str, str],
-    corpus: Any,
-    conditions: Sequence[Any],
-    curves: Sequence[Any],
-    run_ids: Sequence[Any],
+    corpus: Corpus,
+    conditions: Sequence[Condition],
+    curves: Sequence[Condition],
+    run_ids: Sequence[tuple[Fold, int]],
     scored: Sequence[Any],
 ) -> None:
     """Writes every result file of a finished sweep, each one whole or not at all.
@@ -30,10 +32,10 @@ def write_results(
     Args:
       workdir: the sweep's folder.
       identity: corpus, system, variant and protocol, as they stand in every row.
-      corpus: `data.pipeline.Corpus`.
+      corpus: its labels, class names, ids and modalities.
       conditions: the K conditions; the last is "full".
       curves: further conditions, of missing rates and noise.
-      run_ids: the R runs.
+      run_ids: fold and seed of the R runs.
       scored: `evaluation.Scored` of each run's test part under `conditions`, then `curves`.
     """
     results, reconstruction, predictions, confusions = [], [], [], []
@@ -79,15 +81,25 @@ def _mean_of_finite(values: np.ndarray) -> float:
 
 
 def join(workdir: str, members: Sequence[str], missing: int) -> None:
-    """Joins the results of finished sweeps in `workdir`; it is complete when none is missing and
-    none of their runs was stopped."""
+    """Joins the results of sweeps that ended; complete when all are there and no run was stopped.
+
+    Args:
+      workdir: the folder of them all, where results.csv, summary.csv and status.json are written.
+      members: the sweeps' own folders.
+      missing: how many further sweeps have not ended.
+
+    Raises:
+      UserError: they are of different corpora.
+    """
+    check_same_corpus(members)
     results, stopped = [], []
     for member in members:
         name = os.path.basename(member)
         stopped += [{"sweep": name} | s for s in read_status(member).get("stopped", ())]
         if not os.path.exists(os.path.join(member, files.RESULTS)):
             continue  # every run of it was stopped
-        results += files.read_csv(os.path.join(member, files.RESULTS))
+        own = files.read_csv(os.path.join(member, files.RESULTS))
+        results += [row | {"sweep": name} for row in own]
     if results:
         write_csv(os.path.join(workdir, files.RESULTS), results)
         write_csv(os.path.join(workdir, files.SUMMARY), summarise(results))
@@ -97,6 +109,18 @@ def join(workdir: str, members: Sequence[str], missing: int) -> None:
     if stopped and not missing:
         status["stopped"] = stopped
     write_json(os.path.join(workdir, files.STATUS), status)
+
+
+def read_members(workdir: str) -> list[str]:
+    """Names of the sweeps whose results a folder joins, in order; none of the folder of one.
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    file = os.path.join(workdir, files.CONFIG)
+    # A copied folder may lack its config: it is then taken for one sweep.
+    members = files.read_json(file).get("members") if os.path.exists(file) else ()
+    return [name for name, _ in members or ()]
 
 
 def read_results(workdir: str) -> list[dict[str, str]]:
@@ -119,6 +143,7 @@ def read_summary(workdir: str) -> list[dict[str, str]]:
 
 def _read(workdir: str, name: str) -> list[dict[str, str]]:
     status = read_status(workdir)
+    check_same_corpus(sorted(f.path for f in os.scandir(workdir) if f.is_dir()))
     if not is_ended(workdir):
         unit = "sweeps" if "sweeps" in status else "epochs"
         done = f"{status.get(f'{unit}_done', 0)} of {status.get(unit, '?')} {unit}"
@@ -129,7 +154,7 @@ def _read(workdir: str, name: str) -> list[dict[str, str]]:
     if not os.path.exists(os.path.join(workdir, name)):
         raise UserError(
             "; ".join(stopped_runs(workdir))
-            or f"{os.path.join(workdir, name)}: missing; delete status.json beside it, and "
+            or f"{os.path.join(workdir, name)}: missing; delete {files.STATUS} beside it, and "
             "train.py with the same flags writes it anew"
         )
     return files.read_csv(os.path.join(workdir, name))

@@ -1,14 +1,34 @@
-"""The sections of one sweep in report.html, see page.py."""
+"""The sections of one sweep in report.html, see `report_page`.
 
+Each is a function of the results, the level of its heading (3 on a table's page, where a sweep
+is itself a section) and a prefix for its ids, which several sweeps on one page must not share.
+What the folder lacks is named in its place: a section that is silently absent looks like a
+result that was left out on purpose.
+"""
+
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
+from cmarr_jax.cli.units import duration
 from cmarr_jax.config import leaves
-from cmarr_jax.results import figure_files, figures, folder, markup, mistakes
-from cmarr_jax.results.figures import braces
+from cmarr_jax.results import (
+    audit_pieces,
+    figure_files,
+    figures,
+    folder,
+    markup,
+    mistakes,
+    names,
+    panels,
+)
 from cmarr_jax.results.folder import Estimate, Results
+from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces
+from cmarr_jax.workdir import files
 
 FROZEN = (
     "Features were computed beforehand and their encoders stay frozen. Papers that fine-tuned "
@@ -18,44 +38,44 @@ FROZEN = (
 
 def _what_was_run(r: Results, level: int, prefix: str) -> str:
     fields = dict(leaves(r.config))
-    parts = [markup.facts(_facts(r))]
+    content = [markup.facts(_facts(r))]
     if fields:
         listed = {k: str(v) for k, v in fields.items() if k != "members"}
-        parts.append(markup.details("every field of the config", markup.facts(listed)))
+        content.append(markup.details("every field of the config", markup.facts(listed)))
     else:
-        parts.append(_absent("config.json"))
-    return markup.section(f"{prefix}What-was-run", "What was run", *parts, level=level)
+        content.append(_absent(files.CONFIG))
+    return markup.section(f"{prefix}What-was-run", "What was run", *content, level=level)
 
 
 def _facts(r: Results) -> dict[str, str]:
     status = r.status
     facts = {
         "corpus": r.identity["corpus"],
-        "system": r.identity["system"],
-        "variant": r.identity["variant"],
+        "system": names.member(r.identity["system"]),
+        "variant": names.member(r.identity["variant"]),
         "protocol": r.identity["protocol"],
         "folds": ", ".join(map(str, r.folds)),
         "seeds": ", ".join(map(str, r.seeds)),
         "classes": ", ".join(r.classes),
         "epochs": str(status.get("epochs", "")),
         "device": status.get("device", ""),
-        "time": duration(status.get("seconds")),
+        "time": time_taken(status),
         "finished": status.get("finished", ""),
     }
+    # Folders of older versions name jax alone.
     versions = status.get("versions") or {"jax": status.get("jax", "unknown")}
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
     return {k: str(v) for k, v in facts.items() if v}
 
 
-def duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def time_taken(status: Mapping[str, Any]) -> str:
+    """How long it was trained, from status.json; "" where that does not tell."""
+    seconds = status.get("seconds")
+    return duration(seconds) if isinstance(seconds, int | float) else ""
 
 
 def _caveats(r: Results, level: int, prefix: str) -> str:
+    """What a reader must know before quoting a number; follows from what was run alone."""
     protocol = r.config.get("protocol", {})
     warnings, notes = [], [FROZEN]
     if protocol.get("select_on_test") or "SELECTED ON TEST" in r.identity["protocol"]:
@@ -92,75 +112,97 @@ def _caveats(r: Results, level: int, prefix: str) -> str:
         "A reconstruction error is relative to the system's own representations and cannot be "
         "compared between systems."
     )
-    parts = [*(markup.paragraph(w, "warn") for w in warnings), markup.bullets(notes)]
-    return markup.section(f"{prefix}Caveats", "Caveats", *parts, level=level)
+    content = [*(markup.paragraph(w, "warn") for w in warnings), markup.bullets(notes)]
+    return markup.section(f"{prefix}Caveats", "Caveats", *content, level=level)
 
 
 def _results(r: Results, level: int, prefix: str) -> str:
-    made = folder.estimates(r)
+    estimates = folder.estimates(r)
     majority = dict(zip(r.conditions, r.majority(), strict=True))
-    num = r.num[[k for k, (_, seed) in enumerate(r.runs) if seed == r.seeds[0]]].sum(axis=0)
-    num = dict(zip([*r.conditions, *r.curves], num, strict=True))
+    num = dict(zip([*r.conditions, *r.curves], r.tested(), strict=True))
     head = ("available", "n", "WAR %", "UAR %", "macro F1 %", "majority WAR %", "rec. error")
 
     def line(name: str, label: str) -> list[str]:
-        e = made[name]
+        of_name = estimates[name]
         share = majority.get(name, np.nan)
-        low = e["war"].low
-        dagger = " †" if low <= share else ""
-        error = e["rec_error"].mean
+        # A WAR that always naming one class would reach too is marked.
+        dagger = " †" if of_name["war"].low <= share else ""
+        error = of_name["rec_error"].mean
         return [
-            label, str(num.get(name, "")), _percent(e["war"]) + dagger, _percent(e["uar"]),
-            _percent(e["macro_f1"]), "" if np.isnan(share) else f"{100 * share:.1f}",
-            "" if np.isnan(error) else f"{error:.3f}",
-        ]  # fmt: skip
+            label,
+            str(num.get(name, "")),
+            _percent(of_name["war"]) + dagger,
+            _percent(of_name["uar"]),
+            _percent(of_name["macro_f1"]),
+            "" if np.isnan(share) else f"{100 * share:.1f}",
+            "" if np.isnan(error) else f"{error:.3f}" + " !" * (error > 1),
+        ]
 
     *missing, full = r.conditions
     order = [(name, braces(name)) for name in missing]
-    order += [("avg", "avg of these")] if "avg" in made else []
-    rows = [line(name, label) for name, label in (*order, (full, f"full {braces(full)}"))]
-    dagger = any("†" in row[2] for row in rows)
+    order += [("avg", "avg of these")] if "avg" in estimates else []
+    rows = [line(name, label) for name, label in (*order, (full, braces(f"full {full}")))]
+    cells = [cell for row in rows for cell in row]
+    told = [
+        ("†", "†: the interval reaches down to the majority's WAR."),
+        ("‡", "‡: the interval is cut at 0 or 100."),
+        (" !", f"!: {WORSE_THAN_ZEROS}."),
+    ]
     caption = (
         f"Mean over the runs, in brackets {figures.interval_method(r)}; {figures.sample(r)}. n: "
         "utterances scored, those that have at least one of the modalities. Majority: always "
-        "naming the test part's most frequent class."
-        + (" †: the interval reaches down to the majority's WAR." if dagger else "")
+        "naming the training part's largest class."
     )
-    parts = [markup.table(caption, head, rows), _one(r, "conditions", prefix)]
+    if np.isnan(r.majority()).all():
+        caption += f" It is not known: {files.AUDIT} is not as train.py writes it, or not here."
+    caption += "".join(f" {text}" for mark, text in told if any(mark in cell for cell in cells))
+    content = [
+        '<div class="beside">',
+        markup.table(caption, *_filled(head, rows)),
+        _one(r, "conditions", prefix),
+        "</div>",
+    ]
     if r.curves:
         rows = [line(name, name) for name in r.curves]
-        parts.append(markup.table("Beyond the paper: random missing rates, noise.", head, rows))
-    parts.append(markup.details("each run", _runs(r)))
-    return markup.section(f"{prefix}Results", "Results", *parts, level=level)
+        caption = "Beyond the paper: random missing rates, noise."
+        if any(name.startswith("missing=") for name in r.curves):
+            caption += f" {ONE_IS_KEPT}."
+        content += [
+            '<div class="beside">',
+            markup.table(caption, *_filled(head, rows)),
+            _one(r, "robustness", prefix),
+            "</div>",
+        ]
+    content.append(markup.details("each run", _runs(r)))
+    return markup.section(f"{prefix}Results", "Results", *content, level=level)
 
 
-def _percent(e: Estimate) -> str:
-    if np.isnan(e.mean):
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list:
+    """Head and rows without the columns in which no cell is filled."""
+    keep = [j for j in range(len(head)) if any(row[j] for row in rows)]
+    return [[head[j] for j in keep], [[row[j] for j in keep] for row in rows]]
+
+
+def _percent(estimate: Estimate) -> str:
+    mean, low, high = (100 * x for x in estimate)
+    if np.isnan(mean):
         return ""
-    mean = f"{100 * e.mean:.1f}"
-    return mean if np.isnan(e.low) else f"{mean} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+    if np.isnan(low):
+        return f"{mean:.1f}"
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" + " ‡" * folder.is_cut(estimate)
 
 
 def _runs(r: Results) -> str:
-    chosen = {}  # the first of the highest validation scores, as the loop chooses
-    last = [row["stage"] for row in r.history][-1:]
-    for row in r.history:
-        run, uar = (int(row["fold"]), int(row["seed"])), float(row["val_uar"] or "nan")
-        better = np.isnan(uar) or uar > chosen.get(run, (0, -1.0))[1]  # NaN: nothing is chosen by
-        if [row["stage"]] == last and better:
-            chosen[run] = int(row["epoch"]), uar
+    """The scores of each run, and the epoch that its validation part chose."""
+    chosen = panels.chosen_epochs(r)
     rows, full = [], len(r.conditions) - 1
     for k, run in enumerate(r.runs):
         epoch, uar = chosen.get(run, (None, np.nan))
         average = r.scores[k, :full].mean(axis=0) if full else r.scores[k, 0]
         scores = (*average[:2], *r.scores[k, full, :2])
-        rows.append(
-            [
-                f"fold {run[0]}, seed {run[1]}", str(r.num[k, full]),
-                "" if epoch is None else str(epoch), "" if np.isnan(uar) else f"{100 * uar:.1f}",
-                *(f"{100 * s:.1f}" for s in scores),
-            ]
-        )  # fmt: skip
+        row = [f"fold {run[0]}, seed {run[1]}", str(r.num[k, full])]
+        row += ["" if epoch is None else str(epoch), "" if np.isnan(uar) else f"{100 * uar:.1f}"]
+        rows.append([*row, *(f"{100 * s:.1f}" for s in scores)])
     head = ("run", "n", "chosen epoch", "validation UAR %", "avg WAR %", "avg UAR %")
     return markup.table("Each run.", (*head, "full WAR %", "full UAR %"), rows)
 
@@ -176,17 +218,34 @@ def _many(
     r: Results,
     name: str,
     prefix: str,
-    draw: Callable,
-    of: Sequence[str],
-    size: Sequence[float] = (1.5, 1.5),
+    draw: Callable[[Results, plt.Axes, str], None],
+    titles: Mapping[str, str],
+    size: Sequence[float] = (1.7, 1.5),
+    kind: str = "panels",
+    edges: Sequence[str] = (),
 ) -> str:
-    """A figure of `figure_files.FIGURES` as a drawing a panel, of `size` in inches."""
+    """A figure of `figure_files.FIGURES` as a drawing a panel, so that they wrap on a narrow page.
+
+    Args:
+      r: the results.
+      name: of the figure.
+      prefix: of ids.
+      draw: `draw(r, axes, panel)`.
+      titles: panel -> what a screen reader says of it.
+      size: width and height of a panel, in inches.
+      kind: classes of page.css.
+      edges: what the x and y axes of all panels are called.
+    """
     caption, drawings = figure_files.caption(r, name), []
-    for k, panel in enumerate(of):
-        drawn = figures.panels(lambda axes, p: draw(r, axes, p), [panel], 1, size)
-        title = f"{name}, {braces(panel)}"
-        drawings.append(figure_files.svg(drawn, f"{prefix}f-{name}{k}", title))
-    return markup.figure(drawings, caption, "panels" if size[0] < 1.9 else "panels large")
+    for k, (panel, title) in enumerate(titles.items()):
+        drawn = panels.grid(partial(draw, r), [panel], 1, size)
+        drawings.append(figure_files.svg(drawn, f"{prefix}f-{name}{k}", f"{name}, {title}"))
+    return markup.figure(drawings, caption, kind, edges)
+
+
+def _by_condition(r: Results) -> dict[str, str]:
+    """Panel -> title of a figure with a panel a condition."""
+    return {name: braces(name) for name in r.conditions}
 
 
 def _absent(file: str) -> str:
@@ -195,26 +254,29 @@ def _absent(file: str) -> str:
 
 
 def _confusion(r: Results, level: int, prefix: str) -> str:
-    size = figures.confusion_size(r)
-    drawn = _many(r, "confusion", prefix, figures.confusion, r.conditions, size)
+    side, room = panels.confusion_size(r)
+    size = (max(side, 1.4) + room, max(side, 1.4) + room + 0.1)
+    look = {"size": size, "kind": "panels four", "edges": ("predicted class", "true class")}
+    drawn = _many(r, "confusion", prefix, panels.bare_confusion, _by_condition(r), **look)
     title = "Confusion matrices"
     return markup.section(f"{prefix}Confusion-matrices", title, drawn, level=level)
 
 
 def _learning_curves(r: Results, level: int, prefix: str) -> str:
-    part = _absent("history.csv")
+    content = _absent(files.HISTORY)
     if r.history:
-        part = _many(r, "curves", prefix, figures.curve, figures.curve_names(r))
-    return markup.section(f"{prefix}Learning-curves", "Learning curves", part, level=level)
+        titles = {name: panels.curve_title(r, name) for name in panels.curve_names(r)}
+        content = _many(r, "curves", prefix, panels.curve, titles)
+    return markup.section(f"{prefix}Learning-curves", "Learning curves", content, level=level)
 
 
 def _calibration(r: Results, level: int, prefix: str) -> str:
-    parts = [_absent("predictions.csv")]
+    content = [_absent(files.PREDICTIONS)]
     if r.predictions is not None:
         rows = []
         for name in r.conditions:
-            bins, some = figures.of_condition(r, name), None
-            some = bins.share > 0
+            bins = panels.bins_of(r, name)
+            some = bins.share > 0  # an empty bin has no mean
             confidence = float(bins.share[some] @ bins.confidence[some])
             accuracy = float(bins.share[some] @ bins.accuracy[some])
             shares = (accuracy, confidence, bins.ece)
@@ -222,112 +284,95 @@ def _calibration(r: Results, level: int, prefix: str) -> str:
             rows.append([braces(name), str(num), *(f"{100 * x:.1f}" for x in shares)])
         head = ("available", "predictions", "accuracy %", "mean confidence %", "ECE %")
         caption = "Confidence: the posterior of the predicted class. Above the accuracy: too sure."
-        parts = [
-            _many(r, "calibration", prefix, figures.reliability, r.conditions),
+        content = [
+            _many(r, "calibration", prefix, panels.reliability, _by_condition(r)),
             markup.table(caption, head, rows),
         ]
-    return markup.section(f"{prefix}Calibration", "Calibration", *parts, level=level)
+    return markup.section(f"{prefix}Calibration", "Calibration", *content, level=level)
 
 
 def _reconstruction(r: Results, level: int, prefix: str) -> str:
     if r.reconstruction:
-        parts = [_one(r, "reconstruction", prefix)]
-    else:
-        parts = [_absent("reconstruction.csv")]
-        made = folder.estimates(r)
+        content = [_one(r, "reconstruction", prefix)]
+    else:  # results.csv has less, but some
+        content = [_absent(files.RECONSTRUCTION)]
+        estimates = folder.estimates(r)
+        errors = {name: estimates[name]["rec_error"].mean for name in r.conditions}
         rows = [
-            [braces(name), f"{made[name]['rec_error'].mean:.3f}"]
-            for name in r.conditions
-            if not np.isnan(made[name]["rec_error"].mean)
+            [braces(name), f"{x:.3f}" + " !" * (x > 1)]
+            for name, x in errors.items()
+            if not np.isnan(x)
         ]
         if rows:
             caption = "Of all missing modalities together, mean over the runs."
-            parts.append(markup.table(caption, ("available", "rec. error"), rows))
-    return markup.section(f"{prefix}Reconstruction", "Reconstruction", *parts, level=level)
+            caption += f" !: {WORSE_THAN_ZEROS}." if np.nanmax([*errors.values()]) > 1 else ""
+            content.append(markup.table(caption, ("available", "rec. error"), rows))
+    return markup.section(
+        f"{prefix}Reconstruction", "Reconstruction", *content, level=level, kind="half"
+    )
 
 
 def _recovered_and_true(r: Results, level: int, prefix: str) -> str:
-    part = _absent("representations.npz")
+    content = _absent(files.REPRESENTATIONS)
     if r.representations is not None:
-        part = _one(r, "5", prefix)
-    return markup.section(f"{prefix}Recovered-and-true", "Recovered and true", part, level=level)
+        content = _one(r, "5", prefix)
+    return markup.section(
+        f"{prefix}Recovered-and-true", "Recovered and true", content, level=level, kind="half"
+    )
 
 
 def _leakage_audit(r: Results, level: int, prefix: str) -> str:
-    parts = [_absent("audit.json")]
+    content = [_absent(files.AUDIT)]
     if r.audit is not None:
         try:
-            parts = _audited(r.audit)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            parts = [markup.paragraph("audit.json is not as train.py writes it.", "absent")]
-    return markup.section(f"{prefix}Leakage-audit", "Leakage audit", *parts, level=level)
-
-
-def _audited(audit: Mapping[str, Any]) -> list[str]:
-    """The parts of what `data.audit.audit` found."""
-    parts = [markup.paragraph("No leak found between training and test parts.")]
-    if audit["failures"]:
-        parts = [markup.paragraph("LEAKS FOUND:", "warn"), markup.bullets(audit["failures"])]
-    if audit["warnings"]:
-        parts += [markup.paragraph("Worth knowing:"), markup.bullets(audit["warnings"])]
-    sizes, crossing, classes = [], [], []
-    for fold in audit["folds"]:
-        name = f"{fold['fold']}: {fold['held_out']}"
-        of = [fold["parts"][part] for part in ("train", "val", "test")]
-        sizes.append([name, *(f"{part['utterances']}" for part in of)])
-        sizes[-1] += [f"{part['speakers']}" for part in of]
-        text = fold["text"]
-        said = f"{text['utterances']} ({text['share']:.1%})" if text else ""
-        pairs = [f"{found['pairs']}" for found in fold["near"].values()]
-        crossing.append([name, *pairs, said, f"{100 * fold['baseline']['war']:.1f}"])
-        for part, counts in zip(_PARTS, of, strict=True):
-            classes.append([f"{name}, {part}", *map(str, counts["classes"].values())])
-    first = audit["folds"][0]
-    head = ("fold", "train", "validation", "test", *(f"speakers of {p}" for p in _PARTS))
-    parts.append(markup.table("Utterances, and speakers, of each part.", head, sizes))
-    caption = (
-        "What the training and the test part share: pairs of utterances with nearly the same "
-        "features, by modality; test utterances whose words are said in training too. Beside it "
-        "the WAR of always naming the training part's largest class."
+            content = audit_pieces.pieces(r.audit)
+        except (KeyError, TypeError, ValueError, AttributeError):  # a JSON file may hold anything
+            content = [markup.paragraph(f"{files.AUDIT} is not as train.py writes it.", "absent")]
+    return markup.section(
+        f"{prefix}Leakage-audit", "Leakage audit", *content, level=level, kind="column"
     )
-    head = ("fold", *(f"{m} pairs" for m in first["near"]), "said in training", "majority WAR %")
-    parts.append(markup.table(caption, head, crossing))
-    head = ("fold, part", *first["parts"]["train"]["classes"])
-    table = markup.table("Utterances of each class.", head, classes)
-    return [*parts, markup.details("classes of each part", table)]
 
 
 def _confident_mistakes(r: Results, level: int, prefix: str) -> str:
-    parts = [_absent("predictions.csv")]
+    content = [_absent(files.PREDICTIONS)]
     if r.predictions is not None:
         *missing, full = r.conditions
-        parts = [_mistakes(r, full, 20)]
+        content = [markup.paragraph(r.said.note, "note")] if r.said else []
+        content.append(_mistakes(r, full, 20))
         for name in missing:
-            parts.append(markup.details(f"available: {braces(name)}", _mistakes(r, name, 10)))
+            content.append(markup.details(f"available: {braces(name)}", _mistakes(r, name, 5)))
     title = "Most confident mistakes"
-    return markup.section(f"{prefix}Confident-mistakes", title, *parts, level=level)
+    look = {"level": level, "kind": "column"}
+    return markup.section(f"{prefix}Confident-mistakes", title, *content, **look)
 
 
 def _mistakes(r: Results, condition: str, limit: int) -> str:
     found = mistakes.most_confident(r.predictions, r.conditions.index(condition), limit)
+    texts = r.said.texts if r.said else {}
     rows = [
         [
-            m.id, braces(condition), r.classes[m.label], r.classes[m.predicted],
-            f"{100 * m.probability:.1f}", f"{100 * m.of_label:.1f}", f"{m.agree} of {m.seeds}",
+            m.id,
+            r.classes[m.label],
+            r.classes[m.predicted],
+            f"{100 * m.probability:.1f}",
+            f"{100 * m.of_label:.1f}",
+            f"{m.agree} of {m.seeds}",
+            *([textwrap.shorten(texts[m.id], 200, placeholder=" …")] if texts else []),
         ]
         for m in found
-    ]  # fmt: skip
-    head = ("utterance", "available", "true", "predicted", "predicted %", "true %", "seeds agree")
+    ]
+    head = ["utterance", "true", "predicted", "predicted %", "true %", "seeds agree"]
+    head += ["said"] if texts else []
     caption = (
         f"The {len(rows)} most confident mistakes with {braces(condition)} available: posteriors "
         "of the predicted and of the true class, means of the seeds, and how many seeds predict "
         "that class by themselves."
     )
-    return markup.table(caption, head, rows, "ids") if rows else markup.paragraph("None.")
+    kind = "ids said" if texts else "ids"
+    return markup.table(caption, head, rows, kind) if rows else markup.paragraph("None.")
 
 
-_PARTS = ("train", "validation", "test")
-
+# Title -> section, in the order of the page.
 SECTIONS = {
     "What was run": _what_was_run,
     "Caveats": _caveats,

@@ -5,17 +5,31 @@ from typing import Any
 
 import numpy as np
 
+from cmarr_jax.results import names
+
 KEY = ("corpus", "system", "variant", "protocol")
 SCORES = ("war", "uar", "macro_f1", "rec_error")
 
 
-def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of summary.csv: each condition, "avg" (the arithmetic mean of the missing
-    conditions, taken within each run) and "full".
+# What a reader of the two must know, wherever they are shown.
+WORSE_THAN_ZEROS = "rec. error above 1: recovering nothing but zeros would be nearer"
+ONE_IS_KEPT = (
+    "missing=r: each modality is lost with probability r, but an utterance always keeps one, so "
+    "that less than r is missing"
+)
+
+
+def summarise(
+    results: Sequence[Mapping[str, Any]], scores: Sequence[str] = SCORES
+) -> list[dict[str, Any]]:
+    """Rows of summary.csv: each condition, "avg" and "full".
+
+    "avg" is the arithmetic mean of the missing conditions, taken within each run.
 
     Args:
       results: rows of results.csv; per run the conditions in order, the last of them full, then
         those of curves ("missing=0.3"), which "avg" leaves out.
+      scores: their columns.
 
     Returns:
       Rows with mean and sample standard deviation over the runs; empty where undefined.
@@ -34,7 +48,7 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups += [(c, [c]) for c in everything if "=" in c]
         for name, members in groups:
             line = dict(zip(KEY, key, strict=True)) | {"condition": name, "runs": len(runs)}
-            for score in SCORES:
+            for score in scores:
                 per_run = np.array(
                     [
                         np.mean([float(cell[*run, c][score] or "nan") for c in members])
@@ -50,37 +64,70 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def plain_conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the conditions of the paper, full last: neither means nor curves."""
     names = dict.fromkeys(row["condition"] for row in rows)
-    return [name for name in names if name not in ("avg", "full") and "=" not in name]
+    return [name for name in names if _is_plain(name)]
 
 
-def summary_table(summary: Sequence[Mapping[str, str]]) -> str:
-    """The summary as the paper's table: conditions as rows, per cent, mean ± std over runs."""
+def _is_plain(name: str) -> bool:
+    return name not in ("avg", "full") and "=" not in name
+
+
+def braces(name: str) -> str:
+    """How a condition is shown: "vt" as "{v,t}", "full vt" as "full {v,t}".
+
+    Means and curves keep their names: "avg", "missing=0.3".
+    """
+    kind, _, letters = name.rpartition(" ")
+    shown = "{" + ",".join(letters) + "}" if _is_plain(letters) else letters
+    return f"{kind} {shown}".strip()
+
+
+def summary_table(summary: Sequence[Mapping[str, str]], scores: Sequence[str] = SCORES) -> str:
+    """The summary as the paper's table: conditions as rows, per cent, mean ± std over runs.
+
+    Args:
+      summary: of `summarise`.
+      scores: its columns that are shown.
+    """
     lines = []
+    titles = [names.score(s) + " %" * (s != "rec_error") for s in scores]
+    least = [12 if s == "rec_error" else 14 for s in scores]
+    widths = [max(w, len(t) + 2) for w, t in zip(least, titles, strict=True)]
     for key in dict.fromkeys(tuple(row[k] for k in KEY) for row in summary):
         rows = [row for row in summary if tuple(row[k] for k in KEY) == key]
-        corpus, system, variant, protocol = key
-        lines += [f"{system} ({variant}) on {corpus}; {protocol}; {rows[0]['runs']} runs", ""]
-        lines.append(
-            f"{'available':<12}{'WAR %':>14}{'UAR %':>14}{'macro F1 %':>14}{'rec. error':>12}"
-        )
+        protocol = rows[0]["protocol"]
+        lines += [f"{names.sweep(rows[0])}; {protocol}; {rows[0]['runs']} runs", ""]
+        lines.append("available".ljust(12) + "".join(map(str.rjust, titles, widths)))
         *missing, full = plain_conditions(rows)
-        names = {c: "{" + ",".join(c) + "}" for c in missing}
-        names |= {r["condition"]: r["condition"] for r in rows if "=" in r["condition"]}
-        names |= {"avg": "avg", "full": "full {" + ",".join(full) + "}"}
+        shown = {c: braces(c) for c in missing}
+        shown |= {r["condition"]: r["condition"] for r in rows if "=" in r["condition"]}
+        shown |= {"avg": "avg", "full": braces(f"full {full}")}
+        notes = {}
         for row in rows:
-            if row["condition"] in names:
+            if row["condition"] in shown:
                 if row["condition"] == "avg":
-                    lines.append("-" * 66)
-                cells = "".join(f"{_cell(row, s):>14}" for s in SCORES[:3])
-                error = f"{float(row['rec_error']):.2f}" if row["rec_error"] else ""
-                lines.append(f"{names[row['condition']]:<12}{cells}{error:>12}")
-        lines.append("")
+                    lines.append("-" * (12 + sum(widths)))
+                cells = "".join(map(str.rjust, (_cell(row, s) for s in scores), widths))
+                lines.append(f"{shown[row['condition']]:<12}{cells}".rstrip())
+                if "rec_error" in scores and _is_worse_than_zeros(row):
+                    notes["!"] = f"! {WORSE_THAN_ZEROS}"
+                if row["condition"].startswith("missing="):
+                    notes["missing"] = ONE_IS_KEPT
+        lines += [*notes.values(), ""]
     return "\n".join(lines)
 
 
+def _is_worse_than_zeros(row: Mapping[str, str]) -> bool:
+    return bool(row["rec_error"]) and float(row["rec_error"]) > 1
+
+
 def _cell(row: Mapping[str, str], score: str) -> str:
+    if score == "rec_error":
+        mark = " !" if _is_worse_than_zeros(row) else ""
+        return f"{float(row[score]):.2f}{mark}" if row[score] else ""
     deviation = row[f"{score}_std"]
     mean = 100 * float(row[score] or "nan")
+    if np.isnan(mean):
+        return ""
     return f"{mean:.2f} ± {100 * float(deviation):.2f}" if deviation else f"{mean:.2f}"
 
 

@@ -1,13 +1,12 @@
-"""Systems side by side, as the paper's Tables 2 and 3: conditions as rows, WAR / UAR in per cent.
+"""Systems under the same conditions, as the paper's Tables 2 and 3, a block a score, in per cent.
 
-Each column is compared with the last by a paired test over the runs (fold x seed) of the mean
+Each system is compared with the last by a paired test over the runs (fold x seed) of the mean
 over the missing conditions: Nadeau and Bengio's t-test (2003), which widens the variance because
 folds share training data (a fold's test part over its training part is taken as 1 / (folds -
-1)), with Holm's correction over the columns. One fold alone is not tested: seeds are no sample.
+1)), with Holm's correction over the systems. One fold alone is not tested: seeds are no sample.
 """
 
-import csv
-import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,80 +14,150 @@ import numpy as np
 import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import intervals
-from cmarr_jax.results.summary import plain_conditions
+from cmarr_jax.results import intervals, latex, names
+from cmarr_jax.results.summary import braces, plain_conditions
+from cmarr_jax.runtime.files import to_csv
+from cmarr_jax.workdir import files
 
 FORMATS = ("text", "markdown", "latex", "csv")
+ROWS = ("systems", "conditions")
 _SCORES = ("war", "uar")
 
 
 class Comparison(NamedTuple):
-    """C conditions (the last two "avg" and "full") and S systems."""
+    """C conditions (the last two "avg" and "full"), S systems and K scores."""
 
     rows: list[str]  # C names
     columns: list[str]  # S names
-    mean: np.ndarray  # [C, S, 2], WAR and UAR in per cent
-    deviation: np.ndarray  # [C, S, 2], sample standard deviation over the runs
-    half_width: np.ndarray  # [C, S, 2], of the 95 % interval over the folds; NaN for one fold
-    p_value: np.ndarray  # [S, 2] of "avg" against the last column; NaN for itself
+    mean: np.ndarray  # [C, S, K], in per cent
+    deviation: np.ndarray  # [C, S, K], sample standard deviation over the runs
+    half_width: np.ndarray  # [C, S, K], of the 95 % interval over the folds; NaN for one fold
+    p_value: np.ndarray  # [S, K] of "avg" against the last system; NaN for itself
     runs: int
     about: str  # corpus and protocol
+    folds: int
+    scores: tuple[str, ...]  # K names
 
 
-def compare(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> Comparison:
+class Lines(NamedTuple):
+    """P points of S systems, over the missing rate or the level of one noise."""
+
+    points: list[float]
+    columns: list[str]  # S names
+    mean: np.ndarray  # [P, S, 2], WAR and UAR in per cent
+    low: np.ndarray  # [P, S, 2], of the 95 % interval, within 0 to 100; NaN where there is none
+    high: np.ndarray  # [P, S, 2]
+
+
+def compare(
+    results: Sequence[Mapping[str, str]], members: Sequence[str], scores: Sequence[str] = _SCORES
+) -> Comparison:
     """Lines up the rows of results.csv.
 
     Args:
-      results: of one corpus and protocol.
-      members: which systems or variants, in the order of the columns.
+      results: rows of one corpus and protocol.
+      members: which systems or variants, in order; the last is the reference.
+      scores: which columns of the results, shares of 1.
 
     Raises:
       UserError: a member is not in the results, or has other runs than the rest; or the corpus
         has one modality.
     """
-    named: dict[str, list] = {}
+    conditions = plain_conditions(results)
+    if len(conditions) < 2:
+        raise UserError(f"{files.RESULTS}: one modality has no missing conditions to compare under")
+    values, runs = _line_up(results, members, conditions, scores)
+    average = values[:, :-1].mean(axis=1, keepdims=True)
+    values = np.concatenate([values[:, :-1], average, values[:, -1:]], axis=1)
+    per_fold = _by_fold(values, runs)
+    folds = len(per_fold)
+    differences = values[:, -2, -1:] - values[:, -2]  # [R, S, K]
+    p_value = np.full(differences.shape[1:], np.nan)
+    for k in range(len(scores) if folds > 1 else 0):
+        raw = [paired_p_value(d, 1 / (folds - 1)) for d in differences[:, :-1, k].T]
+        p_value[:-1, k] = holm(np.array(raw))
+    deviation = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(values.shape[1:], np.nan)
+    return Comparison(
+        rows=[*conditions[:-1], "avg", f"full {conditions[-1]}"],
+        columns=list(members),
+        mean=values.mean(axis=0),
+        deviation=deviation,
+        half_width=intervals.half_width(per_fold),
+        p_value=p_value,
+        runs=len(runs),
+        about=f"{results[0]['corpus']}; {results[0]['protocol']}",
+        folds=folds,
+        scores=tuple(scores),
+    )
+
+
+def curves(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> dict[str, Lines]:
+    """WAR and UAR along each of `names.CURVES` that all members were tested on.
+
+    Complete data is missing rate 0 and noise 0.
+
+    Args:
+      results: as for `compare`.
+      members: as for `compare`.
+    """
+    full, made = plain_conditions(results)[-1], {}
+    for kind in names.CURVES:
+        tested = dict.fromkeys(
+            row["condition"] for row in results if row["condition"].startswith(f"{kind}=")
+        )
+        at = {0.0: full} | {float(name.partition("=")[2]): name for name in tested}
+        if len(at) < 2:
+            continue
+        points = sorted(at)
+        values, runs = _line_up(results, members, [at[x] for x in points], _SCORES)
+        mean, half = values.mean(axis=0), intervals.half_width(_by_fold(values, runs))
+        ends = np.clip([mean - half, mean + half], 0, 100)
+        made[kind] = Lines(points, list(members), mean, *ends)
+    return made
+
+
+def _by_fold(values: np.ndarray, runs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """`[F, ...]`, each fold the mean of its seeds, of `[R, ...]`."""
+    fold_of = np.array([fold for fold, _ in runs])
+    return np.stack([values[fold_of == fold].mean(axis=0) for fold in dict.fromkeys(fold_of)])
+
+
+def _line_up(
+    results: Sequence[Mapping[str, str]],
+    members: Sequence[str],
+    conditions: Sequence[str],
+    scores: Sequence[str],
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Scores in per cent `[R, C, S, K]`, NaN where empty, and fold and seed of the R runs."""
+    # A member goes by its name in the table, if the rows have it; else by what its variant has of
+    # its own, else by its system: what every row shares (such as "smoke") tells nothing apart.
+    named: dict[str, list[Mapping[str, str]]] = {}
     shared = set.intersection(*(set(row["variant"].split(",")) for row in results))
     for row in results:
         named_so = {*shared, "default", f"system={row['system']}"}
         own = [v for v in row["variant"].split(",") if v not in named_so]
-        named.setdefault(",".join(own) or row["system"], []).append(row)
+        named.setdefault(row.get("sweep") or ",".join(own) or row["system"], []).append(row)
     missing = [m for m in members if m not in named]
     if missing:
         raise UserError(
-            f"results.csv: holds {', '.join(named)}, but not {', '.join(missing)}; train it first"
+            f"{files.RESULTS}: holds {', '.join(named)}, but not {', '.join(missing)}; "
+            "train it first"
         )
-    conditions = plain_conditions(results)
-    if len(conditions) < 2:
-        raise UserError("results.csv: one modality has no missing conditions to compare under")
-    scores, runs = [], None
-    for member in members:
-        cell = {(r["fold"], r["seed"], r["condition"]): r for r in named[member]}
+    values, runs = [], None
+    for name in members:
+        cell = {(r["fold"], r["seed"], r["condition"]): r for r in named[name]}
         own_runs = sorted({key[:2] for key in cell})
         if runs not in (None, own_runs):
-            raise UserError(f"results.csv: {member} has other folds or seeds than {members[0]}")
+            raise UserError(f"{files.RESULTS}: {name} has other folds or seeds than {members[0]}")
         runs = own_runs
-        of = [
-            [[float(cell[*run, c][s] or "nan") for s in _SCORES] for c in conditions]
-            for run in runs
+        lacks = [c for c in conditions if any((*run, c) not in cell for run in runs)]
+        if lacks:
+            raise UserError(f"{files.RESULTS}: {name} was not tested under {', '.join(lacks)}")
+        of_member = [
+            [[float(cell[*run, c][s] or "nan") for s in scores] for c in conditions] for run in runs
         ]
-        scores.append(100 * np.array(of))
-    scores = np.stack(scores, axis=2)  # [R, C, S, 2]
-    average = scores[:, :-1].mean(axis=1, keepdims=True)
-    scores = np.concatenate([scores[:, :-1], average, scores[:, -1:]], axis=1)
-    fold_of = [fold for fold, _ in runs]
-    folds = len(set(fold_of))
-    per_fold = [scores[np.array(fold_of) == fold].mean(axis=0) for fold in dict.fromkeys(fold_of)]
-    differences = scores[:, -2, -1:] - scores[:, -2]  # [R, S, 2]
-    p_value = np.full(differences.shape[1:], np.nan)
-    for k in range(2 if folds > 1 else 0):
-        raw = [paired_p_value(d, 1 / (folds - 1)) for d in differences[:, :-1, k].T]
-        p_value[:-1, k] = holm(np.array(raw))
-    deviation = scores.std(axis=0, ddof=1) if len(runs) > 1 else np.full(scores.shape[1:], np.nan)
-    rows = [*conditions[:-1], "avg", f"full {conditions[-1]}"]
-    about = f"{results[0]['corpus']}; {results[0]['protocol']}"
-    half_width = intervals.half_width(np.stack(per_fold))
-    mean = scores.mean(axis=0)
-    return Comparison(rows, list(members), mean, deviation, half_width, p_value, len(runs), about)
+        values.append(100 * np.array(of_member))
+    return np.stack(values, axis=2), runs
 
 
 def paired_p_value(differences: np.ndarray, test_over_train: float) -> float:
@@ -101,12 +170,19 @@ def paired_p_value(differences: np.ndarray, test_over_train: float) -> float:
     runs = len(differences)
     if runs < 2 or np.ptp(differences) == 0:
         return float("nan")
-    spread = np.sqrt((1 / runs + test_over_train) * differences.var(ddof=1))
-    return float(2 * scipy.stats.t.sf(abs(differences.mean()) / spread, df=runs - 1))
+    error = np.sqrt((1 / runs + test_over_train) * differences.var(ddof=1))
+    return float(2 * scipy.stats.t.sf(abs(differences.mean()) / error, df=runs - 1))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of `[S]` p-values; NaN stays NaN and does not count."""
+    """Holm's step-down correction of p-values.
+
+    Args:
+      p: `[S]`; NaN stays NaN and does not count as a comparison.
+
+    Returns:
+      `[S]`, at most 1.
+    """
     adjusted, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known])]
     steps = [p[i] * (len(order) - rank) for rank, i in enumerate(order)]
@@ -114,13 +190,19 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
-    """The table as text, Markdown, LaTeX or CSV; the best of each row and score is marked.
+def render(
+    table: Comparison,
+    style: str,
+    titles: Mapping[str, str] = names.SYSTEMS,
+    rows: str = "systems",
+) -> str:
+    """The table as text, Markdown, LaTeX or CSV; the best of each condition and score is marked.
 
     Args:
       table: of `compare`.
       style: one of `FORMATS`.
-      titles: what to call a system or a condition, where not by its name.
+      titles: what to call a system, where not by its name.
+      rows: one of `ROWS`; a CSV always has a row a condition and system.
 
     Raises:
       UserError: an unknown style.
@@ -129,74 +211,98 @@ def render(table: Comparison, style: str, titles: Mapping[str, str]) -> str:
         raise UserError(f"--format={style}: wanted one of {', '.join(FORMATS)}")
     if style == "csv":
         return _csv(table)
-    bold = {"text": "*{}", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}[style]
-    plus = r"$\pm$" if style == "latex" else "±"
-    head = ["available", *(titles.get(c, c) for c in table.columns)]
-    body = []
-    for i, row in enumerate(table.rows):
-        cells = []
-        for j in range(len(table.columns)):
-            parts = []
-            for k in range(2):
-                mean, deviation = table.mean[i, j, k], table.deviation[i, j, k]
-                text = f"{mean:.2f}"
-                if mean >= np.nanmax(table.mean[i, :, k], initial=-1):
-                    text = bold.format(text)
-                parts.append(text + ("" if np.isnan(deviation) else f" {plus} {deviation:.2f}"))
-            cells.append(" / ".join(parts))
-        body.append([braces(row), *cells])
-    if table.runs > 1:
-        p = [
-            " / ".join("" if np.isnan(x) else f"{x:.3f}" for x in column).strip(" /")
-            for column in table.p_value
-        ]
-        body.append(["p of avg", *p])
-    caption = f"WAR / UAR in per cent, mean ± std over {table.runs} runs. {table.about}."
+    blocks = [_block(table, k, style, titles, rows) for k in range(len(table.scores))]
+    marked = "*" if style == "text" else "Bold"
+    caption = caption_of(table, titles) + f" {marked}: best of its condition."
     if style == "latex":
-        return _latex(head, body, caption.replace("±", r"$\pm$").replace("_", r"\_"))
+        label = "tab:" + "-".join(re.findall("[a-z0-9]+", table.about.partition(";")[0].lower()))
+        return latex.table(blocks, caption, label)
     if style == "markdown":
-        lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body)]
-        return "\n".join([*lines, "", caption])
-    widths = [max(len(r[j]) for r in (head, *body)) + 2 for j in range(len(head))]
-    lines = ["".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in (head, *body)]
-    return "\n".join([caption + " * = best of the row.", "", *(line.rstrip() for line in lines)])
+        lines = []
+        for head, *body in blocks:
+            rows = (head, ["---"] * len(head), *body)
+            lines += [*("| " + " | ".join(cells) + " |" for cells in rows), ""]
+        return "\n".join([*lines, caption])
+    lines = [caption, ""]
+    for block in blocks:
+        widths = [max(map(len, column)) + 2 for column in zip(*block, strict=True)]
+        lines += ["".join(map(str.ljust, cells, widths)).rstrip() for cells in block]
+        lines.append("")
+    return "\n".join(lines).rstrip("\n")
 
 
-def braces(row: str) -> str:
-    """ "full vt" -> "full {v,t}"."""
-    kind, _, letters = row.rpartition(" ")
-    return row if row == "avg" else f"{kind} {{{','.join(letters)}}}".strip()
+def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> str:
+    """What was measured, how it was tested, against which system, and on what."""
+    titled = [names.score(s) for s in table.scores]
+    what = " and ".join([", ".join(titled[:-1]), titled[-1]] if len(titled) > 1 else titled)
+    spread = "mean ± std" if table.runs > 1 else "mean"
+    text = f"{what} in per cent, {spread} over {table.runs} runs."
+    if _is_tested(table):
+        reference = names.member(table.columns[-1], titles)
+        text += (
+            " p: the mean over the missing conditions (avg) against that of "
+            f"{reference}, by Nadeau and Bengio's corrected paired t-test over the runs, with "
+            f"Holm's correction over {len(table.columns) - 1} comparisons."
+        )
+    elif table.folds < 2:
+        text += " Not tested: one fold is no sample."
+    return f"{text} {table.about}."
 
 
-def _latex(head: list[str], body: list[list[str]], caption: str) -> str:
-    def line(cells):
-        return "  " + " & ".join(cells).replace("_", r"\_") + r" \\"
-
-    body = [[_math(cells[0]), *cells[1:]] for cells in body]
-    return "\n".join(
-        [
-            r"\begin{table*}\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{l{'c' * (len(head) - 1)}}}\toprule",
-            line(head) + r"\midrule",
-            *(line(cells) for cells in body),
-            r"\bottomrule\end{tabular}\end{table*}",
-        ]
-    )
+def p_text(p: float) -> str:
+    """A p-value as papers write it; "" for NaN."""
+    return "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _math(name: str) -> str:
-    return name.replace("{", r"\{").replace("}", r"\}")
+def _is_tested(table: Comparison) -> bool:
+    return not np.isnan(table.p_value).all()
+
+
+def _block(
+    table: Comparison, k: int, style: str, titles: Mapping[str, str], rows: str
+) -> list[list[str]]:
+    """One score's cells, the first row and column are headings."""
+    bold = {"text": "*{}", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}[style]
+    plain = " {}" if style == "text" else "{}"
+    shown = [names.member(c, titles) for c in table.columns]
+    conditions, p_head = [braces(row) for row in table.rows], "p of avg"
+    if style == "latex":
+        shown, conditions, p_head = latex.escape(shown), latex.escape(conditions), "$p$ of avg"
+    by_system = []
+    for j, name in enumerate(shown):
+        cells = [name]
+        for mean, deviation, best in zip(
+            table.mean[:, j, k],
+            table.deviation[:, j, k],
+            [np.nanmax(row, initial=-1) for row in table.mean[:, :, k]],
+            strict=True,
+        ):
+            number = "" if np.isnan(mean) else f"{mean:.2f}"
+            # What is equal as shown is marked alike.
+            text = (bold if number == f"{best:.2f}" else plain).format(number)
+            if number and not np.isnan(deviation):
+                text += rf"$_{{\pm{deviation:.2f}}}$" if style == "latex" else f" ± {deviation:.2f}"
+            cells.append(text)
+        if _is_tested(table):
+            p = plain.format(p_text(table.p_value[j, k]))
+            cells.append(p.replace("< ", "$<$") if style == "latex" else p)
+        by_system.append(cells)
+    score = names.score(table.scores[k])
+    head = [latex.escape([score])[0] if style == "latex" else f"{score} %"]
+    head += map(plain.format, conditions)
+    grid = [[*head, plain.format(p_head)] if _is_tested(table) else head, *by_system]
+    return grid if rows == "systems" else [list(column) for column in zip(*grid, strict=True)]
 
 
 def _csv(table: Comparison) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["condition", "system", "war", "war_std", "uar", "uar_std", "p_war", "p_uar"])
-    for i, row in enumerate(table.rows):
-        for j, column in enumerate(table.columns):
-            p = table.p_value[j] if row == "avg" else (np.nan, np.nan)
-            values = [*zip(table.mean[i, j], table.deviation[i, j], strict=True)]
-            numbers = [x for pair in values for x in pair] + list(p)
-            writer.writerow([row, column, *("" if np.isnan(x) else f"{x:.4f}" for x in numbers)])
-    return text.getvalue().rstrip("\n")
+    rows = []
+    for i, condition in enumerate(table.rows):
+        for j, system in enumerate(table.columns):
+            p = table.p_value[j] if condition == "avg" else np.full(len(table.scores), np.nan)
+            numbers = {}
+            for k, score in enumerate(table.scores):
+                numbers |= {score: table.mean[i, j, k], f"{score}_std": table.deviation[i, j, k]}
+            numbers |= {f"p_{score}": p[k] for k, score in enumerate(table.scores)}
+            shown = {name: "" if np.isnan(x) else f"{x:.4f}" for name, x in numbers.items()}
+            rows.append({"condition": condition, "system": system} | shown)
+    return to_csv(rows).rstrip("\n")

@@ -1,4 +1,4 @@
-"""JAX on this machine: its compile cache, and a device for each core of a CPU."""
+"""JAX on this machine: its compile cache, and one device for each CPU core."""
 
 import gc
 import os
@@ -10,14 +10,21 @@ from cmarr_jax.runtime import processes
 
 
 def prepare_to_compile() -> None:
-    """Makes tracing and compiling quick; best called after imports, before anything compiles.
+    """Makes tracing and compiling quick; call it after imports, before anything compiles.
 
-    Compiled programs are kept in the user's cache folder, unless JAX was told otherwise: all of
-    them, for JAX leaves out what compiles within a second, some fifty programs of a sweep.
+    Compiled programs are kept in the user's cache folder, unless JAX's variables say otherwise. All
+    are kept: by default JAX leaves out what compiles within a second, some fifty programs of a
+    sweep.
 
-    The garbage collector forgets what is imported. It went through all of that again and again
-    while a sweep's programs were traced, a tenth of the time.
+    All that is imported is taken from the garbage collector, which would look through it again and
+    again while programs are traced, a tenth of that time.
+
+    What the shell sets for other projects does not count: numbers are float32 here, which losses
+    and checkpoints are made for, their types mix as usual, and arrays may go to the devices.
     """
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_transfer_guard", "allow")
     if not gc.get_freeze_count():
         gc.freeze()
     if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
@@ -28,14 +35,21 @@ def prepare_to_compile() -> None:
 
 
 def use_cores(num_runs: int) -> None:
-    """Makes devices of the CPU's cores: a core for each run is faster than all cores on one run.
-    Of several processes each is one device."""
+    """Makes each CPU core a device, because one core for each run is faster than all cores for one.
+
+    With several processes, each stays one device.
+    """
     if processes.are_joined():
         return
     wanted = min(os.cpu_count() or 1, num_runs)
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
-    except RuntimeError:  # a program before this one had another number of runs
+    except RuntimeError:  # devices exist: an earlier program had another number of runs
         if jax.default_backend() == "cpu":
             jax.extend.backend.clear_backends()
             jax.config.update("jax_num_cpu_devices", wanted)
+
+
+def describe() -> str:
+    """Number and kind of the devices of all processes, as text."""
+    return f"{jax.device_count()} x {jax.local_devices()[0].device_kind}"

@@ -8,8 +8,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO
 
 from cmarr_jax.errors import UserError
 
@@ -24,29 +24,61 @@ _CAUSES = (
 )
 
 
+@contextlib.contextmanager
+def draft(path: str) -> Iterator[str]:
+    """The name of a draft beside `path`, to which the caller writes a file or a folder.
+
+    At the end the draft is renamed to `path` and replaces a file there; after an error it is
+    removed. `remove_drafts` removes what a killed process leaves.
+
+    Raises:
+      OSError: it cannot be renamed, such as when `path` is a folder.
+    """
+    name = f"{path}.tmp{os.getpid()}"
+    _remove(name)  # it may be left by a killed process with the same number
+    try:
+        yield name
+        os.replace(name, path)
+    finally:
+        _remove(name)
+
+
+@contextlib.contextmanager
+def opened(file: str, mode: str = "wb") -> Iterator[IO]:
+    """A file to write to (text in UTF-8), which appears when all of it is on the disk.
+
+    Raises:
+      OSError: no space, no permission, a read-only disk.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with draft(file) as name, open(name, mode, encoding=encoding) as f:
+        yield f
+        sync(f)
+
+
+def sync(f: IO) -> None:
+    """Waits until all that was written to `f` is on the disk, safe from a power cut."""
+    f.flush()
+    os.fsync(f.fileno())
+
+
 def write_whole(file: str, content: bytes) -> None:
-    """Writes `file`; whoever reads it meanwhile, or after a kill, finds the old one or the new.
+    """Writes `file`; a reader at any time, even after a kill, finds the old content or the new.
 
     Raises:
       UserError: no space, no permission, a read-only disk.
     """
-    draft = f"{file}.tmp{os.getpid()}"
     try:
-        with open(draft, "wb") as f:
+        with opened(file) as f:
             f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(draft, file)
     except OSError as e:
-        with contextlib.suppress(OSError):
-            os.remove(draft)
         raise UserError(cannot_write(file, e)) from None
 
 
 def cannot_write(file: str, error: Exception) -> str:
-    """One line about a file of the work directory that could not be written."""
+    """The error line about a file of a work directory that could not be written."""
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-    # Libraries wrap the system's word in pages of their own.
+    # Libraries surround the system's reason with pages of their own text.
     words = [os.strerror(e) for e in _CAUSES if os.strerror(e) in text]
     reason = words[0] if words else f"{type(error).__name__}: {text.strip()[:200]}"
     return (
@@ -56,26 +88,39 @@ def cannot_write(file: str, error: Exception) -> str:
 
 
 def remove_drafts(folder: str) -> None:
-    """Removes what killed writes left in `folder`, which must be locked."""
-    for draft in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
-        shutil.rmtree(draft) if os.path.isdir(draft) else os.remove(draft)
+    """Removes the drafts of killed processes in `folder`, which must be locked."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp[0-9]*")):
+        _remove(path)
 
 
-def write_json(file: str, content: Mapping[str, Any]) -> None:
+def _remove(path: str) -> None:
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        with contextlib.suppress(OSError):
+            os.remove(path)
+
+
+def write_json(file: str, content: Mapping[str, object]) -> None:
     """Writes a JSON file, whole or not at all."""
     write_whole(file, json.dumps(content, indent=2, default=str).encode() + b"\n")
 
 
 def write_csv(
-    file: str, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None
+    file: str, rows: Sequence[Mapping[str, object]], columns: Iterable[str] | None = None
 ) -> None:
-    """Writes a CSV file, whole or not at all; `columns` = None: those of the first row.
+    """Writes a CSV file, whole or not at all; arguments as in `to_csv`."""
+    write_whole(file, to_csv(rows, columns).encode())
 
-    A column that a row lacks is empty there.
+
+def to_csv(rows: Sequence[Mapping[str, object]], columns: Iterable[str] | None = None) -> str:
+    """Rows as CSV; `columns` = None takes those of the first row.
+
+    Where a row lacks a column, its cell is empty.
     """
     text = io.StringIO()
     names = list(rows[0] if columns is None else columns)
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(file, text.getvalue().encode())
+    return text.getvalue()

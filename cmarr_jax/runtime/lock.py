@@ -1,95 +1,109 @@
-"""The lock of a work directory: one living run at a time.
+"""The lock of a folder: only one living process at a time works in it.
 
-The kernel's lock on the file decides, for it goes when its process dies, however that dies. What
-the file says is for people, and for disks that know no such lock or share it with other machines.
+`filelock` takes a lock of the kernel, which is released however its process dies. The content of
+the file is ours. It names the holder to people, and it decides on disks that have no such lock or
+share the file with other machines: filelock's own lock for those disks (SoftFileLock) does not
+notice a holder of the kernel's lock.
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import platform
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Sequence
+
+from filelock import FileLock, Timeout
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import cannot_write
 
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Holds the existing `folder` against other runs; a dead one's lock is taken over.
+def locked(folder: str, flags: Sequence[str] = ("--workdir",)) -> Iterator[None]:
+    """Keeps other processes out of `folder`, created if need be; takes over a dead process' lock.
+
+    Args:
+      folder: what is locked.
+      flags: the flags that may have named it, for the error.
 
     Raises:
-      UserError: a living run holds it, or one on another machine, of which nothing can be
-        known; or the folder cannot be written.
+      UserError: a living process holds it, or a process on another machine, which may be alive; or
+        the folder cannot be written.
     """
+    name = f"{flags[0]}={folder}" if len(flags) == 1 else folder
     file = os.path.join(folder, "lock")
+    lock = FileLock(file, blocking=False, fallback_to_soft=False)
     try:
-        f = _claim(folder, file)
+        holder = _claim(lock, file)
+        if not holder:
+            _sign(file)
     except OSError as e:
-        raise UserError(cannot_write(f"--workdir={folder}", e)) from None
+        lock.release()
+        raise UserError(cannot_write(name, e)) from None
+    if holder:
+        lock.release()
+        here = holder.get("host", platform.node()) == platform.node()
+        who = f"process {holder.get('pid', 'unknown')}" + ("" if here else f" on {holder['host']}")
+        remedy = "wait for it or end it" if here else f"if that machine is gone, delete {file}"
+        others = " or ".join(flags)
+        raise UserError(f"{name}: {who} is at work there; {remedy}, or name another {others}")
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.remove(file)
-        f.close()
+            os.remove(file)  # before the release: after it the file may be another's
+        lock.release()
 
 
-def _claim(folder: str, file: str) -> IO[str]:
+def _claim(lock: FileLock, file: str) -> dict:
+    """Acquires `lock` and returns {}; if another process holds it, returns what is known of it."""
     while True:
-        f = open(file, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115, held by the caller
-        f.seek(0)
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _refuse(folder, file, _parse(f.read()))
-        except OSError:
-            pass  # a disk without such locks: the file's word has to do
-        # Whoever held it may have removed it between our two steps.
-        if os.path.exists(file) and os.path.samestat(os.fstat(f.fileno()), os.stat(file)):
-            break
-        f.close()
-    holder = _parse(f.read())
-    if holder and (holder["host"] != platform.node() or _is_alive(holder)):
-        _refuse(folder, file, holder)
+            lock.acquire()
+        except Timeout:
+            if not os.path.exists(file):
+                continue  # the holder removed it after filelock had opened it
+            return _read(file) or {"pid": "unknown"}
+        except OSError as e:
+            if e.errno not in _NO_LOCKS_HERE:
+                raise
+        break
+    holder = _read(file)
+    elsewhere = holder and holder["host"] != platform.node()
+    return holder if elsewhere or (holder and _is_alive(holder)) else {}
+
+
+def _sign(file: str) -> None:
     pid = os.getpid()
-    f.truncate(0)
-    f.write(json.dumps({"pid": pid, "host": platform.node(), "started": _started(pid)}) + "\n")
-    f.flush()
-    return f
+    with open(file, "w", encoding="utf-8") as f:
+        json.dump({"pid": pid, "host": platform.node(), "started": _started(pid)}, f)
+        f.write("\n")
 
 
-def _parse(text: str) -> dict:
-    """What a lock says; nothing where it was killed while writing that."""
+def _read(file: str) -> dict:
+    """What a lock file says; {} if it is missing or its process was killed while writing it."""
     try:
-        holder = json.loads(text)
+        with open(file, encoding="utf-8", errors="replace") as f:
+            holder = json.load(f)
         return {k: holder[k] for k in ("pid", "host", "started")}
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
 def _is_alive(holder: dict) -> bool:
-    """Whether the same process still runs on this machine, not another one of its number."""
+    """Whether that process still runs on this machine, not another one with the same number."""
     return holder["pid"] != os.getpid() and _started(holder["pid"]) == holder["started"] != ""
 
 
 def _started(pid: int) -> str:
-    """The boot and the tick of it at which process `pid` began; "" where there is none."""
+    """The boot and the tick at which process `pid` started; "" if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat") as f:
-            tick = f.read().rsplit(")", 1)[1].split()[19]  # the name before may hold anything
+            tick = f.read().rsplit(")", 1)[1].split()[19]  # the name before ")" may hold anything
         with open("/proc/sys/kernel/random/boot_id") as f:
             return f"{f.read().strip()} {tick}"
     except OSError:
         return ""
-
-
-def _refuse(folder: str, file: str, holder: dict) -> None:
-    here = holder.get("host", platform.node()) == platform.node()
-    who = f"process {holder.get('pid', 'unknown')}" + ("" if here else f" on {holder['host']}")
-    remedy = "wait for it or end it" if here else f"if that machine is gone, delete {file}"
-    raise UserError(
-        f"--workdir={folder}: {who} is at work there; {remedy}, or name another --workdir"
-    )

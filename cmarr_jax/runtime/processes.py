@@ -1,17 +1,16 @@
 """Several processes that train one sweep: those of a TPU slice's hosts, or of a cluster.
 
-All run the same command and hold their share of the runs, or of the batch. The first one decides
-what is trained, writes and speaks; the others touch no work directory. A process that is alone is
-the first.
+All run the same command and hold a share of the runs, or of the batch. The first process decides
+what is trained, writes files and prints; the others touch no work directory. A process that is
+alone is the first.
 """
 
 import contextlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -20,23 +19,30 @@ from jax.experimental import multihost_utils
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import exits
 
-_HEARTBEAT = 30  # seconds without a sign of life, then a process counts as gone
-_GONE = ("Gloo", "onnection", "eartbeat", "UNAVAILABLE")  # in what jaxlib raises then
-_MESSAGE = 4096  # bytes, and multiples of it: each size compiles once
+PyTree: TypeAlias = Any  # of arrays, as in jax.tree
+
+_HEARTBEAT = 30  # seconds without a sign of life after which a process counts as gone
+_GONE = (
+    "Gloo",
+    "onnection",
+    "eartbeat",
+    "UNAVAILABLE",
+)  # words of the errors that jaxlib raises then
+_MESSAGE = 4096  # bytes; messages are padded to a multiple, because each size compiles
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Joins the other processes, before anything asks for a device.
+    """Joins the other processes; call it before anything asks for a device.
 
-    The hosts of a TPU slice and Slurm's tasks find one another; others are told by the
-    environment: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. What ends one
-    process ends all, at once: none waits for one that will not come.
+    The hosts of a TPU slice and Slurm's tasks find one another. Others need the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. An error in one process ends all
+    at once, so that none waits for a process that is gone.
 
     Raises:
-      UserError: they were not found.
+      UserError: the others were not found.
     """
-    numbers = {}
+    numbers: dict[str, Any] = {}  # arguments of many types, by name
     try:
         for name in ("num_processes", "process_id"):
             if text := os.environ.get(f"JAX_{name.upper()}"):
@@ -51,29 +57,31 @@ def joined() -> Iterator[None]:
     try:
         yield
     except exits.Preempted:
-        raise  # all go
+        raise  # in all processes, at the same epoch
     except (Exception, KeyboardInterrupt) as e:
-        said, code = exits.ending(e)
-        if not said and any(word in str(e) for word in _GONE):
-            reason = (
-                "another process of this sweep is gone; the same command in all of them resumes "
-                "from the last checkpoint"
+        if exits.ending(e)[1] == exits.FAULT and any(word in str(e) for word in _GONE):
+            print(
+                "error: another process of this sweep is gone; the same command in all of them "
+                "resumes from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
             )
-            said, code = f"error: {reason}", exits.GONE
-        print(said or traceback.format_exc(), file=sys.stderr, flush=True)
-        os._exit(code)  # a process that ends as usual waits for the others first
+            os._exit(exits.GONE)
+        os._exit(exits.say(e))  # the usual exit would wait for the others
 
 
 def are_joined() -> bool:
+    """Whether this process trains together with others."""
     return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; a process alone is."""
     return not are_joined() or jax.process_index() == 0
 
 
 def tell(message: Any = None) -> Any:
-    """What the first process says, JSON, to all of them, which must all call this."""
+    """The first process' `message` (JSON), in all processes; all must call this."""
     if not are_joined():
         return message
     text = np.frombuffer(json.dumps(message).encode(), np.uint8)
@@ -84,19 +92,22 @@ def tell(message: Any = None) -> Any:
     return json.loads(multihost_utils.broadcast_one_to_all(padded)[:size].tobytes())
 
 
-def broadcast(tree: Any) -> Any:
-    """The arrays of the first process, in all; the others give some of the same shapes."""
+def broadcast(tree: PyTree) -> PyTree:
+    """The first process' arrays, in all processes; the others give arrays of the same shapes."""
     return multihost_utils.broadcast_one_to_all(tree) if are_joined() else tree
 
 
 def gather_processes(array: np.ndarray) -> np.ndarray:
-    """`[P, ...]` of all processes."""
+    """An array of each of the P processes -> `[P, ...]`, on every host; all must call this.
+
+    Between hosts; inside a program it is `systems.system.gather` that joins devices' shards.
+    """
     return multihost_utils.process_allgather(array) if are_joined() else array[None]
 
 
 @contextlib.contextmanager
 def one_before_the_others() -> Iterator[None]:
-    """The first process goes through its body before the others begin with it."""
+    """A `with` whose body the first process finishes before the others begin it."""
     if not is_first():
         tell()
     yield
@@ -105,10 +116,10 @@ def one_before_the_others() -> Iterator[None]:
 
 
 def any_says(*flags: bool) -> list[bool]:
-    """Of each flag, whether it is set in any process."""
-    return gather_processes(np.array(flags)).any(axis=0).tolist()
+    """For each flag, whether it is True in any process; all must call this."""
+    return [any(said) for said in gather_processes(np.array(flags)).T.tolist()]
 
 
 def same_everywhere(digest: Callable[[], bytes]) -> bool:
-    """Whether this process computes the digest that the first one computes."""
+    """Whether this process and the first compute the same digest; all must call this."""
     return not are_joined() or tell(digest().hex()) == digest().hex()

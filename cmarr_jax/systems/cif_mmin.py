@@ -1,7 +1,7 @@
 """CIF-MMIN: MMIN with contrastively learned invariant features (Liu et al., TAFFC 2024).
 
-As IF-MMIN, but the invariants come from encoders of their own, drawn together by a contrast of
-the same utterance's modalities against other utterances; the student classifies h + h'.
+Unlike IF-MMIN, the invariants come from encoders of their own. A contrast draws the invariants of
+one utterance's modalities together, against other utterances. The student classifies h + h'.
 
     teacher  CE + sum over pairs of w contrast(u, u'),  w = 1/4 with text, 1/2 without
     student  CE + 8 MSE(h', teacher(missing)) + 100 MSE(c, teacher's c of complete data)
@@ -10,24 +10,25 @@ the same utterance's modalities against other utterances; the student classifies
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System, check_faithful_to, gather
-from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
+from cmarr_jax.systems.checks import check_faithful_to
+from cmarr_jax.systems.system import Batch, Stage, System, gather, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, teach, teacher_network
 
 _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
 
 
 class Projection(nn.Module):
-    """The contrast's head of one modality; its result has unit length."""
+    """One modality's head for the contrast; its result has unit length."""
 
     width: int
 
@@ -39,57 +40,52 @@ class Projection(nn.Module):
         return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
-class Teacher(nn.Module):
-    """Specific and invariant encoders; the classifier sees the specific ones alone."""
+class Contrast(nn.Module):
+    """The rest of the teacher's network: encoders of invariants, and their projections.
 
-    config: Any
+    Its parameters and those of `teacher_student.Teacher` lie in one dictionary.
+    """
+
+    config: ConfigDict
     modalities: tuple[str, ...]
-    num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """The invariants' encoders, a projection for each modality, the contrast's scale."""
         c = self.config
         dropout = functools.partial(Dropout, c.teacher_dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
         self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text="lstm")
         self.projections = [Projection(c.width, name=f"project_{m}") for m in self.modalities]
-        self.classifier = Classifier(self.num_classes, dropout)
         if c.faithful_to == "paper":
             self.log_scale = self.param("log_scale", nn.initializers.ones, ())
 
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
-        """-> logits `[B, C]`, projected invariants `[B, M, W]`, the contrast's log scale."""
-        invariants = self.embed_invariant(batch, available)
+    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-> projected invariants `[B, M, W]`, the contrast's log scale."""
+        invariants = self.embed(batch, available)
         projected = [p(invariants[:, k]) for k, p in enumerate(self.projections)]
         # The published optimiser never receives the scale: it stays at e.
         log_scale = self.log_scale if self.config.faithful_to == "paper" else jnp.float32(1)
-        logits = self.classify(*self.embed(batch, available))
-        return logits, jnp.stack(projected, axis=1), log_scale
+        return jnp.stack(projected, axis=1), log_scale
 
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        return (self.encoders(batch.features, batch.mask, available),)
-
-    def embed_invariant(self, batch: Batch, available: jax.Array) -> jax.Array:
+    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> invariants `[B, M, W]`."""
         return self.invariant(batch.features, batch.mask, available)
-
-    def classify(self, vectors: jax.Array) -> jax.Array:
-        return self.classifier(vectors.reshape(len(vectors), -1))
 
 
 class Student(nn.Module):
-    """The student; `teacher` is a frozen copy that gives its targets."""
+    """Both kinds of encoders, a cascade and a classifier of h + h'."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h and of the invariants c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
-        # The published student pools its invariant text encoder otherwise than the teacher.
+        # The published student pools the text's invariants in another way than the teacher.
         text = "lstm_last" if c.faithful_to == "code" else "lstm"
         self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text=text)
         self.imagine = Cascade(c.num_blocks, wiring="context")
@@ -97,73 +93,75 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h', c `[B, M, W]` and logits `[B, C]`."""
-        if self.is_initializing():
-            self.teacher(batch, available)  # makes its parameters
         vectors, invariants = self.embed(batch, available)
-        imagined, logits = self.decide(vectors, invariants)
+        imagined, logits = self.decide((vectors, invariants))
         return imagined, invariants, logits
 
     def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        of = (batch.features, batch.mask, available)
-        return self.encoders(*of), self.invariant(*of)
+        """-> h, c, both `[B, M, W]`."""
+        inputs = (batch.features, batch.mask, available)
+        return self.encoders(*inputs), self.invariant(*inputs)
 
-    def decide(self, vectors: jax.Array, invariants: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def decide(self, embedded: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """h, c -> h' `[B, M, W]`, logits `[B, C]`."""
+        vectors, invariants = embedded
         flat = vectors.reshape(len(vectors), -1)
         imagined, _ = self.imagine(flat, invariants.reshape(flat.shape))
         return imagined.reshape(vectors.shape), self.classifier(flat + imagined)
 
-    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The teacher's vectors of what is `available`, its invariants of complete data."""
-        invariants = self.teacher.embed_invariant(batch, batch.present)
-        return *self.teacher.embed(batch, available), invariants
-
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CIF-MMIN as a system; arguments as of `systems.cmarr.make`.
+    """CIF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis)
+    contrast = Contrast(config, tuple(modalities), batch_axis)
 
     def loss(params, batch, available, key):
         imagined, invariants, logits = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        targets = network.apply(params, batch, batch.present & ~available, method="target")
-        target, invariants_target = jax.lax.stop_gradient(targets)
+        target = teach(teacher, params, batch, batch.present & ~available)
+        invariants_target = teach(contrast, params, batch, batch.present)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - target)),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
         }
 
-    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
     weights = {"forward": _FORWARD_WEIGHT, "invariance": _INVARIANCE_WEIGHT}
-    student = make_student(network, loss, weights, copied=("encoders", "invariant"))
-    return System((teacher, student))
+    student = make_student(network, teacher, loss, weights, copied=("encoders", "invariant"))
+    return System((_make_teacher(teacher, contrast), student))
 
 
-def _make_teacher(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
-) -> Stage:
-    network = Teacher(config, tuple(modalities), num_classes, batch_axis)
+def _make_teacher(teacher: nn.Module, contrast: Contrast) -> Stage:
+    modalities, batch_axis = contrast.modalities, contrast.batch_axis
+
+    def init(key, batch, before):
+        own, contrasting = (
+            net.init(key, batch, batch.present)["params"] for net in (teacher, contrast)
+        )
+        return {"params": own | contrasting}
 
     def loss(params, batch, available, key):
-        logits, projected, log_scale = network.apply(
-            params, batch, available, rngs={"dropout": key}
-        )
+        rngs = {"dropout": key}
+        logits, _ = teacher.apply(params, batch, available, rngs=rngs)
+        projected, log_scale = contrast.apply(params, batch, available, rngs=rngs)
         projected = gather(projected, batch_axis=batch_axis)
         present = gather(batch.present, batch_axis=batch_axis)
-        contrast = jnp.zeros(())
+        contrasts = jnp.zeros(())
         for n, m in itertools.combinations(range(len(modalities)), 2):
             weight = 0.25 if "text" in (modalities[n], modalities[m]) else 0.5
-            contrast += weight * losses.decoupled_contrast(
+            contrasts += weight * losses.decoupled_contrast(
                 projected[:, n], projected[:, m], present[:, n] & present[:, m], log_scale
             )
-        return {"cls": whole_cross_entropy(logits, batch, batch_axis), "contrast": contrast}
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis), "contrast": contrasts}
 
-    return make_teacher(network, loss, depends=("width", "teacher_dropout", "faithful_to"))
+    stage = make_teacher(teacher, loss, ("width", "teacher_dropout", "faithful_to"))
+    return stage._replace(init=init)

@@ -9,12 +9,13 @@ The modalities' blocks have equal shapes, so each is one module vmapped over a l
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
@@ -22,19 +23,20 @@ from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
-from cmarr_jax.nn.fusion import VARIANTS, Fusion
+from cmarr_jax.nn.fusion import Fusion, parse_pairs
 from cmarr_jax.nn.missing import rebuild_missing
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import UMC, Gaussian, GaussianPooling, masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.checks import check_choice, check_fusion
+from cmarr_jax.systems.system import Batch, Output, Params, Stage, System, gather
 
 _MAP_WIDTH = 768  # the width at which MAP chose its scale a = -1/200
 _TEMPERATURE_RANGE = (0.01, 1.0)
-_LEAST_POSITIONS = 256  # of a part of a training batch, see `train_fused`
+_LEAST_POSITIONS = 256  # in one chunk of a training batch, see `training_chunk`
 
 
 class Encoded(NamedTuple):
-    """Per modality and utterance; nothing here mixes modalities or utterances."""
+    """What each modality of each utterance gives alone: nothing here mixes them."""
 
     tokens: Gaussian  # [M, B, T, D]
     utterance: Gaussian  # [M, B, D]
@@ -44,13 +46,15 @@ class Encoded(NamedTuple):
 
 
 class Fused(NamedTuple):
+    """What the network makes of all modalities under one availability."""
+
     logits: jax.Array  # [B, C]
     inputs: jax.Array  # [M, B, T, D], X where available, X^ where not
-    recovered: jax.Array  # [M, B, T, D], X^
+    recovered: jax.Array  # [M, B, T, D], X^; X where it was not rebuilt
 
 
 class CMARR(nn.Module):
-    """The network. `config` is the `model` part of configs/common.py, which explains each field.
+    """The network. `config` is the section `model` of configs/common.py, which explains each field.
 
     Attributes:
       config: a hashable, frozen ConfigDict.
@@ -59,12 +63,13 @@ class CMARR(nn.Module):
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
     """
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """The blocks of every modality, stacked over M, then the fusion that all share."""
         c, num_modalities = self.config, len(self.modalities)
         width = c.width
         stacked = functools.partial(
@@ -100,20 +105,21 @@ class CMARR(nn.Module):
         self.fusion = Fusion(
             c,
             self.modalities,
-            fusion_pairs(c.fusion.pairs, self.modalities),
+            parse_pairs(c.fusion.pairs, self.modalities),
             self.num_classes,
             self._dropout,
         )
 
-    def _dropout(self, rate):
+    def _dropout(self, rate: float) -> Callable[[], nn.Module]:
         return functools.partial(Dropout, rate, self.batch_axis)
 
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[Encoded, Fused]:
+    def __call__(self, batch: Batch, available: jax.Array, chunk: int = 0) -> tuple[Encoded, Fused]:
+        """`encode` and `decide`."""
         encoded = self.encode(batch)
-        return encoded, self.decide(encoded, batch.mask, available)
+        return encoded, self.decide(encoded, batch.mask, available, chunk)
 
     def encode(self, batch: Batch) -> Encoded:
-        """Everything that a modality says for itself (paper, sections 3.1 and 3.2 to Eq. 6)."""
+        """What each modality gives alone (paper, section 3.1, and 3.2 up to Eq. 6)."""
         num_modalities, flow_input = len(self.modalities), self.config.flow.input
         masks = jnp.broadcast_to(batch.mask, (num_modalities, *batch.mask.shape))
         tokens = jnp.stack(
@@ -133,20 +139,44 @@ class CMARR(nn.Module):
         z, log_det = self.flow.forward_and_log_det(x)
         return Encoded(gaussians, self.pooling(gaussians, masks), x, z, log_det)
 
-    def decide(self, encoded: Encoded, mask: jax.Array, available: jax.Array) -> Fused:
-        """Recovers what is missing (Eq. 7-9), fuses (Eq. 10-13) and classifies."""
-        c, (num_modalities, *_) = self.config, encoded.x.shape
-        masks = jnp.broadcast_to(mask, (num_modalities, *mask.shape))
-        has = available.T[:, :, None, None]
+    def decide(
+        self, encoded: Encoded, mask: jax.Array, available: jax.Array, chunk: int = 0
+    ) -> Fused:
+        """Recovers what is missing (Eq. 7-9), fuses (Eq. 10-13) and classifies.
+
+        Args:
+          encoded: from `encode`.
+          mask: `[B, T]`.
+          available: `[B, M]`.
+          chunk: 0 rebuilds every modality of every utterance; else only what is missing, `chunk`
+            utterances at a time, so that the cost falls with what is there.
+        """
+        c, missing = self.config, ~available.T
+        if self.is_initializing():  # `encode` has made the flows' parameters, not the heads'
+            self.reconstruct(encoded.x, jnp.broadcast_to(mask, encoded.x.shape[:3]))
+        # Modules of one modality, applied below to its slice of the stacked parameters.
+        flow, head = RealNVP(*_flow(c), parent=None), ReconstructionHead(*_head(c), parent=None)
+
+        def rebuild(weights, latent, mask):  # Eq. 8 and 9
+            x = flow.apply({"params": weights["flow"]}, latent, method="inverse")
+            if c.flow.detach_inverse:
+                x = jax.lax.stop_gradient(x)
+            return head.apply({"params": weights["reconstruct"]}, x * mask[..., None], mask)
+
+        weights = {name: self.variables["params"][name] for name in ("flow", "reconstruct")}
         latent = mean_latent(encoded.z, available)
-        recovered = self.flow.inverse(jnp.broadcast_to(latent, encoded.z.shape))
-        if c.flow.detach_inverse:
-            recovered = jax.lax.stop_gradient(recovered)
-        recovered = self.reconstruct(recovered * masks[..., None], masks)
-        inputs = jnp.where(has, encoded.x, recovered)
+        if chunk:
+            recovered = rebuild_missing(rebuild, chunk, weights, latent, mask, missing)
+            recovered = jnp.where(missing[:, :, None, None], recovered, encoded.x)
+            inputs = recovered
+        else:
+            every = [jnp.broadcast_to(a, (len(encoded.x), *a.shape)) for a in (latent, mask)]
+            recovered = jax.vmap(rebuild)(weights, *every)
+            inputs = jnp.where(missing[:, :, None, None], recovered, encoded.x)
         return Fused(self.fusion(inputs, mask), inputs, recovered)
 
     def temperature(self) -> jax.Array:
+        """The learned temperature of L_udcl, a scalar within its bounds."""
         return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
 
     def class_prior(self, labels: jax.Array) -> Gaussian:
@@ -154,12 +184,12 @@ class CMARR(nn.Module):
         return Gaussian(*(p[labels][None, :, None, :] for p in self.prior))
 
 
-def _flow(config: Any) -> tuple:
+def _flow(config: ConfigDict) -> tuple[int, int, int, str, str]:
     flow = config.flow
     return config.width, flow.num_couplings, flow.hidden, flow.scale, flow.permute
 
 
-def _head(config: Any) -> tuple:
+def _head(config: ConfigDict) -> tuple[int, int, int, int]:
     rec = config.rec
     return rec.num_blocks, rec.expansion, rec.reduction, rec.kernel
 
@@ -170,82 +200,42 @@ def mean_latent(z: jax.Array, available: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(has, z, 0), axis=0) / jnp.maximum(jnp.sum(has, axis=0), 1)
 
 
-def decide_missing(
-    network: CMARR,
-    params: Any,
-    encoded: Encoded,
-    mask: jax.Array,
-    available: jax.Array,
-    size: int = 0,
-    rngs: dict[str, jax.Array] | None = None,
-) -> Fused:
-    """`CMARR.decide` at the cost of what is missing: the rest is neither inverted nor rebuilt, and
-    `recovered` is X there. `size` utterances at a time; 0 = a quarter of the batch."""
-    config, size = network.config, size or -(-len(available) // 4)
-    flow, head = RealNVP(*_flow(config)), ReconstructionHead(*_head(config))
+def training_chunk(config: ConfigDict, mask: jax.Array) -> int:
+    """The `chunk` of `CMARR.decide` with which a CPU trains fastest on a batch of `mask` `[B, T]`.
 
-    def rebuild(weights, latent, mask):
-        x = flow.apply({"params": weights["flow"]}, latent, method="inverse")
-        if config.flow.detach_inverse:
-            x = jax.lax.stop_gradient(x)
-        return head.apply({"params": weights["reconstruct"]}, x * mask[..., None], mask)
-
-    weights = {name: params["params"][name] for name in ("flow", "reconstruct")}
-    latent, missing = mean_latent(encoded.z, available), ~available.T
-    recovered = rebuild_missing(rebuild, size, weights, latent, mask, missing)
-    inputs = jnp.where(missing[:, :, None, None], recovered, encoded.x)
-    logits = network.apply(
-        params, inputs, mask, method=lambda net, *args: net.fusion(*args), rngs=rngs
-    )
-    return Fused(logits, inputs, inputs)
-
-
-def train_fused(
-    network: CMARR, params: Any, batch: Batch, available: jax.Array, key: jax.Array
-) -> tuple[Encoded, Fused]:
-    """What the loss is taken of, under dropout.
-
-    An accelerator takes the whole batch at once. So does a CPU where no part of it is worth adding
-    up the gradient of all weights once more.
+    0, the whole batch at once as on an accelerator, where chunks would save less than it costs
+    to add up the gradients of all weights once more for each, and where a loss reads everything
+    that is recovered.
     """
-    rngs, (size, length) = {"dropout": key}, batch.mask.shape
-    part = max(-(-size // 4), -(-_LEAST_POSITIONS // length))
-    on_cpu = jax.default_backend() == "cpu"
-    if not on_cpu or part >= size or network.config.spcl.on == "recovered":
-        return network.apply(params, batch, available, rngs=rngs)
-    encoded = network.apply(params, batch, method="encode", rngs=rngs)
-    return encoded, decide_missing(network, params, encoded, batch.mask, available, part, rngs)
+    size, length = mask.shape
+    chunk = max(-(-size // 4), -(-_LEAST_POSITIONS // length))
+    return 0 if chunk >= size or config.spcl.on == "recovered" else chunk
 
 
-def fusion_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """("text<-video", ...) -> (("text", "video"), ...); empty = text, or else the first
-    modality, attends to every other."""
-    if not pairs:
-        query = "text" if "text" in modalities else modalities[0]
-        return tuple((query, m) for m in modalities if m != query)
-    split = tuple(tuple(pair.split("<-")) for pair in pairs)
-    for pair in split:
-        if len(pair) != 2 or not set(pair) <= set(modalities):
-            raise UserError(
-                f"--config.model.fusion.pairs={tuple(pairs)}: wanted 'QUERY<-KEY' of {modalities}"
-            )
-    return split
+def evaluation_chunk(available: jax.Array) -> int:
+    """The `chunk` of `CMARR.decide` for scoring a batch: a quarter of it."""
+    return -(-len(available) // 4)
 
 
 def loss_terms(
-    network: CMARR, params: Any, encoded: Encoded, fused: Fused, batch: Batch, available: jax.Array
+    network: CMARR,
+    params: Params,
+    encoded: Encoded,
+    fused: Fused,
+    batch: Batch,
+    available: jax.Array,
 ) -> dict[str, jax.Array]:
-    """The terms of the loss (Eq. 14) of what the network made of a batch.
+    """The terms of the loss (Eq. 14) for one batch.
 
     Args:
-      network: whose `config` says how each term is taken.
+      network: its `config` says how each term is computed.
       params: the network's variables.
-      encoded, fused: what it returned, under dropout.
-      batch: what it was given.
+      encoded, fused: what the network returned for the batch, with dropout.
+      batch: the batch.
       available: `[B, M]`, the simulated pattern.
 
     Returns:
-      name -> scalar, to be weighed by `loss_weights`; "cls" is that of `fused.logits`.
+      name -> scalar, to be multiplied by its `loss_weights`; "cls" is computed from `fused.logits`.
     """
     config = network.config
     whole = functools.partial(gather, batch_axis=network.batch_axis)
@@ -278,7 +268,7 @@ def loss_terms(
             whole(encoded.utterance.mu, 1),
             whole(sigma, 1),
             simulated if config.udcl.respect_mask else present,
-            network.apply(params, method="temperature"),
+            network.bind(params).temperature(),
             scale=scale,
             shift=config.udcl.shift,
             reduce=config.udcl.reduce,
@@ -300,8 +290,8 @@ def loss_terms(
     return terms
 
 
-def loss_weights(config: Any) -> dict[str, float]:
-    """Term of `loss_terms` -> its weight in the loss."""
+def loss_weights(config: ConfigDict) -> dict[str, float]:
+    """Name of each term of `loss_terms` -> its weight."""
     return {
         "udcl": config.udcl.weight,
         "spcl": config.spcl.weight,
@@ -312,7 +302,7 @@ def loss_weights(config: Any) -> dict[str, float]:
 
 
 def make(
-    config: Any,
+    config: ConfigDict,
     modalities: Sequence[str],
     num_classes: int,
     batch_axis: str | None = None,
@@ -320,26 +310,29 @@ def make(
     """CM-ARR as a system.
 
     Args:
-      config: the `model` part of a config, frozen; see configs/common.py.
+      config: the section `model` of a config, frozen; see configs/common.py.
       modalities: names, in the corpus' order.
       num_classes: C.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
-    check(config)
-    fusion_pairs(config.fusion.pairs, modalities)
+    check(config, modalities)
     network = CMARR(config, tuple(modalities), num_classes, batch_axis)
 
-    def loss(params, batch, available, key):
-        encoded, fused = train_fused(network, params, batch, available, key)
+    def loss(params, batch, available, key, chunk=0):
+        encoded, fused = network.apply(params, batch, available, chunk, rngs={"dropout": key})
         return loss_terms(network, params, encoded, fused, batch, available)
 
+    def loss_on_cpu(params, batch, available, key):
+        return loss(params, batch, available, key, training_chunk(config, batch.mask))
+
     def predict(params, encoded, mask, available):
-        fused = decide_missing(network, params, encoded, mask, available)
+        chunk = evaluation_chunk(available)
+        fused = network.apply(params, encoded, mask, available, chunk, method="decide")
         variance = jnp.mean(jnp.exp(2 * encoded.utterance.log_sigma), axis=-1)
-        return Prediction(fused.logits, fused.recovered, encoded.x, variance)
+        return Output(fused.logits, fused.recovered, encoded.x, variance)
 
     stage = Stage(
         name="train",
@@ -348,6 +341,7 @@ def make(
         encode=lambda params, batch: network.apply(params, batch, method="encode"),
         predict=predict,
         weights=loss_weights(config),
+        loss_on_cpu=loss_on_cpu,
     )
     return System((stage,))
 
@@ -366,30 +360,10 @@ _CHOICES = {
 }
 
 
-def check_fusion(config: Any) -> None:
-    """Refuses what the convolutions and the fusion cannot be, by a UserError."""
-    if config.fusion.variant not in VARIANTS:
-        raise UserError(
-            f"--config.model.fusion.variant={config.fusion.variant}: wanted one of "
-            f"{', '.join(VARIANTS)}"
-        )
-    if config.width % config.fusion.num_heads:
-        raise UserError(
-            f"--config.model.width={config.width}: wanted a multiple of fusion.num_heads="
-            f"{config.fusion.num_heads}"
-        )
-    if config.conv_kernel % 2 == 0:
-        raise UserError(f"--config.model.conv_kernel={config.conv_kernel}: wanted an odd number")
-
-
-def check(config: Any) -> None:
-    """Refuses a field without a meaning, by a UserError."""
+def check(config: ConfigDict, modalities: Sequence[str]) -> None:
+    """Refuses a value that no field can have, by a UserError."""
     for field, choices in _CHOICES.items():
-        part, name = field.split(".")
-        if config[part][name] not in choices:
-            raise UserError(
-                f"--config.model.{field}={config[part][name]}: wanted one of {', '.join(choices)}"
-            )
+        check_choice(config, field, choices)
     heads = 2 * config.umc.num_heads
     if config.width % heads or config.umc.num_heads % 2:
         raise UserError(
@@ -398,6 +372,4 @@ def check(config: Any) -> None:
         )
     if config.rec.kernel % 2 == 0:
         raise UserError(f"--config.model.rec.kernel={config.rec.kernel}: wanted an odd number")
-    check_fusion(config)
-    if config.udcl.scale >= 0:
-        raise UserError(f"--config.model.udcl.scale={config.udcl.scale}: wanted a negative number")
+    check_fusion(config, modalities)

@@ -1,41 +1,41 @@
-"""CM-ARR+: CM-ARR and a classifier a modality whose logits add up, a product of experts.
+"""CM-ARR+: CM-ARR and one classifier for each modality; their logits add up: product of experts.
 
     logits = sum over the available m of head_m(features_m) + CM-ARR's logits
 
-CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR is as
-it is; each head reads its modality's normalised features, which CM-ARR's alignment,
-flows and fusion have no part in, and is trained by the sum's cross-entropy and by one of its own.
-CM-ARR then has to say what the heads cannot: how modalities interact. Where they are independent
-given the class, the sum of log-posteriors is the right answer by itself (Hinton, Training Products
-of Experts by Minimizing Contrastive Divergence, Neural Computation 2002, for the name).
+CM-ARR's logits count where two or more modalities are available (`heads.fusion`). CM-ARR itself
+does not change. Each head reads the normalised features of its modality, before CM-ARR's alignment,
+flows and fusion, and learns from the sum's cross-entropy and from one of its own. CM-ARR then
+learns what the heads cannot: how modalities interact. Where modalities are independent given the
+class, the sum of log-posteriors is already right (the name is from Hinton, Training Products of
+Experts by Minimizing Contrastive Divergence, Neural Computation 2002).
 
-A head also learns from the posterior of all that is available with it (Hinton et al., Distilling
-the Knowledge in a Neural Network, 2015): a modality alone is taught by the modalities together.
+A head also learns from the posterior of all available modalities together (Hinton et al.,
+Distilling the Knowledge in a Neural Network, 2015).
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
-from cmarr_jax.errors import UserError
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.periodic import Head
 from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.systems import cmarr
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, gather
+from cmarr_jax.systems.checks import check_choice
+from cmarr_jax.systems.system import Batch, Output, Stage, System, gather
 
 _FUSION = ("several", "always", "never")
 
 
 class Heads(nn.Module):
-    """One classifier a modality; `config` is the part `heads` of the model's."""
+    """One classifier for each modality; `config` is the model's section `heads`."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
@@ -59,7 +59,8 @@ def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: st
       heads: logits of the heads, `[M, B, C]`.
       fused: CM-ARR's, `[B, C]`.
       available: `[B, M]`.
-      fusion: when CM-ARR's count: "several" (with two or more modalities), "always", "never".
+      fusion: when CM-ARR's logits count: "several" (with two or more modalities), "always" or
+        "never".
     """
     total = jnp.sum(jnp.where(available.T[:, :, None], heads, 0), axis=0)
     if fusion == "always":
@@ -69,34 +70,31 @@ def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: st
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CM-ARR+ as a system; arguments and errors as of `systems.cmarr.make`."""
-    cmarr.check(config)
-    if config.heads.fusion not in _FUSION:
-        raise UserError(
-            f"--config.model.heads.fusion={config.heads.fusion}: wanted one of {', '.join(_FUSION)}"
-        )
-    parts = tuple(modalities), num_classes, batch_axis
-    network, heads = cmarr.CMARR(config, *parts), Heads(config.heads, *parts)
+    """CM-ARR+ as a system; arguments and errors as in `systems.cmarr.make`."""
+    cmarr.check(config, modalities)
+    check_choice(config, "heads.fusion", _FUSION)
+    shape = tuple(modalities), num_classes, batch_axis
+    network, heads = cmarr.CMARR(config, *shape), Heads(config.heads, *shape)
     whole = functools.partial(gather, batch_axis=batch_axis)
 
-    def part(params, name):
+    def select(params, name):
         return {"params": params["params"][name]}
 
     def init(key, batch, before):
         keys = jax.random.split(key)
-        made = {
+        modules = {
             "cmarr": network.init(keys[0], batch, batch.present)["params"],
             "heads": heads.init(keys[1], batch)["params"],
         }
-        return {"params": made}
+        return {"params": modules}
 
-    def loss(params, batch, available, key):
+    def loss(params, batch, available, key, chunk=0):
         keys = jax.random.split(key)
-        own = part(params, "cmarr")
-        encoded, fused = cmarr.train_fused(network, own, batch, available, keys[0])
-        alone = heads.apply(part(params, "heads"), batch, rngs={"dropout": keys[1]})
+        own = select(params, "cmarr")
+        encoded, fused = network.apply(own, batch, available, chunk, rngs={"dropout": keys[0]})
+        alone = heads.apply(select(params, "heads"), batch, rngs={"dropout": keys[1]})
         together = combine(alone, fused.logits, available, config.heads.fusion)
         terms = cmarr.loss_terms(
             network, own, encoded, fused._replace(logits=together), batch, available
@@ -113,16 +111,20 @@ def make(
         )
         return terms
 
+    def loss_on_cpu(params, batch, available, key):
+        return loss(params, batch, available, key, cmarr.training_chunk(config, batch.mask))
+
     def encode(params, batch):
-        encoded = network.apply(part(params, "cmarr"), batch, method="encode")
-        return encoded, heads.apply(part(params, "heads"), batch)
+        encoded = network.apply(select(params, "cmarr"), batch, method="encode")
+        return encoded, heads.apply(select(params, "heads"), batch)
 
     def predict(params, encoded, mask, available):
         encoded, alone = encoded
-        own = part(params, "cmarr")
-        fused = cmarr.decide_missing(network, own, encoded, mask, available)
+        own, chunk = select(params, "cmarr"), cmarr.evaluation_chunk(available)
+        fused = network.apply(own, encoded, mask, available, chunk, method="decide")
         together = combine(alone, fused.logits, available, config.heads.fusion)
-        return Prediction(together, fused.recovered, encoded.x)
+        return Output(together, fused.recovered, encoded.x)
 
     weights = cmarr.loss_weights(config)
-    return System((Stage("train", init, loss, encode, predict, weights),))
+    stage = Stage("train", init, loss, encode, predict, weights, loss_on_cpu=loss_on_cpu)
+    return System((stage,))

@@ -1,41 +1,36 @@
 """CRA: cascaded residual autoencoder (Tran et al., CVPR 2017), for emotion.
 
-After the only public version for emotion, GCNet's baseline of that name, with the MMIN family's
-encoders in front: the joined vectors pass a cascade of two residual autoencoders; its result is
-classified, and decoded to the utterance's mean input of every modality. No teacher.
+It follows the only public version for emotion, GCNet's baseline of that name, with the MMIN
+family's encoders in front. The joined vectors pass a cascade of two residual autoencoders; its
+result is classified, and decoded to the utterance's mean input of every modality. No teacher.
 
     CE + w sum over missing modalities of the decoded inputs' mean squared error
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.umc import masked_mean
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System
-from cmarr_jax.systems.teacher_student import (
-    as_sequences,
-    embed_both,
-    pick,
-    whole_cross_entropy,
-)
+from cmarr_jax.systems.system import Batch, Output, Stage, System, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import as_sequences, embed_both, pick
 
 
 class Decoders(nn.Module):
-    """Two hidden layers a modality, from the completed vectors to its mean input."""
+    """For each modality two hidden layers, from the completed vectors to its mean input."""
 
     modalities: tuple[str, ...]
 
     @nn.compact
     def __call__(self, x: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
-        """`[B, D]` -> `[B, D_m]` a modality."""
+        """`[B, D]` -> one `[B, D_m]` for each modality."""
         decoded = []
         for modality, width in zip(self.modalities, widths, strict=True):
             out = x
@@ -48,12 +43,13 @@ class Decoders(nn.Module):
 class CRA(nn.Module):
     """Encoders, the cascade, a classifier and the decoders."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascade, and what reads its result."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
@@ -62,25 +58,26 @@ class CRA(nn.Module):
         self.decoders = Decoders(self.modalities)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        """-> decoded mean inputs, `[B, D_m]` a modality, and logits `[B, C]`."""
+        """-> decoded mean inputs, one `[B, D_m]` for each modality, and logits `[B, C]`."""
         widths = [batch.features[m].shape[-1] for m in self.modalities]
         return self.decide(self.embed(batch, available), widths)
 
     def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> `[B, M, W]`."""
         return self.encoders(batch.features, batch.mask, available)
 
     def decide(
         self, vectors: jax.Array, widths: Sequence[int]
     ) -> tuple[list[jax.Array], jax.Array]:
-        """`[B, M, W]` -> as `__call__`."""
+        """`[B, M, W]` -> the same as `__call__`."""
         completed, _ = self.complete(vectors.reshape(len(vectors), -1))
         return self.decoders(completed, widths), self.classifier(completed)
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """CRA as a system; arguments as of `systems.cmarr.make`."""
+    """CRA as a system; arguments as in `systems.cmarr.make`."""
     network = CRA(config, tuple(modalities), num_classes, batch_axis)
 
     def mean_inputs(batch):
@@ -103,7 +100,7 @@ def make(
         both, target = encoded
         widths = [x.shape[-1] for x in target]
         decoded, logits = network.apply(params, pick(both, available), widths, method="decide")
-        return Prediction(logits, _stack(decoded), _stack(target))
+        return Output(logits, _stack(decoded), _stack(target))
 
     def init(key, batch, before):
         return network.init(key, batch, batch.present)
@@ -113,7 +110,7 @@ def make(
 
 
 def _stack(vectors: Sequence[jax.Array]) -> jax.Array:
-    """`[B, D_m]` a modality -> `[M, B, 1, D]`, filled up with zeros to the widest."""
+    """One `[B, D_m]` for each modality -> `[M, B, 1, D]`, padded with zeros to the widest."""
     widest = max(x.shape[-1] for x in vectors)
     padded = [jnp.pad(x, ((0, 0), (0, widest - x.shape[-1]))) for x in vectors]
     return as_sequences(jnp.stack(padded, axis=1))

@@ -1,19 +1,19 @@
 """DiCMoR: distribution-consistent modal recovering (Wang, Cui and Li, ICCV 2023).
 
-Pretrained: a convolution a modality and MulT's fusion, on complete data. Then the convolutions
-are frozen, so that the distributions stay still, while flows learn them by likelihood under
-class-conditional Gaussians, and recovery and fusion learn under missing modalities.
+First, one convolution for each modality and MulT's fusion learn on complete data. Then the
+convolutions are frozen, so that the distributions stay as they are, while flows learn these by
+likelihood under class-conditional Gaussians, and recovery and fusion learn with missing modalities.
 
     CE + w (sum over modalities of max(0, NLL in bits a feature) + rec)
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
@@ -23,19 +23,20 @@ from cmarr_jax.nn.flows import PERMUTATIONS, RealNVP
 from cmarr_jax.nn.mult import MulT, ResidualMLP
 from cmarr_jax.nn.rcab import ReconstructionHead
 from cmarr_jax.nn.umc import masked_mean
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System, check_faithful_to, gather
-from cmarr_jax.systems.teacher_student import whole_cross_entropy
+from cmarr_jax.systems.checks import check_choice, check_faithful_to
+from cmarr_jax.systems.system import Batch, Output, Stage, System, gather, whole_cross_entropy
 
 
 class Backbone(nn.Module):
-    """The convolutions and the fusion: all of the first stage."""
+    """The convolutions and the fusion: the network of the first stage."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """A convolution for each modality, the fusion, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.text_dropout = Dropout(c.text_dropout, self.batch_axis)
@@ -68,6 +69,7 @@ class Backbone(nn.Module):
         )
 
     def decide(self, sequences: jax.Array, mask: jax.Array) -> jax.Array:
+        """`[M, B, T, D]` under `mask` `[B, T]` -> logits `[B, C]`."""
         if len(self.modalities) == 1:
             return self.classifier(masked_mean(sequences[0], mask))
         return self.classifier(self.fusion(sequences, mask))
@@ -76,12 +78,13 @@ class Backbone(nn.Module):
 class Recovery(nn.Module):
     """The second stage: the backbone, flows, a class prior and recovery."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """The backbone, the flows and reconstruction heads stacked over M, the prior."""
         c, num = self.config, len(self.modalities)
         stacked = functools.partial(
             nn.vmap,
@@ -108,12 +111,14 @@ class Recovery(nn.Module):
         return x, z, log_det, recovered, logits
 
     def encode(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """-> x, z `[M, B, T, D]`, log_det `[M, B, T]`; no gradient passes x."""
         x = jax.lax.stop_gradient(self.backbone.embed(batch))
         return x, *self.flow.forward_and_log_det(x)
 
     def decide(
         self, x: jax.Array, z: jax.Array, mask: jax.Array, available: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        """-> recovered `[M, B, T, D]`, logits `[B, C]`."""
         masks = jnp.broadcast_to(mask, (len(self.modalities), *mask.shape))
         has = available.T[:, :, None, None]
         latents = jnp.where(has, z, 0)
@@ -127,14 +132,14 @@ class Recovery(nn.Module):
         return recovered, self.backbone.decide(jnp.where(has, x, recovered), mask)
 
     def _invert(self, latent: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """`[B, T, D]` through every flow; the likelihood alone trains the flows."""
+        """`[B, T, D]` through every flow's inverse; no gradient: likelihood trains the flows."""
         return jax.lax.stop_gradient(self.flow.inverse(jnp.broadcast_to(latent, shape)))
 
     def _mix_all(self, latents: jax.Array, has: jax.Array) -> jax.Array:
         """The code's way: each available latent through each flow, joined by a 1 x 1 convolution.
 
-        With one latent available it is taken as it is. The published convolution takes exactly
-        two; here the absent ones' parts are zero, so that any number of modalities will do.
+        A single available latent skips the convolution. The published convolution takes exactly
+        two latents; here missing ones are zero, so that there may be any number of modalities.
         """
         sources = [
             self._invert(latent, latents.shape) * present[None]
@@ -145,19 +150,15 @@ class Recovery(nn.Module):
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """DiCMoR as a system; arguments as of `systems.cmarr.make`.
+    """DiCMoR as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
-    if config.flow.permute not in PERMUTATIONS:
-        raise UserError(
-            f"--config.model.flow.permute={config.flow.permute}: wanted one of "
-            f"{', '.join(PERMUTATIONS)}"
-        )
+    check_choice(config, "flow.permute", PERMUTATIONS)
     if config.width % (2 * config.num_heads) or not config.conv_kernel % 2:
         raise UserError(
             f"--config.model.width={config.width}, conv_kernel={config.conv_kernel}: wanted a "
@@ -191,7 +192,7 @@ def make(
     def predict(params, encoded, mask, available):
         x, z, _ = encoded
         recovered, logits = network.apply(params, x, z, mask, available, method="decide")
-        return Prediction(logits, recovered, x)
+        return Output(logits, recovered, x)
 
     def encode(params, batch):
         return network.apply(params, batch, method="encode")
@@ -203,7 +204,7 @@ def make(
 
 
 def _pretrain(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None
 ) -> Stage:
     network = Backbone(config, tuple(modalities), num_classes, batch_axis)
 
@@ -213,7 +214,7 @@ def _pretrain(
 
     def predict(params, encoded, mask, available):
         sequences = jnp.where(available.T[:, :, None, None], encoded, 0)
-        return Prediction(network.apply(params, sequences, mask, method="decide"), None, None)
+        return Output(network.apply(params, sequences, mask, method="decide"), None, None)
 
     return Stage(
         "pretrain",
@@ -222,6 +223,13 @@ def _pretrain(
         lambda params, batch: network.apply(params, batch, method="embed"),
         predict,
         complete=True,
-        depends=("width", "conv_kernel", "num_layers", "num_heads", "dropout", "text_dropout",
-                 "out_dropout"),
-    )  # fmt: skip
+        depends=(
+            "width",
+            "conv_kernel",
+            "num_layers",
+            "num_heads",
+            "dropout",
+            "text_dropout",
+            "out_dropout",
+        ),
+    )

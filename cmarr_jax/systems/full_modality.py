@@ -1,44 +1,44 @@
 """The paper's "Baseline" (Table 3): feature extraction and cross-modal fusion, nothing recovered.
 
-It is trained on complete data; a missing modality's sequence is zero. `augmented` trains the same
-network on simulated missing modalities, which is the cheapest honest baseline.
+It trains on complete data; the sequence of a missing modality is zero. `augmented` trains the same
+network on simulated missing modalities.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax.nn.conv import Conv1D
 from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.dropout import Dropout
-from cmarr_jax.nn.fusion import Fusion
-from cmarr_jax.systems.cmarr import check_fusion, fusion_pairs
-from cmarr_jax.systems.system import Batch, Prediction, Stage, System
-from cmarr_jax.systems.teacher_student import whole_cross_entropy
+from cmarr_jax.nn.fusion import Fusion, parse_pairs
+from cmarr_jax.systems.checks import check_fusion
+from cmarr_jax.systems.system import Batch, Output, Stage, System, whole_cross_entropy
 
 
 class FullModality(nn.Module):
-    """CM-ARR's projections, convolutions and fusion; `config` as of `systems.cmarr.CMARR`."""
+    """CM-ARR's projections, convolutions and fusion; `config` as in `systems.cmarr.CMARR`."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """A projection, norm and convolution for each modality, then the fusion."""
         c = self.config
         self.input_dropout = self._dropout(c.input_dropout)()
         self.projections = [Dense(c.width, name=f"project_{m}") for m in self.modalities]
         self.norms = [nn.LayerNorm(name=f"norm_{m}") for m in self.modalities]
         self.convs = [Conv1D(c.width, c.conv_kernel, name=f"conv_{m}") for m in self.modalities]
-        pairs = fusion_pairs(c.fusion.pairs, self.modalities)
+        pairs = parse_pairs(c.fusion.pairs, self.modalities)
         self.fusion = Fusion(c, self.modalities, pairs, self.num_classes, self._dropout)
 
-    def _dropout(self, rate):
+    def _dropout(self, rate: float) -> Callable[[], nn.Module]:
         return functools.partial(Dropout, rate, self.batch_axis)
 
     def __call__(self, batch: Batch, available: jax.Array) -> jax.Array:
@@ -54,28 +54,27 @@ class FullModality(nn.Module):
         return jnp.stack(sequences)
 
     def decide(self, sequences: jax.Array, mask: jax.Array, available: jax.Array) -> jax.Array:
-        """What is not available is zero."""
+        """`[M, B, T, D]` -> logits `[B, C]`; what is not available counts as zero."""
         return self.fusion(jnp.where(available.T[:, :, None, None], sequences, 0), mask)
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """The baseline as a system; arguments and errors as of `systems.cmarr.make`."""
+    """The baseline as a system; arguments and errors as in `systems.cmarr.make`."""
     return System((make_stage(config, modalities, num_classes, batch_axis, complete=True),))
 
 
 def make_stage(
-    config: Any,
+    config: ConfigDict,
     modalities: Sequence[str],
     num_classes: int,
     batch_axis: str | None,
     *,
     complete: bool,
 ) -> Stage:
-    """The network under one way of training, `systems.system.Stage.complete`."""
-    check_fusion(config)
-    fusion_pairs(config.fusion.pairs, modalities)
+    """The network as a stage; `complete`: on complete data, else with modalities missing."""
+    check_fusion(config, modalities)
     network = FullModality(config, tuple(modalities), num_classes, batch_axis)
 
     def loss(params, batch, available, key):
@@ -87,7 +86,7 @@ def make_stage(
 
     def predict(params, encoded, mask, available):
         logits = network.apply(params, encoded, mask, available, method="decide")
-        return Prediction(logits, None, None)
+        return Output(logits, None, None)
 
     def init(key, batch, before):
         return network.init(key, batch, batch.present)

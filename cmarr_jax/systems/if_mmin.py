@@ -1,6 +1,6 @@
 """IF-MMIN: MMIN with modality-invariant features (Zuo et al., ICASSP 2023).
 
-The teacher has one shared encoder on top of every modality's vector; the central moment
+The teacher has one shared encoder on top of the vectors of all modalities; the central moment
 discrepancy draws its results together. The student computes these invariants c from what is
 available and feeds them to every block of its cascade.
 
@@ -10,18 +10,19 @@ available and feeds them to every block of its cascade.
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System, check_faithful_to, gather
-from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
+from cmarr_jax.systems.checks import check_faithful_to
+from cmarr_jax.systems.system import Batch, Stage, System, gather, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, teach, teacher_network
 
 # w: the published script asks for 100 by a flag that its parser refuses; without it, 1.
 _INVARIANCE_WEIGHT = {"paper": 100.0, "code": 1.0}
@@ -40,45 +41,18 @@ class SharedEncoder(nn.Module):
         return x
 
 
-class Teacher(nn.Module):
-    """Encoders, the shared encoder and a classifier of both ("utt_shared")."""
-
-    config: Any
-    modalities: tuple[str, ...]
-    num_classes: int
-    batch_axis: str | None = None
-
-    def setup(self):
-        dropout = functools.partial(Dropout, self.config.teacher_dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, self.config.width, dropout)
-        self.shared = SharedEncoder(self.config.width)
-        self.classifier = Classifier(self.num_classes, dropout)
-
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """-> logits `[B, C]`, invariants `[B, M, W]`."""
-        (vectors,) = self.embed(batch, available)
-        return self.classify(vectors), self.shared(vectors)
-
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        return (self.encoders(batch.features, batch.mask, available),)
-
-    def classify(self, vectors: jax.Array) -> jax.Array:
-        both = jnp.concatenate([vectors, self.shared(vectors)], axis=1)
-        return self.classifier(both.reshape(len(both), -1))
-
-
 class Student(nn.Module):
-    """The student; `teacher` is a frozen copy that gives its targets."""
+    """Encoders, the shared encoder, a cascade and a classifier of its codes."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders of h, the shared encoder of c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
         self.shared = SharedEncoder(c.width)
         self.imagine = Cascade(c.num_blocks, wiring="context", output="last")
@@ -86,59 +60,56 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h' `[B, M, W]`, logits `[B, C]`, c `[B, M, W]`."""
-        if self.is_initializing():
-            self.teacher(batch, available)  # makes its parameters
-        return self.decide(*self.embed(batch, available))
+        return self.decide(self.embed(batch, available))
 
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        return (self.encoders(batch.features, batch.mask, available),)
+    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> h `[B, M, W]`."""
+        return self.encoders(batch.features, batch.mask, available)
 
     def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """h `[B, M, W]` -> the same as `__call__`."""
         invariants = self.shared(vectors)
         flat = (vectors.reshape(len(vectors), -1), invariants.reshape(len(vectors), -1))
         imagined, code = self.imagine(*flat)
         return imagined.reshape(vectors.shape), self.classifier(code), invariants
 
-    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The teacher's vectors of what is `available`, its invariants of complete data."""
-        _, invariants = self.teacher(batch, batch.present)
-        return *self.teacher.embed(batch, available), invariants
-
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """IF-MMIN as a system; arguments as of `systems.cmarr.make`.
+    """IF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: a field of `config` has no meaning.
+      UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
     network = Student(config, tuple(modalities), num_classes, batch_axis)
+    teacher = teacher_network(
+        config, modalities, num_classes, batch_axis, shared=SharedEncoder(config.width)
+    )
 
     def loss(params, batch, available, key):
         imagined, logits, invariants = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        targets = network.apply(params, batch, batch.present & ~available, method="target")
-        target, invariants_target = jax.lax.stop_gradient(targets)
+        target = teach(teacher, params, batch, batch.present & ~available)
+        _, (_, invariants_target) = teach(teacher, params, batch, batch.present, "__call__")
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": jnp.mean(jnp.square(imagined - target)),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
         }
 
-    teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
     weights = {"invariance": _INVARIANCE_WEIGHT[config.faithful_to]}
-    student = make_student(network, loss, weights, copied=("encoders", "shared"))
+    student = make_student(network, teacher, loss, weights, copied=("encoders", "shared"))
     return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 
 def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stage:
-    """The first stage of a `network` that gives logits and invariants: CE and their CMD."""
+    """The first stage of a `network` with vectors and invariants: CE, and CMD of the invariants."""
 
     def loss(params, batch, available, key):
-        logits, invariants = network.apply(params, batch, available, rngs={"dropout": key})
+        logits, (_, invariants) = network.apply(params, batch, available, rngs={"dropout": key})
         whole = (gather(x, batch_axis=batch_axis) for x in (invariants, batch.present))
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
@@ -149,7 +120,7 @@ def make_discrepancy_teacher(network: nn.Module, batch_axis: str | None) -> Stag
 
 
 def mean_discrepancy(invariants: jax.Array, present: jax.Array) -> jax.Array:
-    """Mean of CMD_5 over every two modalities of `[B, M, W]`; 0 for a single modality."""
+    """Mean of CMD_5 over all pairs of modalities of `[B, M, W]`; 0 for a single modality."""
     pairs = list(itertools.combinations(range(invariants.shape[1]), 2))
     each = [
         losses.central_moment_discrepancy(

@@ -1,67 +1,42 @@
 """MMIN: missing modality imagination network (Zhao, Li and Jin, ACL 2021).
 
 A teacher learns on complete data. The student encodes what is available, imagines the teacher's
-vectors of what is missing with a cascade of residual autoencoders, imagines its own input back
-with a second cascade, and classifies the first one's codes.
+vectors of what is missing with a cascade of residual autoencoders, restores its own input with a
+second cascade, and classifies the codes of the first one.
 
     CE + w_f MSE(h', teacher(missing)) + w_c MSE(h'', stopgrad(h))
 
-Its code weighs the two by 4 and 2 on IEMOCAP, 2 and 0.5 on MSP-IMPROV, where the two cascades
-also share their weights.
+The published code has w_f = 4 and w_c = 2 on IEMOCAP, 2 and 0.5 on MSP-IMPROV, where the two
+cascades also share their weights.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, Stage, System
-from cmarr_jax.systems.teacher_student import make_student, make_teacher, whole_cross_entropy
-
-
-class Teacher(nn.Module):
-    """Encoders and a classifier of their joined vectors ("utt_fusion")."""
-
-    config: Any
-    modalities: tuple[str, ...]
-    num_classes: int
-    batch_axis: str | None = None
-
-    def setup(self):
-        dropout = functools.partial(Dropout, self.config.teacher_dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, self.config.width, dropout)
-        self.classifier = Classifier(self.num_classes, dropout)
-
-    def __call__(self, batch: Batch, available: jax.Array) -> jax.Array:
-        """-> logits `[B, C]`."""
-        return self.classify(*self.embed(batch, available))
-
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        """-> h `[B, M, W]`."""
-        return (self.encoders(batch.features, batch.mask, available),)
-
-    def classify(self, vectors: jax.Array) -> jax.Array:
-        return self.classifier(vectors.reshape(len(vectors), -1))
+from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import make_student, make_teacher, teach, teacher_network
 
 
 class Student(nn.Module):
-    """The student; `teacher` is a frozen copy that gives its targets."""
+    """Encoders, the two cascades and a classifier of the first one's codes."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the cascades there and back, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
         self.imagine = Cascade(c.num_blocks)
         self.imagine_back = self.imagine if c.share_weights else Cascade(c.num_blocks)
@@ -69,55 +44,43 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h, h', h'' `[B, M, W]` and logits `[B, C]`."""
-        if self.is_initializing():
-            self.teacher(batch, available)  # makes its parameters
-        (vectors,) = self.embed(batch, available)
+        vectors = self.embed(batch, available)
         imagined, logits = self.decide(vectors)
         back, _ = self.imagine_back(imagined.reshape(len(imagined), -1))
         return vectors, imagined, back.reshape(vectors.shape), logits
 
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        return (self.encoders(batch.features, batch.mask, available),)
+    def embed(self, batch: Batch, available: jax.Array) -> jax.Array:
+        """-> h `[B, M, W]`."""
+        return self.encoders(batch.features, batch.mask, available)
 
     def decide(self, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
         """h `[B, M, W]` -> h' `[B, M, W]`, logits `[B, C]`."""
         imagined, code = self.imagine(vectors.reshape(len(vectors), -1))
         return imagined.reshape(vectors.shape), self.classifier(code)
 
-    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array]:
-        """The teacher's vectors, given only what is `available`; no dropout without an rng."""
-        return self.teacher.embed(batch, available)
-
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """MMIN as a system; arguments as of `systems.cmarr.make`."""
+    """MMIN as a system; arguments as in `systems.cmarr.make`."""
     network = Student(config, tuple(modalities), num_classes, batch_axis)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis)
+
+    def teacher_loss(params, batch, available, key):
+        logits, _ = teacher.apply(params, batch, available, rngs={"dropout": key})
+        return {"cls": whole_cross_entropy(logits, batch, batch_axis)}
 
     def loss(params, batch, available, key):
         vectors, imagined, back, logits = network.apply(
             params, batch, available, rngs={"dropout": key}
         )
-        (target,) = network.apply(params, batch, batch.present & ~available, method="target")
+        target = teach(teacher, params, batch, batch.present & ~available)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "forward": jnp.mean(jnp.square(imagined - jax.lax.stop_gradient(target))),
+            "forward": jnp.mean(jnp.square(imagined - target)),
             "backward": jnp.mean(jnp.square(back - jax.lax.stop_gradient(vectors))),
         }
 
-    teacher = _make_teacher(config, modalities, num_classes, batch_axis)
     weights = {"forward": config.forward_weight, "backward": config.backward_weight}
-    return System((teacher, make_student(network, loss, weights, copied=("encoders",))))
-
-
-def _make_teacher(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None
-) -> Stage:
-    network = Teacher(config, tuple(modalities), num_classes, batch_axis)
-
-    def loss(params, batch, available, key):
-        logits = network.apply(params, batch, available, rngs={"dropout": key})
-        return {"cls": whole_cross_entropy(logits, batch, batch_axis)}
-
-    return make_teacher(network, loss, depends=("width", "teacher_dropout"))
+    student = make_student(network, teacher, loss, weights, copied=("encoders",))
+    return System((make_teacher(teacher, teacher_loss, ("width", "teacher_dropout")), student))

@@ -1,33 +1,33 @@
 """NMER: noise-robust multimodal emotion recognition (Lee et al., after IF-MMIN).
 
 RECONSTRUCTED FROM PARTIAL CODE: the published repository lacks the decoder, and its encoder lets
-utterances of a batch attend to each other, which leaks; here the modalities of one utterance are
-the tokens. A "missing" modality is noise of a random strength while training, and nothing but
-noise in the test, one fixed draw so that scores repeat. A variational autoencoder conditioned on
-invariant features restores the teacher's vectors, which are then classified.
+utterances of a batch attend to each other, so that one sees the others; here the modalities of one
+utterance are the tokens. In training, a "missing" modality is mixed with noise of random strength;
+in the test it is noise alone, one fixed draw so that scores repeat. A variational autoencoder
+conditioned on invariant features restores the teacher's vectors, which are then classified.
 
     CE + MSE(c, teacher's c) + MSE(x^, teacher's vectors of complete data) + w KL
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
 from cmarr_jax.systems.if_mmin import SharedEncoder, make_discrepancy_teacher
-from cmarr_jax.systems.system import Batch, System
-from cmarr_jax.systems.teacher_student import make_student, whole_cross_entropy
+from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
+from cmarr_jax.systems.teacher_student import make_student, teach, teacher_network
 
 _LATENT = 64
-_FEED_FORWARD = 128  # hidden width of the published blocks, which are themselves 768 wide
+_FEED_FORWARD = 128  # hidden width of the blocks, as published (there the blocks are 768 wide)
 
 
 def noise_schedule() -> np.ndarray:
@@ -37,60 +37,38 @@ def noise_schedule() -> np.ndarray:
 
 
 class Encoders(nn.Module):
-    """Specific vectors, and invariants by a shared encoder on top of encoders of their own."""
+    """Specific vectors from one set of encoders; invariants from another and a shared encoder."""
 
     modalities: tuple[str, ...]
     width: int
-    dropout: Any
+    dropout: Callable[[], nn.Module]
 
     def setup(self):
+        """Encoders of the specific vectors, and of the invariants."""
         self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
         self.shared = SharedEncoder(self.width)
 
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, features: dict[str, jax.Array], mask: jax.Array, available: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """-> x, c, both `[B, M, W]`."""
-        of = (batch.features, batch.mask, available)
-        return self.specific(*of), self.shared(self.invariant(*of))
-
-
-class Teacher(nn.Module):
-    """Both kinds of vectors and a classifier of them; the published diffusion part is left out."""
-
-    config: Any
-    modalities: tuple[str, ...]
-    num_classes: int
-    batch_axis: str | None = None
-
-    def setup(self):
-        dropout = functools.partial(Dropout, self.config.teacher_dropout, self.batch_axis)
-        self.encoders = Encoders(self.modalities, self.config.width, dropout)
-        self.classifier = Classifier(self.num_classes, dropout)
-
-    def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """-> logits `[B, C]`, invariants `[B, M, W]`."""
-        x, c = self.embed(batch, available)
-        return self.classify(x, c), c
-
-    def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.encoders(batch, available)
-
-    def classify(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return self.classifier(jnp.concatenate([x, c], axis=1).reshape(len(x), -1))
+        inputs = (features, mask, available)
+        return self.specific(*inputs), self.shared(self.invariant(*inputs))
 
 
 class Student(nn.Module):
-    """The student; `teacher` is a frozen copy that gives its targets."""
+    """Encoders, the variational autoencoder and a classifier of what it restores."""
 
-    config: Any
+    config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
 
     def setup(self):
+        """Encoders, the autoencoder's attention blocks and dense layers, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.teacher = Teacher(c, self.modalities, self.num_classes, self.batch_axis)
         self.encoders = Encoders(self.modalities, c.width, dropout)
         self.blocks = [
             AttentionBlock(c.num_heads, dropout, _FEED_FORWARD) for _ in range(c.num_layers)
@@ -102,16 +80,19 @@ class Student(nn.Module):
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> x^, c `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
-        if self.is_initializing():
-            self.teacher(batch, available)  # makes its parameters
         x, c = self.embed(batch, available)
-        restored, logits, divergence = self.decide(x, c)
+        restored, logits, divergence = self.decide((x, c))
         return restored, c, logits, divergence
 
     def embed(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.encoders(batch, available)
+        """-> x, c, both `[B, M, W]`."""
+        return self.encoders(batch.features, batch.mask, available)
 
-    def decide(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def decide(
+        self, embedded: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x, c -> x^ `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
+        x, c = embedded
         tokens = jnp.concatenate([x, c], axis=-1)
         everything = jnp.ones(tokens.shape[:2], bool)
         for block in self.blocks:
@@ -119,7 +100,7 @@ class Student(nn.Module):
         mu, log_variance = jnp.split(self.moments(tokens.reshape(len(x), -1)), 2, axis=-1)
         log_variance = jnp.clip(log_variance, -10, 10)
         z = mu
-        if self.has_rng("dropout"):  # training; the test takes the mean
+        if self.has_rng("dropout"):  # in training; a test takes the mean
             noise = draw_normal(self.make_rng("dropout"), mu.shape, self.batch_axis)
             z = mu + jnp.exp(0.5 * log_variance) * noise
         hidden = nn.relu(self.hidden(jnp.concatenate([z, c.reshape(len(c), -1)], axis=-1)))
@@ -127,14 +108,11 @@ class Student(nn.Module):
         divergence = 0.5 * jnp.sum(jnp.exp(log_variance) + mu**2 - 1 - log_variance, axis=-1)
         return restored.reshape(x.shape), self.classifier(restored), divergence
 
-    def target(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.teacher.embed(batch, available)
-
 
 def corrupt(
     batch: Batch, available: jax.Array, key: jax.Array, batch_axis: str | None = None
 ) -> Batch:
-    """Mixes noise into what is not available, one random strength a modality and batch."""
+    """Mixes noise into what is not available; its strength is drawn for each modality and batch."""
     left = jnp.asarray(noise_schedule())
     features = {}
     for k, (modality, x) in enumerate(batch.features.items()):
@@ -147,9 +125,9 @@ def corrupt(
 
 
 def make(
-    config: Any, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
 ) -> System:
-    """NMER as a system; arguments as of `systems.cmarr.make`.
+    """NMER as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
       UserError: the blocks' width, twice `config.width`, is no multiple of `config.num_heads`.
@@ -160,6 +138,7 @@ def make(
             f"num_heads={config.num_heads}"
         )
     network = Student(config, tuple(modalities), num_classes, batch_axis)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, Encoders)
 
     def loss(params, batch, available, key):
         noise_key, dropout_key = jax.random.split(key)
@@ -167,9 +146,7 @@ def make(
         restored, invariants, logits, divergence = network.apply(
             params, noisy, batch.present, rngs={"dropout": dropout_key}
         )
-        target, invariants_target = jax.lax.stop_gradient(
-            network.apply(params, batch, batch.present, method="target")
-        )
+        target, invariants_target = teach(teacher, params, batch, batch.present)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
@@ -177,9 +154,8 @@ def make(
             "kl": jnp.mean(divergence),
         }
 
-    teacher = Teacher(config, tuple(modalities), num_classes, batch_axis)
     weights = {"kl": config.kl_weight}
-    student = make_student(network, loss, weights, copied=("encoders",), blank=_only_noise)
+    student = make_student(network, teacher, loss, weights, ("encoders",), _only_noise)
     return System((make_discrepancy_teacher(teacher, batch_axis), student))
 
 

@@ -1,15 +1,15 @@
-"""What the loop knows of a system: stages, each a value of four pure functions."""
+"""What the training loop knows of a system: its stages, each a tuple of pure functions."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from cmarr_jax.errors import UserError
+from cmarr_jax import losses
 
-Params = Any
-Encoded = Any
+Params: TypeAlias = Any  # a tree of arrays: linen variables, {"params": {module: ...}}
+Encoded: TypeAlias = Any  # a tree of arrays; each system has its own
 
 
 class Batch(NamedTuple):
@@ -22,51 +22,71 @@ class Batch(NamedTuple):
     weights: jax.Array  # [B], of the classification loss
 
 
-class Prediction(NamedTuple):
-    """What a system says of a batch under one availability."""
+class Output(NamedTuple):
+    """What a system predicts for a batch under one availability.
 
-    logits: jax.Array  # [B, C]
-    recovered: jax.Array | None  # [M, B, T, D]; None if the system recovers nothing. Where a
-    # modality is not missing it means nothing, but is finite
-    target: jax.Array | None  # [M, B, T, D], what `recovered` should be
-    variance: jax.Array | None = None  # [M, B], of each modality's embedding; None if it has none
+    Attributes:
+      logits: `[B, C]`.
+      recovered: `[M, B, T, D]`, finite everywhere, but meaningful only where a modality is
+        missing; None if the system recovers nothing.
+      target: `[M, B, T, D]`, what `recovered` should be.
+      variance: `[M, B]`, of each modality's embedding; None if it has none.
+    """
+
+    logits: jax.Array
+    recovered: jax.Array | None
+    target: jax.Array | None
+    variance: jax.Array | None = None
+
+
+def kernels(params: Params) -> Params:
+    """A tree like `params` (arrays or their shapes): True where a leaf's name contains "kernel".
+
+    All matrices have such names, as in linen's own layers: "kernel_0", "recurrent_kernel".
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in path[-1].key, params)
 
 
 class Stage(NamedTuple):
     """Pure functions; `available` is `[B, M]` bool and never exceeds `batch.present`.
 
     Attributes:
-      name: of the stage, in what is shown, logged and saved.
-      init: (key, batch, before) -> params. `before` holds the parameters that were chosen in
-        the stage before, None in the first; what a student needs of its teacher, it copies.
-      loss: (params, batch, available, key) -> name -> scalar term, not weighted yet.
-      encode: (params, batch) -> whatever does not depend on the availability.
-      predict: (params, encoded, batch.mask, available) -> Prediction. The values of a
-        modality that is not available must not reach it.
-      weights: of the loss' terms, by name; 1 where there is none. Runs that differ in nothing
-        else are trained in one program, see `objective`.
-      complete: trained on complete data, not under the simulated missing patterns.
+      name: of the stage, as it is shown, logged and saved.
+      init: (key, batch, before) -> params. `before` holds the chosen parameters of the stage
+        before, None in the first stage; a student copies what it needs of its teacher.
+      loss: (params, batch, available, key) -> {name: scalar term}, not weighted yet.
+      encode: (params, batch) -> all that does not depend on the availability.
+      predict: (params, encoded, batch.mask, available) -> Output. The values of a modality that is
+        not available must not reach it.
+      weights: name of a loss term -> its weight; 1 where there is none. One program trains runs
+        that differ in these numbers alone, see `objective`.
+      complete: whether it trains on complete data, not under simulated missing patterns.
       frozen: names of modules whose parameters stay as `init` made them.
-      depends: names of the model's config fields that an earlier stage depends on; runs that
-        agree on them share its result.
+      depends: of an earlier stage, the names of the model's config fields that its result depends
+        on; runs that agree on them share the result.
+      decayed: params -> a tree like it, True for each leaf that weight decay acts on.
+      loss_on_cpu: the same loss, computed in the way that is fastest on a CPU; None = in the same
+        way as on an accelerator. See `for_cpu`.
     """
 
     name: str
     init: Callable[[jax.Array, Batch, Params], Params]
     loss: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]]
     encode: Callable[[Params, Batch], Encoded]
-    predict: Callable[[Params, Encoded, jax.Array, jax.Array], Prediction]
+    predict: Callable[[Params, Encoded, jax.Array, jax.Array], Output]
     weights: Mapping[str, float] = MappingProxyType({})
     complete: bool = False
     frozen: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    decayed: Callable[[Params], Params] = kernels
+    loss_on_cpu: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
 
 
 class System(NamedTuple):
-    """A system is its stages in order; the last one is what is tested.
+    """A system is its stages in order; the last one is tested.
 
-    The last stage's epoch is chosen by validation under all conditions, an earlier one's (a
-    teacher's) by validation on complete data.
+    Validation chooses the last stage's epoch under all conditions, and the epoch of an earlier
+    stage (a teacher) on complete data.
     """
 
     stages: tuple[Stage, ...]
@@ -85,16 +105,22 @@ def objective(stage: Stage) -> Callable[..., tuple[jax.Array, dict[str, jax.Arra
     return total
 
 
-def check_faithful_to(config: Any) -> None:
-    """Refuses a model config whose `faithful_to` is neither "code" nor "paper"."""
-    if config.faithful_to not in ("code", "paper"):
-        raise UserError(f"--config.model.faithful_to={config.faithful_to}: wanted code or paper")
+def for_cpu(stage: Stage) -> Stage:
+    """The stage as a CPU trains it fastest. The trainer knows the device; no system asks for it."""
+    return stage._replace(loss=stage.loss_on_cpu or stage.loss)
 
 
 def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
-    """The whole batch's `x` where the batch, its dimension `axis`, is cut over devices.
+    """All devices' shards of `x`, joined along `axis`, over which the batch is cut; `x` if uncut.
 
-    A loss that is no plain mean over the batch must read it so: then D devices compute what one
-    computes.
+    An all_gather inside a program (between hosts' arrays it is `processes.gather_processes`). A
+    loss that is no plain mean over the batch reads its arrays through it: then D devices compute
+    what one computes.
     """
     return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
+
+
+def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:
+    """L_cls over the whole batch, cut over devices or not; `logits` `[B, C]` of this device."""
+    arrays = (logits, batch.labels, batch.weights)
+    return losses.cross_entropy(*(gather(x, batch_axis=batch_axis) for x in arrays))

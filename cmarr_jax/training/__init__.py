@@ -1,1 +1,1 @@
-"""The loop: one program trains, validates and tests all runs. Knows no system by name, no file."""
+"""The loop: one program trains, validates and tests all runs. It knows no system and no file."""

@@ -1,39 +1,42 @@
 """Scores a sweep's models on their own utterances under every condition."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from cmarr_jax import metrics
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.systems.system import Stage
-from cmarr_jax.training import layout as sweep
-from cmarr_jax.training import train_step
+from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.feed import Feed
+from cmarr_jax.training.layout import Layout
+from cmarr_jax.training.vector import Vector
+from cmarr_jax.workdir.status import Stopped
 
 
 class Scored(NamedTuple):
     """One run's predictions on n utterances under K conditions."""
 
-    rows: np.ndarray  # [n], utterances
+    rows: np.ndarray  # [n], which utterances of the corpus
     posteriors: np.ndarray  # [K, n, C] float32
-    recovery: np.ndarray  # [K, n, M, 2]; squared error and squared length of what was missing
-    predictable: np.ndarray  # [K, n] bool; False = has none of the condition's modalities
+    recovery: np.ndarray  # [K, n, M, 2]; squared error, squared length of what was missing
+    predictable: np.ndarray  # [K, n] bool; False = it has none of the condition's modalities
 
     @property
     def rec_errors(self) -> np.ndarray:
-        """Squared error over squared length of all that was missing, `[K, n]`; NaN for nothing."""
+        """Squared error over squared length of all that was missing, `[K, n]`; NaN: nothing was."""
         return _ratio(self.recovery.sum(axis=2))
 
     @property
     def rec_errors_by_modality(self) -> np.ndarray:
-        """The same of each modality, `[K, n, M]`."""
+        """The same for each modality, `[K, n, M]`."""
         return _ratio(self.recovery)
 
     def confusion(self, labels: np.ndarray) -> np.ndarray:
-        """`[K, C, C]` over the predictable utterances; `labels` are the corpus'."""
+        """Counts `[K, C, C]` over the predictable utterances; `labels` `[N]` of the corpus."""
         predicted = self.posteriors.argmax(axis=-1)
         return np.stack(
             [
@@ -56,9 +59,9 @@ class Scorer:
     def __init__(
         self,
         stage: Stage,
-        vector: train_step.Vector,
-        layout: sweep.Layout,
-        runs: train_step.Run,
+        vector: Vector,
+        layout: Layout,
+        runs: train_step.Run[jax.Array],
         feed: Feed,
         corpus: Corpus,
         batch_size: int,
@@ -67,21 +70,21 @@ class Scorer:
         self._corpus, self._batch_size = corpus, batch_size
         self.vector = vector
         self._predict = {
-            noisy: layout.compile(train_step.make_predict(stage, vector, noisy))
+            noisy: layout.compile(predict_step.make_predict(stage, vector, noisy))
             for noisy in (False, True)
         }
 
     @property
-    def runs(self) -> train_step.Run:
+    def runs(self) -> train_step.Run[np.ndarray]:
         """The runs' constants on the host, `[R, ...]`."""
         return self._layout.collect(self._runs)
 
     def score(
-        self, params: Any, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
+        self, params: jax.Array, rows: Sequence[np.ndarray], conditions: Sequence[Condition]
     ) -> list[Scored]:
-        """Predictions of run r on the utterances `rows[r]`; `params` as placed by the layout.
+        """Predictions of each run r on the utterances `rows[r]`; `params` as `Layout.deal` gives.
 
-        All conditions share one pass, and must share their noise.
+        All conditions are scored in one pass, so they must have the same noise.
         """
         probe = self._probe(conditions)
         predict = self._predict[bool(probe.gaussian or probe.impulse)]
@@ -89,13 +92,14 @@ class Scorer:
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
         padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
-        parts = []
-        for part, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
-            for batch in (b for b in np.moveaxis(part, 1, 0) if b.max() >= 0):
+        predicted = []
+        for chunk, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
+            for batch in (b for b in np.moveaxis(chunk, 1, 0) if b.max() >= 0):
                 dealt = self._layout.deal_rows(batch)
-                made = predict(params, self._runs, dealt, (arrays, shared))
-                parts.append([self._layout.collect_rows(x, axis=2) for x in made[:2]])
-        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*parts, strict=True))
+                posteriors, recovery, _ = predict(params, self._runs, dealt, (arrays, shared))
+                both = posteriors, recovery
+                predicted.append([self._layout.collect_rows(x, axis=2) for x in both])
+        posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*predicted, strict=True))
         present = self._corpus.present
         return [
             Scored(
@@ -109,15 +113,15 @@ class Scorer:
 
     def pooled_uar(
         self,
-        params: Any,
+        params: jax.Array,
         rows: Sequence[np.ndarray],
         conditions: Sequence[Condition],
         labels: np.ndarray,
     ) -> np.ndarray:
-        """`[R]` UAR of each run on `rows[r]`, all conditions' predictions pooled; NaN where a
-        posterior is.
+        """UAR `[R]` of each run on `rows[r]`, over the predictions of all conditions together.
 
-        `labels` `[R, N]` are what each run learns from, so that a control is chosen by its own.
+        It is NaN where a posterior is not finite. `labels` `[R, N]` are those that each run learns
+        from, so that a control with shuffled labels is chosen by these.
         """
         scored = self.score(params, rows, conditions)
         uar = [
@@ -135,37 +139,63 @@ class Scorer:
         conditions: Sequence[Condition],
         curves: Sequence[Condition] = (),
     ) -> list[Scored]:
-        """Like `score` for `params` `[R, P]` on the host, under `conditions`, then `curves`."""
+        """`score` for `params` `[R, P]` on the host, under `conditions` and then `curves`."""
         params = self._layout.deal(params)
         noiseless = [c for c in curves if not (c.gaussian or c.impulse)]
         passes = [conditions] + ([noiseless] if noiseless else [])
         passes += [[c] for c in curves if c.gaussian or c.impulse]
-        parts = zip(*(self.score(params, rows, p) for p in passes), strict=True)
+        scored = zip(*(self.score(params, rows, p) for p in passes), strict=True)
         return [
             Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
-            for run in parts
+            for run in scored
         ]
+
+    def probe(
+        self,
+        params: np.ndarray,
+        runs: train_step.Run,
+        rows: np.ndarray,
+        conditions: Sequence[Condition],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Posteriors `[R, K, B, C]` of one batch, and means of what is recovered `[R, K, B, D]`.
+
+        Args:
+          params: `[R, P]` on the host.
+          runs: the runs' constants on the host, `[R, ...]`.
+          rows: utterances; a batch of them is taken.
+          conditions: as many as the scorer is otherwise given, whose program serves here too.
+        """
+        padded = np.resize(rows, self._batch_size).astype(np.int32)
+        padded = np.broadcast_to(padded, (len(params), 1, self._batch_size))
+        ((batch, arrays),) = self._feed.steps(padded)
+        probe = self._layout.share(self._probe(conditions))
+        dealt = self._layout.deal(params), self._layout.deal(runs)
+        posteriors, _, means = self._predict[False](
+            *dealt, self._layout.deal_rows(batch[:, 0]), (arrays, probe)
+        )
+        posteriors, means = (self._layout.collect_rows(x, axis=2) for x in (posteriors, means))
+        return posteriors, means[:, :, :, 0]
 
     def represent(
         self,
         params: np.ndarray,
         rows: Sequence[np.ndarray],
         conditions: Sequence[Condition],
-        stopped: Sequence[Any],
+        stopped: Sequence[Stopped | None],
         runs: slice,
     ) -> tuple[np.ndarray, ...]:
-        """What one of `runs`, the first that was not stopped, recovers and what is true, where
-        each modality is missing alone.
+        """What one run recovers, and the truth, where one modality alone is missing.
 
         Args:
           params: `[R, P]` on the host.
-          rows: utterances of each run; at most a batch of those with every modality is taken.
-          conditions: those that `score_best` was given, whose program serves here too.
-          stopped: of each run, None where it was not.
-          runs: those to choose from.
+          rows: utterances of each run; at most a batch of those with every modality is used.
+          conditions: as given to `score_best`, so that its compiled program is used again.
+          stopped: where each run was stopped; None = it was not.
+          runs: the first of these that was not stopped is shown.
 
         Returns:
-          Two arrays `[M, n, D]`; nothing if the system recovers nothing, or there is nothing to.
+          Two arrays `[M, n, D]`, recovered and true; nothing if the system recovers nothing, or if
+          no run or no utterance is left.
         """
         whole = [r for r in range(len(rows))[runs] if not stopped[r]]
         if not whole or self._corpus.present.shape[1] < 2:
@@ -189,10 +219,11 @@ class Scorer:
         alone = [known.index(row) for row in (~np.eye(len(known[0]), dtype=bool)).tolist()]
         return means[alone, :, 0], means[alone, :, 1]
 
-    def _probe(self, conditions: Sequence[Condition]) -> train_step.Probe:
-        """`conditions`, which must share their noise, on the host."""
+    def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe[np.ndarray]:
+        """The probe of `conditions`, which must have the same noise."""
         (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
         assert not others
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
-        return train_step.Probe(available, np.float32(gaussian), np.float32(impulse))
+        levels = (np.array(level, np.float32) for level in (gaussian, impulse))
+        return predict_step.Probe(available, *levels)

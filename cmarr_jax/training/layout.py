@@ -1,13 +1,13 @@
 """How the R runs of a sweep lie on the devices: one pmapped program, one leading axis.
 
-With at least as many runs as devices the runs are dealt out and no device ever talks to
-another. With fewer, every device holds all runs and the batch is cut over the devices. Either
-way the host sees `[R, ...]`, so a checkpoint can be resumed on another number of devices.
-Processes each place their devices' part, and all see the same `[R, ...]`.
+With at least as many runs as devices, the runs are dealt out and no device talks to another. With
+fewer runs, every device holds all runs and the batch is cut over the devices. In both cases the
+host sees `[R, ...]`, so that a checkpoint can be resumed on another number of devices. Of several
+processes each fills its own devices, and all see the same `[R, ...]`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,16 +15,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
+from cmarr_jax.runtime.processes import PyTree
 
 AXIS = "devices"
 
 
 class Layout(NamedTuple):
-    """Places a sweep of `num_runs` on `devices`; `layout` is "vmap" or "map" over local runs."""
+    """Places `num_runs` on `devices`; a device runs its own in turn, or all at once (vmapped)."""
 
     num_runs: int
     devices: tuple[jax.Device, ...]
-    layout: str
+    vmapped: bool  # else in turn, by `jax.lax.map`
 
     @property
     def cuts_batch(self) -> bool:
@@ -33,10 +34,10 @@ class Layout(NamedTuple):
 
     @property
     def batch_axis(self) -> str | None:
-        """The mapped axis that losses must gather over, if any."""
+        """Name of the mapped axis that losses gather over; None = the batch is not cut."""
         return AXIS if self.cuts_batch else None
 
-    def deal(self, tree: Any) -> Any:
+    def deal(self, tree: PyTree) -> PyTree:
         """Puts leaves `[R, ...]` on the devices as `[devices, runs, ...]`."""
 
         def place(leaf):
@@ -50,9 +51,9 @@ class Layout(NamedTuple):
         )
 
     def deal_rows(self, rows: np.ndarray) -> jax.Array:
-        """Like `deal` for utterance indices `[R, ..., B]`, which may be cut along B.
+        """`deal` for rows of utterances `[R, ..., B]`, which are cut along B if the batch is.
 
-        The copies that fill up the last device get rows of -1: nothing to train on.
+        Copies of runs that fill up the last device get rows of -1: nothing to train on.
         """
         if self.cuts_batch:
             dealt = np.stack(np.split(rows, len(self.devices), axis=-1))
@@ -61,11 +62,11 @@ class Layout(NamedTuple):
             dealt.reshape(-1, *rows.shape[1:])[self.num_runs :] = -1
         return jax.device_put(dealt[self._here], self._sharding(PartitionSpec(AXIS)))
 
-    def share(self, tree: Any) -> Any:
+    def share(self, tree: PyTree) -> PyTree:
         """Puts the same arrays on every device of this process."""
         return jax.device_put(tree, self._sharding(PartitionSpec()))
 
-    def collect(self, tree: Any) -> Any:
+    def collect(self, tree: PyTree) -> PyTree:
         """Fetches leaves `[devices, runs, ...]` to the host as `[R, ...]`."""
 
         def fetch(leaf):
@@ -78,26 +79,26 @@ class Layout(NamedTuple):
         return jax.tree.map(fetch, tree)
 
     def collect_rows(self, array: jax.Array, axis: int) -> np.ndarray:
-        """Like `collect` for a result whose dimension `axis` of `[R, ...]` may be cut."""
+        """`collect` for a result `[R, ...]` that is cut along `axis` if the batch is."""
         if not self.cuts_batch:
             return self.collect(array)
-        parts = processes.gather_processes(np.asarray(array))
-        return np.concatenate(list(parts.reshape(len(self.devices), *array.shape[1:])), axis=axis)
+        shards = processes.gather_processes(np.asarray(array))
+        return np.concatenate(list(shards.reshape(len(self.devices), *array.shape[1:])), axis=axis)
 
     def compile(self, one_run: Callable, donate: Sequence[int] = ()) -> Callable:
         """Maps `one_run(*per_run, arrays)` over the runs and the devices.
 
         Args:
-          one_run: its last argument is shared; the others belong to one run.
+          one_run: a function of one run; its last argument is shared by all runs.
           donate: indices of arguments whose buffers the result may take over.
 
         Returns:
-          A function of arguments placed by `deal`, `deal_rows` and (the last) `share`.
+          A function whose arguments are placed by `deal` or `deal_rows`, the last one by `share`.
         """
 
         def local_runs(*args):
             per_run, arrays = args[:-1], args[-1]
-            if self.layout == "vmap":
+            if self.vmapped:
                 return jax.vmap(lambda *run: one_run(*run, arrays))(*per_run)
             return jax.lax.map(lambda run: one_run(*run, arrays), per_run)
 
@@ -112,13 +113,13 @@ class Layout(NamedTuple):
 
     @property
     def _here(self) -> list[int]:
-        """The places of this process' devices among all."""
+        """Indices in `devices` of those that this process holds."""
         own = jax.process_index()
         return [k for k, device in enumerate(self.devices) if device.process_index == own]
 
     @property
     def _run_of(self) -> np.ndarray:
-        """The run at each place, `[devices, runs]`; copies of the first fill up the last device."""
+        """Which run lies where, `[devices, runs]`; copies of the first fill up the last device."""
         per_device = -(-self.num_runs // len(self.devices))
         places = np.arange(len(self.devices) * per_device) % self.num_runs
         return places.reshape(len(self.devices), per_device)
@@ -133,8 +134,8 @@ def make_layout(num_runs: int, batch_sizes: Sequence[int], layout: str = "auto")
     Args:
       num_runs: R.
       batch_sizes: utterances a batch, in training and in evaluation.
-      layout: "auto", "vmap" or "map". Vmapped runs fill an accelerator; on CPU they were
-        measured to gain nothing and to triple the compile time.
+      layout: "auto", "vmap" or "map". Vmapped runs fill an accelerator; on CPU, as measured, they
+        gain nothing and take three times as long to compile.
 
     Raises:
       UserError: an unknown layout, or a batch that cannot be cut over the devices.
@@ -144,7 +145,7 @@ def make_layout(num_runs: int, batch_sizes: Sequence[int], layout: str = "auto")
         layout = "map" if devices[0].platform == "cpu" else "vmap"
     if layout not in ("vmap", "map"):
         raise UserError(f"--config.layout={layout}: wanted auto, vmap or map")
-    chosen = Layout(num_runs, devices, layout)
+    chosen = Layout(num_runs, devices, layout == "vmap")
     for size in batch_sizes:
         if chosen.cuts_batch and size % len(devices):
             raise UserError(

@@ -1,47 +1,52 @@
-"""The loop: trains all runs of a sweep, chooses each run's epoch on its validation part.
+"""The loop: trains all runs of an experiment and chooses each run's epoch by validation.
 
 A system of several stages (a teacher, then its student) goes through the loop once a stage.
 """
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.exits import Preempted
-from cmarr_jax.systems.system import Batch, Stage, System
-from cmarr_jax.training import evaluation, prng, train_step
-from cmarr_jax.training import layout as sweep
+from cmarr_jax.runtime.processes import PyTree
+from cmarr_jax.systems.system import Stage, for_cpu
+from cmarr_jax.training import blindness, train_step
+from cmarr_jax.training.evaluation import Scorer
+from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
-from cmarr_jax.training.runs import RunId, Settings, epoch_order, make_runs
-from cmarr_jax.training.teachers import Teachers
-from cmarr_jax.workdir.checkpoints import Checkpoints
+from cmarr_jax.training.layout import Layout, make_layout
+from cmarr_jax.training.normalise import A
+from cmarr_jax.training.runs import epoch_order, make_runs
+from cmarr_jax.training.train_step import TrainState
+from cmarr_jax.training.vector import Vector, init_params
+from cmarr_jax.workdir.checkpoints import Resumed
 from cmarr_jax.workdir.status import Stopped
 
 
 class Epoch(NamedTuple):
     """What the loop reports after each epoch; arrays are `[R]`."""
 
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     number: int  # counted from 1
     total: int  # epochs of the stage
-    terms: dict[str, np.ndarray]  # mean training losses
+    terms: dict[str, np.ndarray]  # mean training losses, by name
     val_uar: np.ndarray  # pooled over the conditions; NaN without a validation part
     best_uar: np.ndarray
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
-    trained: np.ndarray  # bool, False = the run was stopped in an earlier epoch
-    stopped: list[Stopped | None]  # in this epoch
+    trained: np.ndarray  # bool; False = the run was stopped in an earlier epoch
+    stopped: list[Stopped | None]  # of the runs that were stopped in this epoch
 
     def of(self, runs: slice) -> "Epoch":
-        """The same of some of the runs; the speed stays that of all."""
+        """The same for some of the runs; the speed stays that of all."""
         return self._replace(
             terms={name: values[runs] for name, values in self.terms.items()},
             val_uar=self.val_uar[runs],
@@ -52,299 +57,344 @@ class Epoch(NamedTuple):
         )
 
 
-class Best(NamedTuple):
+class Best(NamedTuple, Generic[A]):
     """The chosen model of each run."""
 
-    params: np.ndarray  # [R, P], see train_step.Vector
+    params: A  # [R, P], see vector.Vector
     epoch: np.ndarray  # [R] int32, counted from 1
     val_uar: np.ndarray  # [R] float32; NaN without a validation part
 
 
-def make_vectors(system: System, corpus: Corpus) -> list[train_step.Vector]:
-    """The layout of each stage's parameters."""
-    vectors, shapes = [], None
-    key = prng.key(np.zeros(2, np.uint32))
-    for stage in system.stages:
-        shapes = jax.jit(stage.init).eval_shape(key, _example(corpus), shapes)
-        vectors.append(train_step.Vector.of(shapes, stage.frozen))
-    return vectors
+class Trained(NamedTuple):
+    """R trained runs, on the host."""
+
+    best: Best[np.ndarray]
+    scorer: Scorer  # of the last stage, to test them with
+    stopped: list[Stopped | None]  # where each run was stopped; None = it was not
 
 
-def state_bytes(num_params: int, num_runs: int) -> int:
-    """What a stage's runs keep: the parameters, their running mean, the optimizer's two moments
-    and the best so far."""
-    return 5 * 4 * num_params * num_runs
+class Checkpoints(Protocol):
+    """Where the loop keeps what it can resume from; see `cmarr_jax.workdir.checkpoints`."""
+
+    def resume(self, stage: str, like: PyTree) -> Resumed | None:
+        """The newest `last` of a stage, in the structure of `like`; None if there is none."""
+
+    def save(
+        self,
+        stage: str,
+        kind: str,
+        epoch: int,
+        state: PyTree,
+        stopped: Sequence[Mapping[str, object] | None],
+    ) -> None:
+        """Saves the `kind` "last" or "best" of a stage."""
 
 
-def init_params(
-    stage: Stage,
-    vector: train_step.Vector,
-    runs: train_step.Run,
-    corpus: Corpus,
-    before: np.ndarray | None,
-    tree_before: Callable[[jax.Array], Any] | None,
-) -> jax.Array:
-    """Fresh parameters of each run, `[R, P]`.
+def train(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], object] = lambda: None,
+) -> Trained:
+    """Trains every run, stage by stage; resumes from a checkpoint if there is one.
 
-    They depend on the run's key and on its parameters of the stage before alone: row r of
-    `before` `[R, P']`, which `tree_before` makes a tree of.
+    A run whose loss or gradient is not finite is stopped: it keeps its state from before that step.
+    This changes nothing for the other runs.
+
+    Args:
+      experiment: what is trained.
+      checkpoints: where `last` and `best` are kept.
+      report: called after each epoch.
+      leave: called after each epoch; anything true (such as a signal) = save and leave.
+
+    Returns:
+      Each run's model with the best validation UAR (the first of equals), or its last model if
+      there is no validation part.
+
+    Raises:
+      Preempted: `leave` asked for it.
+      UserError: a stage's prediction reads what is missing.
     """
+    train_stage = functools.partial(_train_stage, experiment, checkpoints, report, leave)
+    before: np.ndarray | None = None
+    stopped: list[Stopped | None] = [None] * len(experiment.run_ids)
+    last = len(experiment.stages) - 1
+    for number in range(last):
+        before, stopped = _teach(experiment, train_stage, number, before, stopped)
+    return train_stage(last, before, stopped)
 
-    def init(run):
-        key, params = run
-        tree = tree_before(params) if tree_before else None
-        # Which `make_vectors` traced already, unless the batch is cut.
-        return vector.ravel(jax.jit(stage.init)(prng.key(key), _example(corpus), tree))
 
-    if before is None:
-        before = np.zeros((len(runs.key), 0), np.float32)
-    return jax.jit(lambda *runs: jax.lax.map(init, runs))(runs.key, before)
+def _teach(
+    experiment: Experiment,
+    train_stage: Callable[[int, np.ndarray | None, list[Stopped | None]], Trained],
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+) -> tuple[np.ndarray, list[Stopped | None]]:
+    """Loads the models of an earlier stage; trains them first if one is missing.
+
+    Returns:
+      Each run's parameters `[R, P]`, and where runs were stopped.
+    """
+    teachers, stage = experiment.teachers, experiment.stages[number]
+    files = [teachers.file(experiment.config, stage, run_id) for run_id in experiment.run_ids]
+    new = [r for r, file in enumerate(files) if not teachers.has(file)]
+    if new:  # all are trained, because a checkpoint holds all runs
+        trained = train_stage(number, before, stopped)
+        stopped = trained.stopped
+        for r in new:
+            if not stopped[r]:
+                teachers.save(files[r], trained.best.params[r])
+    size = experiment.vectors[number].size
+    models = [
+        np.zeros(size, np.float32) if stop else teachers.load(file, size)
+        for file, stop in zip(files, stopped, strict=True)
+    ]
+    return np.stack(models), stopped
+
+
+def _train_stage(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    report: Callable[[Epoch], None],
+    leave: Callable[[], object],
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+) -> Trained:
+    """Trains stage `number` from its start or its last checkpoint to its end.
+
+    `before` `[R, P']` are the models of the stage before; the runs that were `stopped` there do
+    not begin.
+    """
+    plan, point = _start(experiment, number, before, stopped)
+    stage, params = experiment.stages[number], np.asarray(point.state.params)
+    blindness.check(experiment, stage, plan.scorer, params, len(plan.conditions))
+    point, first = _resume(plan, point, checkpoints)
+    last_saved = time.monotonic()
+    while point.epoch < plan.config.epochs and not all(point.stopped):
+        trained = np.array([not stop for stop in point.stopped])
+        point, terms, rate = _train_epoch(plan, point, trained)
+        point, val_uar, fresh = _choose(plan, point, terms)
+        rate = rate if point.epoch > first + 1 else float("nan")
+        chosen = point.best.val_uar, point.best.epoch
+        total = plan.config.epochs
+        report(Epoch(plan.name, point.epoch, total, terms, val_uar, *chosen, rate, trained, fresh))
+
+        ended = point.epoch == total or all(point.stopped)
+        due = time.monotonic() - last_saved >= experiment.config.checkpoint_seconds
+        asked = leave()
+        leaving, due = processes.any_says(bool(asked) and point.epoch < total, due)
+        if due or leaving or ended:
+            _save(plan, point, checkpoints)
+            last_saved = time.monotonic()
+        if leaving:
+            raise Preempted(f"{plan.name} epoch {point.epoch} of {total}".lstrip(), asked)
+    params, *chosen = point.best
+    return Trained(Best(plan.layout.collect(params), *chosen), plan.scorer, point.stopped)
+
+
+class _Plan(NamedTuple):
+    """What stays the same while a stage is trained."""
+
+    experiment: Experiment
+    name: str  # of an earlier stage, "" of the last
+    to_come: int  # stages after this one
+    config: ConfigDict  # the stage's section
+    conditions: Sequence[Condition]  # of the validation
+    layout: Layout
+    feed: Feed
+    runs: train_step.Run[jax.Array]  # on the devices
+    labels: np.ndarray  # [R, N]
+    train_epoch: Callable
+    scorer: Scorer
+
+
+class _Point(NamedTuple):
+    """How far a stage is."""
+
+    epoch: int  # epochs that are done
+    state: TrainState  # on the devices
+    best: Best[jax.Array]  # on the devices
+    stopped: list[Stopped | None]
+
+
+def _start(
+    experiment: Experiment,
+    number: int,
+    before: np.ndarray | None,
+    stopped: list[Stopped | None],
+) -> tuple[_Plan, _Point]:
+    """The plan of stage `number`, and its starting point on the host."""
+    section = experiment.sections[number]
+    config, run_ids, vectors = experiment.config[section], experiment.run_ids, experiment.vectors
+    corpus, num_runs = experiment.corpus, len(run_ids)
+    to_come = len(vectors) - 1 - number
+    batch_sizes = config.batch_size, config.eval_batch_size
+    layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
+    stage = experiment.make_system(layout.batch_axis).stages[number]
+    runs = make_runs(
+        corpus,
+        run_ids,
+        experiment.config,
+        section,
+        to_come=to_come,
+        settings=[each[number] for each in experiment.settings],
+    )
+    known = (vectors[number - 1], before) if number else None
+    params = init_params(stage, vectors[number], runs.key, corpus, known)
+    state, train_epoch = compile_epoch(
+        stage, vectors[number], params, experiment.masking, config, layout
+    )
+    on_devices, feed = layout.deal(runs), Feed(corpus, layout)
+    plan = _Plan(
+        experiment,
+        stage.name if to_come else "",
+        to_come,
+        config,
+        experiment.conditions[-1:] if to_come else experiment.conditions,
+        layout,
+        feed,
+        on_devices,
+        runs.labels,
+        train_epoch,
+        Scorer(stage, vectors[number], layout, on_devices, feed, corpus, config.eval_batch_size),
+    )
+    best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
+    return plan, _Point(0, state, best, list(stopped))
+
+
+def _resume(plan: _Plan, start: _Point, checkpoints: Checkpoints) -> tuple[_Point, int]:
+    """Where the stage continues, on the devices, and how many epochs are done already."""
+    epoch, (state, best), stopped = 0, (start.state, start.best), start.stopped
+    if resumed := checkpoints.resume(plan.name, (state, best)):
+        epoch, (state, best) = resumed.epoch, resumed.state
+        stopped = [Stopped(**stop) if stop else None for stop in resumed.stopped]
+        # The newest `best` on the disk may be older than `last`.
+        checkpoints.save(plan.name, "best", epoch, best, resumed.stopped)
+    best = best._replace(params=plan.layout.deal(best.params))
+    return _Point(epoch, plan.layout.deal(state), best, stopped), epoch
+
+
+def _train_epoch(
+    plan: _Plan, point: _Point, trained: np.ndarray
+) -> tuple[_Point, dict[str, np.ndarray], float]:
+    """Trains the runs in `trained` `[R]` for one epoch.
+
+    Returns:
+      The new point; mean losses, name -> `[R]`; utterances a second over all runs.
+    """
+    epoch, size = point.epoch + 1, plan.config.batch_size
+    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
+    order[~trained] = -1
+    start = time.monotonic()
+    state, sums, going = point.state, [], trained
+    for rows, arrays in plan.feed.steps(order):
+        rows = np.where(going[:, None, None], rows, -1)
+        state, some = plan.train_epoch(state, plan.runs, plan.layout.deal_rows(rows), arrays)
+        sums.append(plan.layout.collect(some))
+        going = going & np.isfinite(list(sums[-1].values())).all(axis=0)
+    counts = np.maximum((order[:, :, 0] >= 0).sum(axis=1), 1).astype(np.float32)
+    terms = {name: sum(some[name] for some in sums) / counts for name in sums[0]}
+    seconds = time.monotonic() - start
+    rate = float((order[:, :, 0] >= 0).sum() * size) / seconds
+    return point._replace(epoch=epoch, state=state), terms, rate
+
+
+def _choose(
+    plan: _Plan, point: _Point, terms: Mapping[str, np.ndarray]
+) -> tuple[_Point, np.ndarray, list[Stopped | None]]:
+    """Validates an epoch and keeps each run's model if it is the best so far.
+
+    Returns:
+      The point with the best models; validation UAR `[R]`; the runs that are stopped in this epoch
+      because one of their `terms` or posteriors is not finite.
+    """
+    run_ids, best = plan.experiment.run_ids, point.best
+    validation = [fold.val for fold, _ in run_ids]
+    chooses = all(map(len, validation))
+    watched, val_uar = dict(terms), np.full(len(run_ids), np.nan, np.float32)
+    if chooses:
+        average = point.state.average
+        val_uar = plan.scorer.pooled_uar(average, validation, plan.conditions, plan.labels)
+        watched["val/posteriors"] = val_uar
+    steps = plan.layout.collect(point.state.step)
+    fresh = [
+        Stopped(fold.number, seed, plan.name, point.epoch, int(step) + 1, *end)
+        if end and not before
+        else None
+        for (fold, seed), step, end, before in zip(
+            run_ids, steps, not_finite(watched), point.stopped, strict=True
+        )
+    ]
+    stopped = [new or old for new, old in zip(fresh, point.stopped, strict=True)]
+    better = (val_uar > best.val_uar) if chooses else point.epoch == plan.config.epochs
+    better = better & np.array([not stop for stop in stopped])
+    best = Best(
+        _keep_better(best.params, point.state.average, plan.layout.deal(better)),
+        np.where(better, point.epoch, best.epoch).astype(np.int32),
+        np.where(better, val_uar, best.val_uar),
+    )
+    return point._replace(best=best, stopped=stopped), val_uar, fresh
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _keep_better(old: jax.Array, new: jax.Array, better: jax.Array) -> jax.Array:
+    return jnp.where(better[..., None], new, old)
+
+
+def _save(plan: _Plan, point: _Point, checkpoints: Checkpoints) -> None:
+    best = point.best._replace(params=plan.layout.collect(point.best.params))
+    notes = [stop and stop._asdict() for stop in point.stopped]
+    state = plan.layout.collect(point.state)
+    checkpoints.save(plan.name, "last", point.epoch, (state, best), notes)
+    checkpoints.save(plan.name, "best", point.epoch, best, notes)
 
 
 def compile_epoch(
     stage: Stage,
-    vector: train_step.Vector,
+    vector: Vector,
     params: jax.Array,
     masking: train_step.Masking,
-    config: Any,
-    layout: sweep.Layout,
-) -> tuple[train_step.TrainState, Callable]:
-    """What a stage's training starts from, leaves `[R, ...]`, and an epoch of all runs.
+    config: ConfigDict,
+    layout: Layout,
+) -> tuple[TrainState, Callable]:
+    """The state that a stage starts with, leaves `[R, ...]`, and the function of one epoch.
 
     Args:
-      stage, vector: what is trained, and how its parameters lie.
-      params: `[R, P]`, of `init_params`.
-      masking: the missing patterns of training.
-      config: the stage's part of a config, `train` or `pretrain`.
-      layout: of the runs.
+      stage: what is trained.
+      vector: how its parameters lie.
+      params: `[R, P]`, from `init_params`.
+      masking: how training hides modalities.
+      config: the stage's section of a config, `train` or `pretrain`.
+      layout: how the runs lie on the devices.
 
     Returns:
-      The state, and `train_step.make_train_epoch`'s function compiled over the runs, which takes
-      the state's buffers over.
+      The state, and the function of `train_step.make_train_epoch` compiled over all runs; a call
+      of it takes over the state's buffers.
     """
     c = config
+    if jax.default_backend() == "cpu":
+        stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
     rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
-    state = train_step.TrainState(
-        params, params, jax.vmap(optimizer.init)(params), np.zeros(len(params), np.int32)
-    )
+    step = jax.device_put(np.zeros(len(params), np.int32))
+    state = TrainState(params, params, jax.vmap(optimizer.init)(params), step)
     epoch = train_step.make_train_epoch(
         stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
     )
     return state, layout.compile(epoch, donate=(0,))
 
 
-def _example(corpus: Corpus) -> Batch:
-    features = {m: np.zeros((2, *x.shape[1:]), np.float32) for m, x in corpus.features.items()}
-    labels, weights = np.zeros(2, np.int32), np.zeros(2, np.float32)
-    return Batch(features, corpus.mask[:2], corpus.present[:2], labels, weights)
-
-
-def train(
-    *,
-    make_system: Callable[[str | None], System],
-    vectors: Sequence[train_step.Vector],
-    corpus: Corpus,
-    run_ids: Sequence[RunId],
-    conditions: Sequence[Condition],
-    masking: train_step.Masking,
-    config: Any,
-    checkpoints: Checkpoints,
-    teachers: Teachers,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], bool] = lambda: False,
-    settings: Sequence[Sequence[Settings]] = (),
-) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
-    """Trains every run, stage by stage, going on from a checkpoint if there is one.
-
-    A run with a loss or a gradient that is not finite stays as it was before that step and is
-    out of the sweep; the others do not notice.
+def not_finite(terms: Mapping[str, np.ndarray]) -> list[tuple[str, str] | None]:
+    """For each run the name and value of its first term that is not finite; None = all are finite.
 
     Args:
-      make_system: batch axis or None -> the system.
-      vectors: of `make_vectors`.
-      corpus: all utterances.
-      run_ids: the R runs.
-      conditions: that validation chooses the last stage's epoch under; the last one is complete
-        data, which an earlier stage's epoch is chosen under.
-      masking: the missing patterns of training.
-      config: of `configs/`; its parts `train` (the last stage's), `pretrain` (the earlier
-        ones'), `data`, `layout` and `checkpoint_seconds`.
-      checkpoints: where `last` and `best` are kept.
-      teachers: where the models of earlier stages are kept.
-      report: called after each epoch.
-      leave: asked after each epoch whether to save and go.
-      settings: of each run and stage; () = the config's for all.
-
-    Returns:
-      Each run's model with the best validation UAR (the first one of equals; the last model
-      without a validation part), the scorer to test it with, and for each run where it was
-      stopped, if it was.
-
-    Raises:
-      Preempted: `leave` said so.
+      terms: name -> `[R]`, the loss terms and their sums.
     """
-    *earlier, _ = stages = make_system(None).stages
-    settings = settings or [Settings.of(config, stages)] * len(run_ids)
-    shared = dict(
-        make_system=make_system, vectors=vectors, corpus=corpus, masking=masking,
-        config=config, checkpoints=checkpoints, report=report, leave=leave, settings=settings,
-    )  # fmt: skip
-    before, stopped = None, [None] * len(run_ids)
-    for k, stage in enumerate(earlier):
-        files = [teachers.file(config, stage, run_id) for run_id in run_ids]
-        new = [r for r, file in enumerate(files) if not teachers.has(file)]
-        if new:  # then all are trained: a checkpoint holds all of them
-            best, _, stopped = _train_stage(
-                k, part="pretrain", run_ids=run_ids, conditions=conditions[-1:], before=before,
-                stopped=stopped, **shared,
-            )  # fmt: skip
-            new = [r for r in new if not stopped[r]]
-            for r in new:
-                teachers.save(files[r], best.params[r])
-        size = vectors[k].size
-        before = np.stack(
-            [
-                np.zeros(size, np.float32) if stopped[r] else teachers.load(file, size)
-                for r, file in enumerate(files)
-            ]
-        )
-    return _train_stage(
-        len(earlier),
-        part="train",
-        run_ids=run_ids,
-        conditions=conditions,
-        before=before,
-        stopped=stopped,
-        **shared,
-    )
-
-
-def _train_stage(
-    number: int,
-    *,
-    part: str,
-    run_ids: Sequence[RunId],
-    conditions: Sequence[Condition],
-    before: np.ndarray | None,
-    stopped: Sequence[Stopped | None],
-    make_system: Callable[[str | None], System],
-    vectors: Sequence[train_step.Vector],
-    corpus: Corpus,
-    masking: train_step.Masking,
-    config: Any,
-    checkpoints: Checkpoints,
-    report: Callable[[Epoch], None],
-    leave: Callable[[], bool],
-    settings: Sequence[Sequence[Settings]],
-) -> tuple[Best, evaluation.Scorer, list[Stopped | None]]:
-    """Trains stage `number` as the `part` of the config says.
-
-    `before` is `[R, P']`; runs that an earlier stage has `stopped` are not begun.
-    """
-    c, num_runs = config[part], len(run_ids)
-    layout = sweep.make_layout(num_runs, (c.batch_size, c.eval_batch_size), config.layout)
-    stage = make_system(layout.batch_axis).stages[number]
-    vector = vectors[number]
-    # An earlier stage must not draw what the last one draws.
-    earlier = len(vectors) - 1 - number
-    prefix = f"{stage.name}_" if earlier else ""
-
-    runs = make_runs(
-        corpus,
-        run_ids,
-        batch_size=c.batch_size,
-        epochs=c.epochs,
-        normalise=config.data.normalise,
-        quantiles=config.data.quantiles,
-        balance_classes=c.balance_classes,
-        shuffled_labels=config.protocol.shuffled_labels,
-        earlier=earlier,
-        settings=[of_run[number] for of_run in settings],
-    )
-    tree_before = vectors[number - 1].unravel if number else None
-    params = init_params(stage, vector, runs, corpus, before, tree_before)
-    state, train_epoch = compile_epoch(stage, vector, params, masking, c, layout)
-    best = Best(params, np.zeros(num_runs, np.int32), np.full(num_runs, -1, np.float32))
-    first, stopped = 0, list(stopped)
-    if resumed := checkpoints.resume(prefix, (state, best)):
-        first, (state, best) = resumed.epoch, resumed.state
-        stopped = [Stopped(**s) if s else None for s in resumed.stopped]
-        checkpoints.save(prefix + "best", first, best, resumed.stopped)  # it may be of before
-
-    feed = Feed(corpus, layout)
-    labels, runs = runs.labels, layout.deal(runs)
-    scorer = evaluation.Scorer(stage, vector, layout, runs, feed, corpus, c.eval_batch_size)
-    state, best_params = layout.deal(state), layout.deal(best.params)
-    keep_better = jax.jit(
-        lambda old, new, improved: jnp.where(improved[..., None], new, old), donate_argnums=(0,)
-    )
-    validation = [fold.val for fold, _ in run_ids]
-    chooses = all(map(len, validation))
-    last_saved = time.monotonic()
-
-    for epoch in range(first + 1, c.epochs + 1):
-        if all(stopped):
-            break
-        trained = np.array([not s for s in stopped])
-        order = epoch_order(run_ids, epoch, c.batch_size, earlier)
-        order[~trained] = -1
-        start = time.monotonic()
-        sums, going = [], trained
-        for rows, arrays in feed.steps(order):
-            rows = np.where(going[:, None, None], rows, -1)
-            state, part = train_epoch(state, runs, layout.deal_rows(rows), arrays)
-            sums.append(layout.collect(part))
-            going = going & np.isfinite(list(sums[-1].values())).all(axis=0)
-        counts = np.maximum((order[:, :, 0] >= 0).sum(axis=1), 1).astype(np.float32)
-        terms = {name: sum(part[name] for part in sums) / counts for name in sums[0]}
-        seconds = time.monotonic() - start
-
-        watched, val_uar = terms, np.full(num_runs, np.nan, np.float32)
-        if chooses:
-            val_uar = scorer.pooled_uar(state.average, validation, conditions, labels)
-            watched = terms | {"val/posteriors": val_uar}
-        steps = layout.collect(state.step)
-        ends = not_finite(watched)
-        fresh = [
-            Stopped(fold.number, seed, prefix, epoch, int(step) + 1, *end) if end and on else None
-            for (fold, seed), step, end, on in zip(run_ids, steps, ends, trained, strict=True)
-        ]
-        stopped = [new or old for new, old in zip(fresh, stopped, strict=True)]
-        improved = (val_uar > best.val_uar) if chooses else epoch == c.epochs
-        improved = improved & np.array([not s for s in stopped])
-        best_params = keep_better(best_params, state.average, layout.deal(improved))
-        best = best._replace(
-            epoch=np.where(improved, epoch, best.epoch).astype(np.int32),
-            val_uar=np.where(improved, val_uar, best.val_uar),
-        )
-        utterances = float((order[:, :, 0] >= 0).sum() * c.batch_size)
-        speed = utterances / seconds if epoch > first + 1 else float("nan")
-        chosen = best.val_uar, best.epoch
-        report(Epoch(prefix, epoch, c.epochs, terms, val_uar, *chosen, speed, trained, fresh))
-
-        due = time.monotonic() - last_saved >= config.checkpoint_seconds
-        leaving, due = processes.any_says(leave() and epoch < c.epochs, due)
-        if due or leaving or epoch == c.epochs or all(stopped):
-            best = best._replace(params=layout.collect(best_params))
-            notes = [s and s._asdict() for s in stopped]
-            checkpoints.save(prefix + "last", epoch, (layout.collect(state), best), notes)
-            checkpoints.save(prefix + "best", epoch, best, notes)
-            last_saved = time.monotonic()
-        if leaving:
-            raise Preempted(f"{prefix.replace('_', ' ')}epoch {epoch} of {c.epochs}")
-    return best, scorer, stopped
-
-
-def not_finite(terms: dict[str, np.ndarray]) -> list[tuple[str, str] | None]:
-    """Of each run the first term that is not finite and what it is, if one is.
-
-    Args:
-      terms: name -> `[R]`, the losses before their sum.
-    """
-    sums = ("loss", "gradient_norm")  # of the others, which say more
+    sums = ("loss", "gradient_norm")  # last, because the single terms say more
     names = sorted(terms, key=lambda name: name in sums)
-    found = [None] * len(terms["loss"])
+    found: list[tuple[str, str] | None] = [None] * len(terms["loss"])
     for name in reversed(names):
         for r in np.flatnonzero(~np.isfinite(terms[name])):
             found[r] = (name, str(terms[name][r]))

@@ -1,10 +1,10 @@
 """A counter-based PRNG whose bits cost a few integer operations, for dropout and the like.
 
-JAX's default, threefry, is a loop of twenty rounds: on CPU a step's dropout bits took longer
-to draw, and each of its many calls longer to compile, than the layers that they are for. Here
-a word is two rounds of a 32-bit integer hash (the "lowbias32" constants of Wellons' hash
-prospector) over its index and the key. No cryptography; bits pass the checks in
-tests/test_prng.py. Keys are used through `jax.random` as any others.
+JAX's default, threefry, is a loop of twenty rounds. On CPU a step's dropout bits took longer to
+draw than their layers to compute, and each of the many calls longer to compile. Here a word is two
+rounds of a 32-bit integer hash (the "lowbias32" constants of Wellons' hash prospector) over its
+index and the key. It is not for cryptography; its bits pass the checks in
+tests/training/test_prng.py. Keys work with `jax.random` like any others.
 """
 
 import jax
@@ -20,7 +20,7 @@ def key(data: jax.Array) -> jax.Array:
 
 
 def _mix(x):
-    # In lax, which is traced sooner than jnp's operators; a sweep has hundreds of these.
+    # lax, because it traces faster than jnp's operators; a sweep traces hundreds of these.
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = lax.bitwise_xor(x, lax.shift_right_logical(x, np.uint32(shift)))
         x = lax.mul(x, np.uint32(factor))
@@ -40,7 +40,7 @@ def _fold_in(words, data):
 
 def _split(words, shape):
     count = int(np.prod(shape))
-    words = words ^ np.uint32(0x27D4EB2F)  # else child i would be the key that fold_in(i) gives
+    words = words ^ np.uint32(0x27D4EB2F)  # else child i would equal the key of fold_in(i)
     children = jax.vmap(lambda i: _fold_in(words, i))(jnp.arange(count, dtype=jnp.uint32))
     return children.reshape(*shape, 2)
 

@@ -1,41 +1,38 @@
-"""The models of earlier stages, which later ones learn from: trained once, kept in files."""
+"""The models of earlier stages, which later stages learn from: trained once, kept in files.
+
+A teacher is trained once for each fold and seed. It then serves every sweep of its system that uses
+the same folder, whatever the student is. Of several processes the first one keeps the files.
+"""
 
 import hashlib
 import io
 import json
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
+from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.systems.system import Stage
+from cmarr_jax.training.runs import RunId
 
-_FORMAT = 3  # of what lies in a file
+_FORMAT = 4  # of these files
 _DIGEST_SIZE = 16  # bytes
 
 
 class Teachers:
-    """Chosen parameters of earlier stages, a file a run, named by all that they depend on.
+    """Chosen parameters of earlier stages: a file for each run, named by all that it depends on."""
 
-    A teacher is so trained once for each fold and seed, and serves every sweep of its system that
-    is given the same folder, be its student another.
-    """
-
-    def __init__(self, folder: str, corpus: Any, digest: Callable[[], bytes]):
-        """`folder` must exist; `digest` is the corpus'."""
+    def __init__(self, folder: str, corpus: Corpus, digest: Callable[[], bytes]):
+        """`folder` must exist before a teacher is saved; `digest` -> the corpus' digest."""
         self._folder, self._corpus, self._digest = folder, corpus, digest
 
-    def file(self, config: Any, stage: Any, run_id: Any) -> str:
-        """The file of one run's teacher.
-
-        Args:
-          config: of `configs/`.
-          stage: `systems.system.Stage`.
-          run_id: fold and seed.
-        """
+    def file(self, config: ConfigDict, stage: Stage, run_id: RunId) -> str:
+        """The file of one run's teacher."""
         fold, seed = run_id
         settings = {
             "system": config.system,
@@ -51,7 +48,7 @@ class Teachers:
             "seed": seed,
             "format": _FORMAT,
         }
-        if config.protocol.shuffled_labels:  # the control's teachers must teach nothing else
+        if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())
         for rows in (fold.train, fold.val):
@@ -60,49 +57,36 @@ class Teachers:
         return os.path.join(self._folder, f"{name}_{digest.hexdigest()[:16]}.npy")
 
     def has(self, file: str) -> bool:
-        return os.path.exists(file)
+        """Whether `file` exists."""
+        return processes.tell(processes.is_first() and os.path.exists(file))
 
     def load(self, file: str, size: int) -> np.ndarray:
-        """`[P]` float32.
+        """The parameters `[P]`, float32; `size` = P.
 
         Raises:
           UserError: the file is damaged.
         """
-        with open(file, "rb") as f:
-            content = f.read()
-        content, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
-        if hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest() != digest:
-            raise UserError(f"{file}: damaged; delete it to train it anew")
-        params = np.load(io.BytesIO(content), allow_pickle=False)
-        if params.shape != (size,):
-            raise UserError(f"{file}: holds {params.shape}, wanted ({size},); delete it")
-        return params
+        own = _read(file, size) if processes.is_first() else np.zeros(size, np.float32)
+        return processes.broadcast(own)
 
     def save(self, file: str, params: np.ndarray) -> None:
         """Writes one run's parameters, whole or not at all."""
+        if not processes.is_first():
+            return
         buffer = io.BytesIO()
         np.save(buffer, params)
         content = buffer.getvalue()
         digest = hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest()
-        write_whole(file, content + digest)  # a reader of .npy files does not look beyond its array
+        write_whole(file, content + digest)  # readers of .npy files stop at the array's end
 
 
-class FirstTeachers:
-    """The `Teachers` that the first of several processes keeps, for all of them."""
-
-    def __init__(self, own: Teachers):
-        self._own = own
-        self.file = own.file
-
-    def has(self, file: str) -> bool:
-        return processes.tell(processes.is_first() and self._own.has(file))
-
-    def load(self, file: str, size: int) -> np.ndarray:
-        first = processes.is_first()
-        return processes.broadcast(
-            self._own.load(file, size) if first else np.zeros(size, np.float32)
-        )
-
-    def save(self, file: str, params: np.ndarray) -> None:
-        if processes.is_first():
-            self._own.save(file, params)
+def _read(file: str, size: int) -> np.ndarray:
+    with open(file, "rb") as f:
+        content = f.read()
+    content, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+    if hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest() != digest:
+        raise UserError(f"{file}: damaged; delete it to train it anew")
+    params = np.load(io.BytesIO(content), allow_pickle=False)
+    if params.shape != (size,):
+        raise UserError(f"{file}: holds {params.shape}, wanted ({size},); delete it")
+    return params

@@ -1,14 +1,11 @@
-"""One run's training epoch and its predictions, as pure functions; knows no system by name.
+"""One run's training epoch, as pure functions of any system's stage.
 
-A system is trained stage by stage; everything here is about one stage.
-
-A run is one fold with one seed. Everything random in a run follows from the run's key and the
-step, so a run's result does not depend on which others run beside it.
+A run is one fold with one seed. Everything random in a run follows from its key and the step, so
+that its result does not depend on the runs beside it.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,139 +14,70 @@ import optax
 
 from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import prng
+from cmarr_jax.training.normalise import A, Statistics, normalise
+from cmarr_jax.training.vector import Vector
 
 
-class Arrays(NamedTuple):
-    """The whole corpus on the device, or n of its utterances, shared by all runs."""
+class Arrays(NamedTuple, Generic[A]):
+    """The whole corpus, or n of its utterances, shared by all runs."""
 
-    features: dict[str, jax.Array]  # modality -> [n, T, D_m]
-    mask: jax.Array  # [n, T] bool
-    present: jax.Array  # [n, M] bool
-    held: jax.Array | None = None  # [n] int32, which of the corpus; None = all, in its order
-
-    def utterances(self, rows: jax.Array) -> jax.Array:
-        """Rows of these arrays as rows of the corpus."""
-        return rows if self.held is None else self.held[rows]
+    features: dict[str, A]  # modality -> [n, T, D_m]
+    mask: A  # [n, T] bool
+    present: A  # [n, M] bool
+    held: A | None = None  # [n] int32, which of the corpus; None = all, in its order
 
 
-class Run(NamedTuple):
-    """What distinguishes one run from another."""
+class Run(NamedTuple, Generic[A]):
+    """What distinguishes one run from another; of R runs every leaf has R in front."""
 
-    key: jax.Array  # [2] uint32, a PRNG key's data
-    mean: dict[str, jax.Array]  # modality -> [D_m], of the fold's training part
-    scale: dict[str, jax.Array]  # modality -> [D_m], 1 / standard deviation of the same
-    quantiles: dict[str, jax.Array]  # modality -> [K, D_m] of the same; empty: not used
-    labels: jax.Array  # [N] int32, the corpus', or of the shuffled control
-    class_weights: jax.Array  # [C]
-    # The rest is training's alone.
-    total_steps: jax.Array | None = None  # scalar int32, of the stage's whole training
-    learning_rate: jax.Array | None = None  # scalar, the peak
-    weight_decay: jax.Array | None = None  # scalar
-    loss_weights: dict[str, jax.Array] | None = None  # term -> scalar, see systems.system.Stage
+    key: A  # [2] uint32, a PRNG key's data
+    statistics: Statistics[A]  # of the fold's training part
+    labels: A  # [N] int32, of the corpus; shuffled in the control
+    class_weights: A  # [C]
+    # For training alone:
+    total_steps: A | None = None  # scalar int32, of the stage's whole training
+    learning_rate: A | None = None  # scalar, the peak
+    weight_decay: A | None = None  # scalar
+    loss_weights: dict[str, A] | None = None  # term -> scalar, see systems.system.Stage
 
 
 class TrainState(NamedTuple):
+    """One run between two steps; of R runs every leaf has R in front."""
+
     params: jax.Array  # [P] float32, see Vector
-    average: jax.Array  # [P], running mean of params: what is validated and tested
-    opt_state: Any
+    average: jax.Array  # [P], running mean of params, which is validated and tested
+    opt_state: optax.OptState
     step: jax.Array  # scalar int32
-
-
-class Vector(NamedTuple):
-    """All parameters of a system as one vector `[P]`.
-
-    One long array instead of a hundred short ones: the optimizer is then a handful of kernels,
-    which took a quarter off the time to compile an epoch.
-    """
-
-    size: int  # P
-    ravel: Callable[[Any], jax.Array]  # tree -> [P]
-    # [P] -> tree of the same kind; the stage's frozen parameters pass no gradient back
-    unravel: Callable[[jax.Array | np.ndarray], Any]
-    # -> [P] float32, 1 where weight decay acts: on kernels. Made where it is used, since an array
-    # of this length in a program is traced, hashed, compiled and cached with it.
-    decayed: Callable[[], jax.Array]
-    layout: str  # a digest of the leaves' names and shapes, in their order
-
-    @classmethod
-    def of(cls, shapes: Any, frozen: Sequence[str] = ()) -> "Vector":
-        """For the parameters' shapes, as `jax.eval_shape` gives them.
-
-        Args:
-          shapes: of a linen module's variables, {"params": {name: ...}}.
-          frozen: names of modules whose parameters are not trained.
-        """
-        named, structure = jax.tree_util.tree_flatten_with_path(shapes)
-        paths, leaves = zip(*named, strict=True)
-        ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
-        trained = [not {part.key for part in path} & set(frozen) for path in paths]
-        kernel = ["kernel" in str(path[-1].key) for path in paths]
-
-        def ravel(tree):
-            return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
-
-        def unravel(vector):
-            # On the host without a program, which would be compiled.
-            on_host = isinstance(vector, np.ndarray)
-            parts = (np if on_host else jnp).split(vector, ends[:-1])
-            parts = [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)]
-            if not on_host:
-                stop = jax.lax.stop_gradient
-                parts = [p if on else stop(p) for p, on in zip(parts, trained, strict=True)]
-            return structure.unflatten(parts)
-
-        def decayed():
-            marks = [float(k and on) for k, on in zip(kernel, trained, strict=True)]
-            parts = zip(marks, leaves, strict=True)
-            return jnp.concatenate([jnp.full(leaf.size, mark) for mark, leaf in parts])
-
-        lie = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in named]
-        layout = hashlib.blake2b(repr(lie).encode(), digest_size=8).hexdigest()
-        return cls(ends[-1], ravel, unravel, decayed, layout)
 
 
 class Masking(NamedTuple):
     """How training hides modalities."""
 
-    patterns: jax.Array  # [P, M] bool
-    probabilities: jax.Array  # [P]
+    patterns: np.ndarray  # [P, M] bool
+    probabilities: np.ndarray  # [P]
     per_sample: bool  # else one pattern a batch
 
 
-def take_batch(arrays: Arrays, run: Run, rows: jax.Array) -> Batch:
+def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
+    """Rows of `arrays` as rows of the corpus."""
+    return rows if arrays.held is None else arrays.held[rows]
+
+
+def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) -> Batch:
     """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
-    features = {}
-    for modality, values in arrays.features.items():
-        chosen = values[rows].astype(jnp.float32)
-        if run.quantiles:
-            chosen = normal_scores(chosen, run.quantiles[modality])
-        mean, scale = run.mean[modality], run.scale[modality]
-        features[modality] = (chosen - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
-    labels = run.labels[arrays.utterances(rows)]
+    features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics)
+    labels = run.labels[utterances(arrays, rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
     )
 
 
-def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
-    """What each value would be, were its feature standard normal: at most 3 from 0.
-
-    Args:
-      x: `[..., D]`.
-      quantiles: `[K, D]`, at K equal steps of probability from 0 to 1; linear in between.
-    """
-    steps = jnp.linspace(0, 1, len(quantiles))
-    scores = jnp.clip(jax.scipy.special.ndtri(steps), -3, 3)
-    along = jax.vmap(jnp.interp, in_axes=(-1, -1, None), out_axes=-1)
-    return along(x, quantiles, scores)
-
-
 def draw_available(
     key: jax.Array, masking: Masking, present: jax.Array, batch_axis: str | None = None
 ) -> jax.Array:
-    """Simulated availability `[B, M]`: a random pattern, within what the corpus has.
+    """Simulated availability `[B, M]`: random patterns, limited to what is `present` `[B, M]`.
 
-    An utterance that would be left with nothing keeps everything that it has.
+    An utterance that would have no modality left keeps all that it has.
     """
     batch = present.shape[0]
     shards = jax.lax.axis_size(batch_axis) if batch_axis else 1
@@ -169,9 +97,9 @@ def draw_available(
 def make_optimizer(
     *, clip_norm: float, beta1: float = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW less its learning rate, on parameters as one vector; clip_norm = 0 does not clip.
+    """AdamW without its learning rate, for one vector of parameters; clip_norm = 0: no clipping.
 
-    Its `update` takes the `weight_decay` of each parameter, `[P]`, besides.
+    Its `update` also takes `weight_decay` `[P]`, one number for each parameter.
     """
 
     def decay(updates, state, params, *, weight_decay, **_):
@@ -184,9 +112,9 @@ def make_optimizer(
     )
 
 
-def _clipper(limit: float) -> Callable[[jax.Array, Any], jax.Array]:
-    # One factor, so that the moments read the gradient once: optax's choice between the gradient
-    # and the clipped one costs two more passes over all parameters.
+def _clipper(limit: float) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
+    # A factor, so that the moments read the gradient once: optax selects between the gradient and
+    # the clipped gradient, which costs two more passes over all parameters.
     return lambda gradients, _: (
         gradients * (limit / jnp.maximum(jnp.sqrt(jnp.sum(gradients**2)), limit))
     )
@@ -198,9 +126,9 @@ SCHEDULES = ("constant", "cosine", "linear")
 def learning_rate(
     step: jax.Array, total_steps: jax.Array, peak: jax.Array, *, warmup: float, schedule: str
 ) -> jax.Array:
-    """Linear warm-up over the share `warmup` of the steps to `peak`, then `schedule`.
+    """Linear warm-up to `peak` over the share `warmup` of the steps, then `schedule`.
 
-    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as MMIN.
+    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as in MMIN.
     """
     progress = step / total_steps
     rate = peak * jnp.minimum(1, (progress + 1 / total_steps) / max(warmup, 1e-9))
@@ -220,31 +148,32 @@ def make_train_epoch(
     averaging: float = 0.0,
     batch_axis: str | None = None,
 ) -> Callable:
-    """Builds the epoch of one run: one scan, no Python between the steps.
+    """Builds the epoch of one run: one scan over the steps, without Python between them.
 
     Args:
       stage: what is trained.
-      vector: the layout of its parameters.
-      optimizer: of `make_optimizer`.
+      vector: how its parameters lie.
+      optimizer: from `make_optimizer`.
       rate: (step, total_steps, peak) -> learning rate.
       masking: the simulated missing patterns.
-      averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), less
-        in the first steps; 0 = the mean is the latest.
+      averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), smaller
+        in the first steps; 0 = the mean is the latest parameters.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
 
     Returns:
       (state, run, order `[S, B]`, arrays) -> (state, name -> sum over the steps). A row of
-      `order` that begins with -1 is no step: runs with fewer utterances end earlier. A step
-      with a term that is not finite is not taken, and is the last: the parameters and
-      `state.step` stay as they were before it, and the sums of such terms are not finite.
+      `order` that begins with -1 is skipped: runs with fewer utterances end earlier. A step with
+      a term that is not finite is not taken, and no step follows: the parameters and `state.step`
+      stay as before it, and the sums of such terms are not finite.
     """
-
     loss = objective(stage)
 
-    def train_epoch(state: TrainState, run: Run, order: jax.Array, arrays: Arrays):
+    def train_epoch(
+        state: TrainState, run: Run[jax.Array], order: jax.Array, arrays: Arrays[jax.Array]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, decayed = prng.key(run.key), vector.decayed()
 
-        @jax.jit  # so that finding the terms' shapes below does not trace it twice
+        @jax.jit  # else `eval_shape` below would trace it a second time
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
             batch = take_batch(arrays, run, rows)
@@ -290,83 +219,3 @@ def make_train_epoch(
         return state, jax.tree.map(jnp.sum, terms)
 
     return train_epoch
-
-
-class Probe(NamedTuple):
-    """What models are scored under: availabilities, and noise on what is available."""
-
-    available: jax.Array  # [K, N, M] bool, of every utterance of the corpus
-    gaussian: jax.Array  # scalar in [0, 1], share of the variance that is noise
-    impulse: jax.Array  # scalar in [0, 1], the same of impulse noise
-
-
-def add_noise(batch: Batch, rows: jax.Array, probe: Probe) -> Batch:
-    """NMER's corruption of normalised features: sqrt(1 - a) x + sqrt(a) noise at level a.
-
-    Gaussian noise is standard normal; impulse noise is +1 or -1 at three values in ten, else 0
-    (Lee et al.'s code). An utterance's noise hangs on its row alone, so that scores repeat.
-    """
-    noisy = {}
-    for k, (modality, x) in enumerate(batch.features.items()):
-
-        def draw(row, k=k, shape=x.shape[1:]):
-            key = jax.random.fold_in(jax.random.fold_in(prng.key(jnp.zeros(2, jnp.uint32)), k), row)
-            normal, uniform = jax.random.split(key)
-            normal = jax.random.normal(normal, shape)
-            return normal, jnp.sign(normal) * (jax.random.uniform(uniform, shape) > 0.7)
-
-        normal, impulse = jax.vmap(draw)(rows)
-        for level, noise in ((probe.gaussian, normal), (probe.impulse, impulse)):
-            x = jnp.sqrt(1 - level) * x + jnp.sqrt(level) * noise
-        noisy[modality] = x
-    return batch._replace(features=noisy)
-
-
-def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
-    """Builds the scoring of one run's model on B utterances under all of a probe's conditions.
-
-    Args:
-      stage: what predicts.
-      vector: the layout of its parameters.
-      noisy: whether the probe adds noise.
-
-    Returns:
-      (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
-      `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery is of each missing modality the squared
-      error of what was recovered and the squared length of what was missing; 0 where nothing
-      was. Means are of what was recovered and of what was missing, over all positions that
-      were; D is 0 where the stage recovers nothing. What does not depend on the condition is
-      computed once.
-    """
-
-    def predict(params: jax.Array, run: Run, rows: jax.Array, shared: tuple[Arrays, Probe]):
-        arrays, probe = shared
-        params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows)
-        if noisy:
-            batch = add_noise(batch, arrays.utterances(rows), probe)
-        encoded = stage.encode(params, batch)
-
-        def under(available):
-            available = available & batch.present
-            prediction = stage.predict(params, encoded, batch.mask, available)
-            posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
-            if prediction.recovered is None:
-                return (
-                    posteriors,
-                    jnp.zeros((*batch.present.shape, 2)),
-                    jnp.zeros((len(rows), 2, 0)),
-                )
-            missing = (batch.present & ~available).T[:, :, None, None]
-            weights = missing & batch.mask[None, :, :, None]
-            recovered, target = prediction.recovered, prediction.target
-            squares = [
-                jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in (recovered - target, target)
-            ]
-            count = jnp.maximum(jnp.sum(weights, (0, 2)), 1)
-            means = [jnp.sum(x * weights, (0, 2)) / count for x in (recovered, target)]
-            return posteriors, jnp.stack(squares, axis=-1), jnp.stack(means, axis=1)
-
-        return jax.lax.map(under, probe.available[:, arrays.utterances(rows)])
-
-    return predict

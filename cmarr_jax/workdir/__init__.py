@@ -1,1 +1,1 @@
-"""A work directory: whose it is, what lies in it, and whether it is complete."""
+"""A work directory: which config owns it, what lies in it, and whether it is complete."""

@@ -1,22 +1,25 @@
-"""The files of a work directory: their names, and how a damaged or missing one is said.
+"""The files of a work directory: their names, how they are read, what is said of damaged ones.
 
-config.json            what was asked for, whole
-status.json            whether all is complete, which runs were stopped; device, time, versions
+config.json            the whole config
+status.json            whether it is complete, which runs were stopped, device, time, versions
 audit.json             what `cmarr_jax.data.audit` found before training
-results.csv            a row a (fold, seed, condition)
+results.csv            a row for each fold, seed and condition
 summary.csv            mean and deviation over folds and seeds, "avg" and "full" too
-reconstruction.csv     a row a (fold, seed, condition, missing modality)
-predictions.csv        a row a (fold, seed, condition, utterance)
-history.csv            a row an (epoch, fold, seed)
+reconstruction.csv     a row for each fold, seed, condition and missing modality
+predictions.csv        a row for each fold, seed, condition and utterance
+history.csv            a row for each epoch, fold and seed
 confusion.npz          counts [run, condition, true class, predicted class]
-representations.npz    of some test utterances of the first run, recovered and true
-metrics/               TensorBoard's
+representations.npz    recovered and true, for some test utterances of the first run
+metrics/               for TensorBoard
 checkpoints/           see `cmarr_jax.workdir.checkpoints`
 model/                 see `cmarr_jax.workdir.model_folder`
+report.html            a page with all of it, if asked for
+sweep.csv              in the folder above those of sweep.py's entries: all their results
 """
 
 import csv
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,8 @@ RESULTS, SUMMARY, RECONSTRUCTION = "results.csv", "summary.csv", "reconstruction
 PREDICTIONS, HISTORY = "predictions.csv", "history.csv"
 CONFUSION, REPRESENTATIONS = "confusion.npz", "representations.npz"
 METRICS, CHECKPOINTS, MODEL, TEACHERS = "metrics", "checkpoints", "model", "teachers"
+MODEL_FACTS = "model.json"  # in MODEL
+REPORT, SWEEP = "report.html", "sweep.csv"
 
 
 def read_json(file: str) -> dict[str, Any]:
@@ -48,15 +53,20 @@ def read_json(file: str) -> dict[str, Any]:
 
 def read_csv(file: str) -> list[dict[str, str]]:
     """The rows of a CSV file that exists."""
+    return list(iterate_csv(file))
+
+
+def iterate_csv(file: str) -> Iterator[dict[str, str]]:
+    """The rows one by one, because predictions.csv may have a million."""
     with open(file, newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
+        yield from csv.DictReader(f)
 
 
 def read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file.
 
     Raises:
-      UserError: there is none; `remedy` is what to do then.
+      UserError: the file is missing; `remedy` says what to do then.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -1,12 +1,12 @@
 """A trained model as one folder, which `cmarr_jax.predict` loads without the corpus.
 
-    model.json    what it is: system, classes, modalities, widths, alignment, runs, encoders
+    model.json    facts: system, classes, modalities, widths, alignment, runs, encoders
     config.json   the sweep's config
     weights.npz   each parameter under its path, `[R, ...]`, and the runs' normalisation,
                   "mean/MODALITY" and "scale/MODALITY" `[R, D_m]`, and "quantiles/MODALITY"
-                  `[R, K, D_m]` where it goes by them
+                  `[R, K, D_m]` where features are normalised by quantiles
 
-NumPy alone reads it. `train.py` leaves it in WORKDIR/model when a sweep is finished.
+NumPy is enough to read it. `train.py` writes it to WORKDIR/model when a sweep is finished.
 """
 
 import io
@@ -14,19 +14,21 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.traverse_util
 import numpy as np
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax.data import pooling
+from cmarr_jax.data import pooling, provenance
+from cmarr_jax.data.pipeline import Corpus
+from cmarr_jax.data.protocol import Fold
 from cmarr_jax.errors import UserError
-from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.runtime.files import draft, write_whole
+from cmarr_jax.runtime.processes import PyTree
 
 FORMAT_VERSION = 2
-EXTRACTED_BY = "cmarr_jax.extract"
 _FIELDS = {
     "corpus": str,
     "system": str,
@@ -44,39 +46,39 @@ _FIELDS = {
 
 
 class Model(NamedTuple):
-    """R trained models of one system, and all that their input must agree with."""
+    """R trained models of one system, and all that says what input they take."""
 
     path: str
     facts: dict[str, Any]  # model.json
-    config: FrozenConfigDict  # the `model` part of the config
+    config: FrozenConfigDict  # the config's section `model`
     params: dict[str, Any]  # the last stage's variables, leaves [R, ...]
     mean: dict[str, np.ndarray]  # modality -> [R, D_m]
     scale: dict[str, np.ndarray]  # modality -> [R, D_m]
-    quantiles: dict[str, np.ndarray]  # modality -> [R, K, D_m]; empty: not used
+    quantiles: dict[str, np.ndarray]  # modality -> [R, K, D_m]; empty = not used
 
 
 def write(
     folder: str,
     *,
     identity: Mapping[str, str],
-    corpus: Any,
-    config: Any,
-    run_ids: Sequence[Any],
+    corpus: Corpus,
+    config: ConfigDict,
+    run_ids: Sequence[tuple[Fold, int]],
     best: Any,
-    runs: Any,
-    unravel: Any,
+    statistics: Any,
+    tree_of: Callable[[np.ndarray], PyTree],
 ) -> None:
-    """Writes the model folder, whole or not at all; an earlier one is replaced.
+    """Writes the model folder, whole or not at all, in place of an earlier one.
 
     Args:
       folder: such as WORKDIR/model.
-      identity: corpus, system, variant and protocol, as they stand in the results.
-      corpus: `data.pipeline.Corpus`.
-      config: of `configs/`.
-      run_ids: the R runs.
-      best: `training.Best`.
-      runs: `train_step.Run` on the host; their normalisation is kept.
-      unravel: `train_step.Vector.unravel` of the last stage.
+      identity: corpus, system, variant and protocol, as in the results.
+      corpus: what the runs were trained on.
+      config: the whole config.
+      run_ids: (fold, seed) of each of the R runs.
+      best: `training.loop.Best`, on the host.
+      statistics: `training.normalise.Statistics` of the runs, on the host.
+      tree_of: parameters `[P]` -> the last stage's tree.
     """
     facts = {
         "format_version": FORMAT_VERSION,
@@ -99,47 +101,29 @@ def write(
             }
             for (fold, seed), epoch, uar in zip(run_ids, best.epoch, best.val_uar, strict=True)
         ],
-        "encoders": encoders(corpus.provenance, corpus.modalities),
+        "encoders": provenance.encoders(corpus.provenance, corpus.modalities),
     }
-    each = [flax.traverse_util.flatten_dict(unravel(p), sep="/") for p in best.params]
-    arrays = {name: np.stack([np.asarray(run[name]) for run in each]) for name in each[0]}
+    each = [flax.traverse_util.flatten_dict(tree_of(p), sep="/") for p in best.params]
+    # Any, because a keyword of `savez` may also be one of its options.
+    arrays: dict[str, Any] = {
+        name: np.stack([np.asarray(run[name]) for run in each]) for name in each[0]
+    }
     for m in corpus.modalities:
-        arrays |= {f"mean/{m}": runs.mean[m], f"scale/{m}": runs.scale[m]}
-        if runs.quantiles:
-            arrays[f"quantiles/{m}"] = runs.quantiles[m]
+        arrays |= {f"mean/{m}": statistics.mean[m], f"scale/{m}": statistics.scale[m]}
+        if statistics.quantiles:
+            arrays[f"quantiles/{m}"] = statistics.quantiles[m]
     weights = io.BytesIO()
     np.savez(weights, **arrays)
-    draft = f"{folder}.tmp{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    os.makedirs(draft)
-    for name, content in (
-        ("weights.npz", weights.getvalue()),
-        ("config.json", config.to_json_best_effort(indent=2).encode() + b"\n"),
-        ("model.json", json.dumps(facts, indent=2).encode() + b"\n"),
-    ):
-        write_whole(os.path.join(draft, name), content)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
-
-
-def encoders(provenance: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
-    """What made each modality's features, from a pack's provenance; None = not known.
-
-    A known one has `fingerprint` (of the features), `recipe` (of the encoder), `stored_as` (the
-    features' dtype) and `model` (the folder or hub name that the extraction was given).
-    """
-    if provenance.get("made_by") != EXTRACTED_BY:
-        return dict.fromkeys(modalities)
-    made = {}
-    for m in modalities:
-        facts = provenance["modalities"][m]
-        made[m] = {
-            "fingerprint": facts["fingerprint"],
-            "recipe": facts["source"],
-            "stored_as": facts["stored_as"],
-            "model": provenance.get("models", {}).get(m, ""),
-        }
-    return made
+    contents = {
+        "weights.npz": weights.getvalue(),
+        "config.json": config.to_json_best_effort(indent=2).encode() + b"\n",
+        "model.json": json.dumps(facts, indent=2).encode() + b"\n",
+    }
+    with draft(folder) as unfinished:
+        os.makedirs(unfinished)
+        for name, content in contents.items():
+            write_whole(os.path.join(unfinished, name), content)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(path: str) -> Model:
@@ -165,24 +149,23 @@ def read(path: str) -> Model:
     if not isinstance(config, dict):
         raise UserError(f"{folder}/config.json: has no part 'model'; copy the folder again")
     arrays = _read_weights(os.path.join(folder, "weights.npz"), len(facts["runs"]))
-    statistics = []
-    for kind in ("mean", "scale"):
-        statistics.append({m: arrays.pop(f"{kind}/{m}", None) for m in facts["modalities"]})
-        for m, array in statistics[-1].items():
-            wanted = (
-                len(facts["runs"]),
-                facts["dims"].get(m, 0) * pooling.times(facts["statistics"]),
-            )
+    statistics: dict[str, dict[str, np.ndarray]] = {"mean": {}, "scale": {}}
+    for kind, of_modality in statistics.items():
+        for m in facts["modalities"]:
+            array = arrays.pop(f"{kind}/{m}", None)
+            width = facts["dims"].get(m, 0) * pooling.times(facts["statistics"])
+            wanted = (len(facts["runs"]), width)
             if array is None or array.shape != wanted:
                 raise UserError(
                     f"{folder}/weights.npz: {kind}/{m} is "
                     f"{'missing' if array is None else array.shape}, wanted {wanted}; "
                     "copy the folder again"
                 )
+            of_modality[m] = array
     known = {m: f"quantiles/{m}" for m in facts["modalities"] if f"quantiles/{m}" in arrays}
     quantiles = {m: arrays.pop(name) for m, name in known.items()}
     params = flax.traverse_util.unflatten_dict(arrays, sep="/")
-    return Model(folder, facts, FrozenConfigDict(config), params, *statistics, quantiles)
+    return Model(folder, facts, FrozenConfigDict(config), params, quantiles=quantiles, **statistics)
 
 
 def _folder(path: str) -> str:

@@ -1,7 +1,8 @@
-"""What status.json says of a work directory: whether it has ended, and which runs were stopped."""
+"""What status.json says about a work directory: whether it has ended, which runs were stopped."""
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -10,20 +11,25 @@ from cmarr_jax.workdir import files
 
 
 class Stopped(NamedTuple):
-    """A run that ended before its time: something in it was no longer finite."""
+    """A run that ended early, because something in it was no longer finite."""
 
     fold: int
     seed: int
-    stage: str  # "NAME_" of an earlier stage, "" of the last
+    stage: str  # name of an earlier stage, "" of the last
     epoch: int  # counted from 1
     step: int  # of the stage, counted from 1
     term: str  # the loss, or "val/posteriors"
     value: str  # "nan", "inf" or "-inf"
 
+    @property
+    def reason(self) -> str:
+        """What was no longer finite."""
+        return f"{self.stage}_{self.term}".lstrip("_") + f" became {self.value}"
+
     def __str__(self) -> str:
         return (
             f"fold {self.fold}, seed {self.seed}: stopped at step {self.step} (epoch {self.epoch}),"
-            f" where {self.stage}{self.term} became {self.value}"
+            f" where {self.reason}"
         )
 
 
@@ -42,9 +48,14 @@ def read_status(workdir: str) -> dict[str, Any]:
         ) from None
 
 
+def seconds(workdir: str) -> float:
+    """How long the sweep has taken so far; 0 if it has not begun."""
+    there = os.path.exists(os.path.join(workdir, files.STATUS))
+    return read_status(workdir)["seconds"] if there else 0.0
+
+
 def is_ended(workdir: str) -> bool:
-    """Whether `workdir` holds a sweep that nothing is to be added to: each of its runs has its
-    results or was stopped."""
+    """Whether the sweep in `workdir` is done: each of its runs has results or was stopped."""
     if not os.path.exists(os.path.join(workdir, files.STATUS)):
         return False
     status = read_status(workdir)
@@ -57,14 +68,50 @@ def has_results(workdir: str) -> bool:
 
 
 def stopped_runs(workdir: str) -> list[str]:
-    """A line for each run of an ended sweep that was stopped, and so has no results."""
+    """A line for each stopped run of an ended sweep; such runs have no results."""
     return [
         (f"{s.pop('sweep')}: " if "sweep" in s else "") + str(Stopped(**s))
         for s in read_status(workdir).get("stopped", ())
     ]
 
 
+def check_same_corpus(workdirs: Iterable[str]) -> None:
+    """Refuses sweeps that read the same pack when it held something else.
+
+    A pack that was made anew where the old one was is another corpus, whatever its name. Sweeps of
+    older versions, which do not say what they read, pass.
+
+    Raises:
+      UserError: names two of the folders.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for workdir in workdirs:
+        pack, corpus = corpus_of(workdir)
+        if not corpus:
+            continue
+        first, of_first = known.setdefault(pack, (workdir, corpus))
+        if of_first != corpus:
+            raise UserError(
+                f"{workdir}: its results are of corpus {corpus}, those of {first} of corpus "
+                f"{of_first}: the pack {pack} was changed in between; train all of them on one, in "
+                "a new --workdir"
+            )
+
+
+def corpus_of(workdir: str) -> tuple[str, str]:
+    """The pack that a sweep was trained on, as its config names it, and the pack's fingerprint; ""
+    where it is unknown.
+    """
+    found = []
+    for name in (files.CONFIG, files.STATUS):
+        file = os.path.join(workdir, name)
+        found.append(files.read_json(file) if os.path.exists(file) else {})
+    config, status = found
+    data = config.get("data", {})
+    return data.get("pack") or data.get("data_dir", ""), status.get("corpus", "")
+
+
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Versions of Python and of the packages that the numbers depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}

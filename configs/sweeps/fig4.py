@@ -1,8 +1,7 @@
 """Figure 4 of the paper: each of the three loss weights varied alone.
 
-    python sweep.py configs/sweeps/fig4.py --config configs/iemocap.py \\
-        --config.data.pack=PACK --workdir=DIR
-    python evaluate.py --workdir=DIR --figure=4
+python sweep.py configs/sweeps/fig4.py --config configs/iemocap.py
+python evaluate.py --workdir=results/iemocap-fig4 --figure=4
 """
 
 from configs import common

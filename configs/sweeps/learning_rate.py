@@ -1,7 +1,6 @@
-"""Learning rate by weight decay, chosen on validation: read `val_uar` in DIR/sweep.csv.
+"""Learning rate by weight decay, ranked by the validation part.
 
-    python sweep.py configs/sweeps/learning_rate.py --config configs/iemocap.py \\
-        --config.data.pack=PACK --workdir=DIR
+python sweep.py configs/sweeps/learning_rate.py --config configs/iemocap.py
 """
 
 

@@ -12,7 +12,11 @@ import jax
 import numpy as np
 import pytest
 
+from cmarr_jax.cli import places
+from cmarr_jax.errors import UserError
+from cmarr_jax.experiment.table import check_members
 from cmarr_jax.runtime.devices import prepare_to_compile
+from configs import common
 from tests.conftest import write_pack
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -52,7 +56,6 @@ def test_help_teaches(script):
 
 MISTAKES = [
     (["train.py"], "--config: missing"),
-    (["train.py", "--config=configs/demo.py"], "--workdir: missing"),
     (["train.py", "--config=configs/nowhere.py"], "no such file"),
     (["train.py", "--config="], "--config=: no such file"),
     (["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper"),
@@ -69,9 +72,15 @@ MISTAKES = [
     (["train.py", "--config=configs/demo.py:mmin,no_udcl"], "'no_udcl' is CM-ARR's"),
     (["train.py", "--config=configs/demo.py:alpha=x"], "'alpha=x': wanted a number"),
     (["train.py", "--config=configs/demo.py:table3", "--config.train.epochs=0", "--workdir=/tmp/x"], "train.epochs=0: wanted at least 1"),
+    (["train.py", *SMALL, "--config.members=(('a','cmarr'))"], "'a' is no such pair; of a single one, mind the last comma"),
+    (["train.py", *SMALL, "--config.members=(('a','cmarr'),('a','mmin'))"], "'a' names two"),
+    (["train.py", *SMALL, "--config.members=a=cmarr"], "no such pair"),
     (["evaluate.py"], "--workdir: missing"),
+    (["evaluate.py", "--config=configs/nowhere.py"], "no such file"),
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
+    (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
+    (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
 
 
@@ -85,6 +94,82 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, message):
     assert message in line
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "members, cause",
+    [
+        (("a", "cmarr"), "('base','cmarr'),)"),
+        ((("a",),), "('a',) is no such pair"),
+        (((1, "cmarr"),), "(1, 'cmarr') is no such pair"),
+        ("a=cmarr", "wanted pairs of a name and an argument"),
+        ((("a", "cmarr"), ("a", "augmented")), "'a' names two"),
+        ((("a/b", "cmarr"),), "'a/b' cannot name a folder"),
+        (((" ", "cmarr"),), "' ' cannot name a folder"),
+        ((("results.csv", "cmarr"),), "'results.csv' is a file of every work directory"),
+        ((("checkpoints", "cmarr"),), "'checkpoints' is a file of every work directory"),
+    ],
+)
+def test_members_that_name_no_sweeps_are_one_line(members, cause):
+    with pytest.raises(UserError) as error:
+        check_members(members)
+    assert cause in str(error.value) and str(error.value).startswith("--config.members")
+
+
+def test_members_may_be_one_and_be_called_anything():
+    check_members((("cmarr", "cmarr"),))
+    check_members([["ours, with (all)", "cmarr"], ["β=0.5", ""]])
+    check_members(())
+
+
+@pytest.mark.slow
+def test_the_config_alone_names_the_pack_and_the_work_directory(tmp_path):
+    command = [sys.executable, f"{ROOT}/train.py", f"--config={ROOT}/configs/demo.py", *SMALL[1:]]
+    where = {"cwd": tmp_path, "capture_output": True, "text": True}
+    without = subprocess.run(command, **where)
+    assert without.returncode == 2 and without.stderr.count("\n") == 1
+    for making in ("cmarr_jax.data.demo data/demo`", "importers FORMAT ... --out data/demo`"):
+        assert making in without.stderr
+    assert os.listdir(tmp_path) == []
+    shown = subprocess.run([*command, "--print-config", "--config.seed=5"], **where)
+    assert "--workdir=results/demo" in shown.stdout and os.listdir(tmp_path) == []
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["data.pack", "=", "'data/demo'", "default", "folder"] in [row[:5] for row in rows]
+    assert ["seed", "=", "5", "flag"] in [row[:4] for row in rows]
+    write_pack(tmp_path / "data" / "demo", sessions=2)
+    whole = subprocess.run([*command, "--config.fold=1"], **where)
+    assert whole.returncode == 0, whole.stderr
+    assert "pack data/demo; work directory results/demo\n" in whole.stderr
+    assert os.listdir(tmp_path / "results") == ["demo"]
+    script = [sys.executable, f"{ROOT}/evaluate.py", f"--config={ROOT}/configs/demo.py"]
+    assert subprocess.run(script, **where).stdout == whole.stdout
+
+
+@pytest.mark.parametrize(
+    "given, folder",
+    [
+        ("configs/iemocap.py", "results/iemocap"),
+        ("/elsewhere/own.py:pooled,cmarr_plus", "results/own-pooled,cmarr_plus"),
+        ("own.py:data.pack=a/b", "results/own-data.pack=a_b"),
+    ],
+)
+def test_the_work_directory_is_named_by_config_and_argument(given, folder):
+    assert places.workdir(given) == folder
+
+
+@pytest.mark.parametrize("name, maker", [("iemocap", "extract iemocap"), ("own", "data.demo")])
+def test_a_pack_that_is_not_there_is_one_line_with_two_commands(name, maker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = common.get_config()
+    with pytest.raises(UserError) as error:
+        places.set_pack(config, f"configs/{name}.py")
+    assert str(error.value).startswith(f"data/{name}: no such pack") and maker in str(error.value)
+    assert str(error.value).count(f"data/{name}") == 3 and "importers" in str(error.value)
+    os.makedirs(f"data/{name}")
+    places.set_pack(config.lock(), f"configs/{name}.py")
+    assert config.data.pack == f"data/{name}"
+    places.set_pack(config, "configs/other.py")
+    assert config.data.pack == f"data/{name}"  # a flag or the file has named one
 
 
 @pytest.mark.parametrize(
@@ -221,7 +306,14 @@ def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     assert result.returncode == 0, result.stderr
     assert f"written: {out}/report.html" in result.stdout
     assert "CM-ARR on tiny" in (out / "report.html").read_text()
-    assert first.stdout.strip() in result.stdout
+    assert len(result.stdout.splitlines()) == 2  # no table that was not asked for
+    table = run("evaluate.py", f"--workdir={out}")
+    assert first.stdout.strip() in table.stdout
+    asked = run(
+        "evaluate.py", f"--workdir={out}", "--confusion=full", "--scores=weighted_f1,recall"
+    )
+    assert asked.returncode == 0 and "taken for each class" in asked.stdout, asked.stderr
+    assert "weighted F1 %" in asked.stdout and "WAR" not in asked.stdout
     assert figure.stat().st_size > 10_000
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.gif")
     assert refused.returncode == 2 and ".pdf or .png" in refused.stderr
@@ -252,9 +344,10 @@ def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
         mine = made[row["id"]]
         assert mine["predicted"] == row["predicted"] and mine["spread"] is None
         np.testing.assert_allclose(
-            list(mine["posterior"].values()), [float(p) for p in row["probabilities"].split()],
+            list(mine["posterior"].values()),
+            [float(p) for p in row["probabilities"].split()],
             atol=1e-5,
-        )  # fmt: skip
+        )
 
 
 def test_figure_5_is_drawn_from_the_results_alone(sweep):
@@ -308,6 +401,14 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     assert again.stdout == first.stdout and again.stderr.count("trained already") == 1
     own = run("evaluate.py", f"--workdir={out}", "--table=own")
     assert own.returncode == 0 and "over 1 runs" in own.stdout, own.stderr
+    drawn = run(
+        "evaluate.py", f"--workdir={out}", "--figure=all", "--table=own", "--format=latex",
+        "--scores=war,recall",
+    )  # fmt: skip
+    assert drawn.returncode == 0 and r"\label{tab:" in drawn.stdout, drawn.stderr
+    assert drawn.stdout.splitlines()[-1] == "drawn: " + ", ".join(
+        f"{out}/{name}.{kind}" for name in ("systems", "robustness") for kind in ("pdf", "png")
+    )
     one = [f.replace(":table3", "") for f in flags if "members" not in f]
     refused = run("train.py", *one)
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr
@@ -348,6 +449,9 @@ def test_every_compiled_program_is_kept_in_the_users_cache_folder(tmp_path, monk
         monkeypatch.delenv(name, raising=False)
     prepare_to_compile()
     assert settings == {
+        "jax_enable_x64": False,
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_transfer_guard": "allow",
         "jax_compilation_cache_dir": str(tmp_path / "cmarr_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }

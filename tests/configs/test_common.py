@@ -6,18 +6,20 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import run
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
-from configs import common, demo, iemocap, msp_improv, systems
+from configs import common, demo, iemocap, msp_improv
 
-ARGUMENTS = [*common.VARIANTS, *systems.PRESETS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
+ARGUMENTS = [*common.VARIANTS, *SYSTEMS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
 ARGUMENTS += [f"pooled,cmarr_plus,{name}" for name in common.PLUS_VARIANTS]
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_every_argument_makes_a_system_that_initialises(argument):
     config = common.with_variants(common.get_config(), argument)
-    assert common.fits(config) and config.system in SYSTEMS
+    run.check(config)
+    assert config.system in SYSTEMS
     features = {"text": jnp.zeros((2, 4, 12)), "speech": jnp.zeros((2, 4, 10))}
     everything = jnp.ones((2, 4), bool)
     batch = Batch(features, everything, everything[:, :2], jnp.zeros(2, int), jnp.ones(2))
@@ -45,7 +47,8 @@ def test_arguments_say_what_they_set():
     assert (dicmor_flow.num_couplings, dicmor_flow.permute) == (32, "none")
     mixed = common.get_config()
     mixed.system = "mmin"
-    assert not common.fits(mixed)
+    with pytest.raises(UserError, match="another system's"):
+        run.check(mixed)
     plus = common.with_variants(common.get_config(), "pooled,cmarr_plus,no_maximum")
     assert plus.variant == "pooled,no_maximum" and plus.data.statistics == "mean"
     with pytest.raises(UserError, match="after 'cmarr_plus'"):

@@ -184,3 +184,36 @@ def test_the_command_prints_writes_and_fails(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(["audit", path, "--scheme=dialogue"])
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_it_says_which_scheme_and_who_chose_it(corpus, folds):
+    found = audit.audit(corpus, folds, scheme="session", chosen=True)
+    assert (found["scheme"], found["chosen_by"]) == ("session", "auto")
+    assert found["also_admits"] == ["speaker"]
+    said = "protocol.scheme=session (auto; the pack also admits speaker)"
+    assert audit.scheme_text(found) == said and said in audit.render(found)
+    by_hand = audit.audit(corpus, folds, scheme="session")
+    assert audit.scheme_text(by_hand) == "protocol.scheme=session (the pack also admits speaker)"
+
+
+def test_sessions_named_like_parts_are_a_warning_of_the_official_split(corpus):
+    session = np.array(["train", "val", "test"])[np.arange(60) * 3 // 60]
+    parts = corpus._replace(columns=corpus.columns | {"session": session, "split": session})
+    (fold,) = protocol.make_folds(parts.columns, parts.labels, scheme="auto")
+    found = audit.audit(parts, [fold], scheme="split", chosen=True)
+    assert found["failures"] == [] and found["also_admits"] == []
+    assert any("named test, train, val, as parts of an official" in x for x in found["warnings"])
+
+
+def test_majority_is_the_training_parts_largest_class(corpus, folds):
+    """Which may be another one than the test part's: nobody knows that before the test."""
+    first = folds[0]
+    rows = first.test
+    largest = np.bincount(corpus.labels[first.train]).argmax()
+    other = (largest + 1) % 3
+    few = first._replace(test=np.concatenate([rows[corpus.labels[rows] == other], rows[:1]]))
+    found = audit.audit(corpus, [few], scheme="session")
+    share = np.mean(corpus.labels[few.test] == largest)
+    np.testing.assert_allclose(found["folds"][0]["baseline"]["war"], share)
+    assert share < 0.5
+    assert "majority (always the training part's largest class): WAR" in audit.render(found)

@@ -214,10 +214,11 @@ def test_validate_says_what_is_sound_and_what_looks_wrong(described_pack):
         == "ok       5 utterances: ids unique, labels known, all numbers finite; 1 have no label and are in no part"
     )
     assert lines[1] == "ok       protocol.scheme=split: 1 fold, train/val/test 2/1/1"
-    assert lines[-1] == f"{described_pack}: valid, 6 warnings"
+    assert lines[-1] == f"{described_pack}: valid, 7 warnings"
     warnings = "\n".join(lines[2:-1])
     assert "warning  class 'joy' has no utterance" in warnings
     assert "warning  video: 60% of the utterances lack it" in warnings
+    assert "warning  session 2 has no video at all" in warnings
     assert "warning  session 2 has utterances of one class alone" in warnings
     assert "protocol.scheme=session cannot be used: fold" in warnings
 
@@ -246,7 +247,7 @@ def test_validate_counts_folds_and_finds_zeros(tiny_pack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    "arguments, expected",
     [
         (["describe"], "wanted `describe PACK` or `validate PACK`"),
         (["show", "x"], "wanted `describe PACK` or `validate PACK`"),

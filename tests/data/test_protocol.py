@@ -174,3 +174,60 @@ def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part():
     assert sorted(shuffled[learned]) == sorted(labels[learned])
     for fold, seed in ((first, 1), (second, 0)):
         assert (protocol.shuffle_labels(labels, fold, seed) != shuffled).any()
+
+
+def named(columns, **parts):
+    """Sessions 1 to 3 learn, 4 validates, 5 tests, by the words of `parts`."""
+    words = {"1": "train", "2": "train", "3": "train", "4": "val", "5": "test"} | parts
+    return np.array([words[s] for s in columns["session"]])
+
+
+def test_auto_takes_the_split_then_the_session_then_the_speaker():
+    columns, labels = corpus()
+    assert protocol.admitted(columns, labels) == ["session", "speaker"]
+    assert protocol.choose_scheme(columns, labels) == "session"
+    split = columns | {"split": named(columns)}
+    assert protocol.admitted(split, labels) == ["split", "session", "speaker"]
+    assert protocol.choose_scheme(split, labels) == "split"
+    empty = columns | {"split": np.full(len(labels), "")}
+    assert protocol.choose_scheme(empty, labels) == "session"
+    columns["speaker"] = np.array([f"{i % 4}" for i in range(len(labels))])  # in every session
+    assert protocol.admitted(columns, labels) == ["speaker"]
+    assert protocol.choose_scheme(columns, labels) == "speaker"
+    alone = columns | {"session": np.full(len(labels), "1")}
+    assert protocol.admitted(alone, labels) == []
+    assert protocol.choose_scheme(alone, labels) == "session"  # whose error says what is wanted
+
+
+def test_auto_gives_the_folds_of_the_scheme_that_it_chooses():
+    columns, labels = corpus()
+    for auto, plain in zip(
+        protocol.make_folds(columns, labels, scheme="auto"),
+        protocol.make_folds(columns, labels, scheme="session"),
+        strict=True,
+    ):
+        for part in ("train", "val", "test"):
+            np.testing.assert_array_equal(getattr(auto, part), getattr(plain, part))
+
+
+@pytest.mark.parametrize("scheme", ["session", "speaker", "auto"])
+@pytest.mark.parametrize("word", ["test", "Train", "val", "valid", "dev", "validation"])
+def test_sessions_named_like_parts_of_a_split_are_refused(scheme, word):
+    columns, labels = corpus()
+    columns["session"] = np.where(columns["session"] == "5", word, columns["session"])
+    with pytest.raises(UserError, match=f"sessions are named {word}, .*into a column split"):
+        protocol.make_folds(columns, labels, scheme=scheme)
+    columns["split"] = np.where(columns["session"] == word, "test", "train")
+    assert len(protocol.make_folds(columns, labels, scheme="split")) == 1
+    if scheme != "auto":
+        with pytest.raises(UserError, match=r"; use protocol\.scheme=split"):
+            protocol.make_folds(columns, labels, scheme=scheme)
+
+
+@pytest.mark.parametrize("word", ["dev", "valid", "validation"])
+def test_other_words_for_val_are_understood(word):
+    columns, labels = corpus()
+    (fold,) = protocol.make_folds(
+        columns | {"split": named(columns, **{"4": word})}, labels, scheme="split"
+    )
+    assert (columns["session"][fold.val] == "4").all() and len(fold.val) == 48

@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_hold_it_is_named(tmp_path):
 
 
 def test_blocks_are_everything_once():
-    assert [b for b in blocks(0)] == []
+    assert list(blocks(0)) == []
     rows = [np.arange(700)[b] for b in blocks(700)]
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(700))
     assert max(map(len, rows)) < 700

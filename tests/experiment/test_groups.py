@@ -13,8 +13,8 @@ from cmarr_jax.experiment import groups
 from cmarr_jax.runtime.files import write_json
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.training.runs import Settings
-from cmarr_jax.workdir import ownership as workdir
-from cmarr_jax.workdir.checkpoints import Checkpoints, Together
+from cmarr_jax.workdir.checkpoints import Checkpoints, JoinedCheckpoints
+from cmarr_jax.workdir.ownership import WorkDir
 from configs import systems
 from tests import tiny
 
@@ -53,19 +53,29 @@ def test_a_weight_of_zero_is_another_program():
     assert groups.program(zero) != groups.program(one)
 
 
+def newest(folder):
+    return WorkDir(folder, tiny.config()).newest()
+
+
 def test_a_table_may_grow_and_is_no_sweep(tmp_path):
     config = tiny.config()
     config.members = (("a", "a"),)
-    file, content = workdir.claim(str(tmp_path), config)
-    write_json(file, content)
+    with WorkDir(str(tmp_path), config).opened():
+        pass
     write_json(str(tmp_path / "status.json"), {"complete": True, "seconds": 1})
-    assert workdir.is_ended(str(tmp_path), config)
+    assert WorkDir(str(tmp_path), config).is_ended
     config.members = (("a", "a"), ("b", "b"))
-    workdir.claim(str(tmp_path), config)
-    assert not workdir.is_ended(str(tmp_path), config)
+    assert not WorkDir(str(tmp_path), config).is_ended
+    with WorkDir(str(tmp_path), config).opened():
+        pass
     config.members = ()
+    with (
+        pytest.raises(UserError, match="belongs to a sweep with members="),
+        WorkDir(str(tmp_path), config).opened(),
+    ):
+        pass
     with pytest.raises(UserError, match="belongs to a sweep with members="):
-        workdir.claim(str(tmp_path), config)
+        assert WorkDir(str(tmp_path), config).is_ended
 
 
 def save(folder, runs, epochs, origin="a"):
@@ -73,7 +83,7 @@ def save(folder, runs, epochs, origin="a"):
     with Checkpoints(folder, {"config": origin}) as own:
         for epoch in epochs:
             kept = jax.tree.map(lambda leaf, epoch=epoch: leaf[runs] + epoch, state)
-            own.save("last", epoch, kept, [None] * (runs.stop - runs.start))
+            own.save("", "last", epoch, kept, [None] * (runs.stop - runs.start))
 
 
 def test_each_sweep_keeps_its_own_checkpoints_and_they_join(tmp_path):
@@ -82,13 +92,13 @@ def test_each_sweep_keeps_its_own_checkpoints_and_they_join(tmp_path):
     state = {"x": np.arange(6.0).reshape(3, 2), "step": np.arange(3)}
     stopped = [None, {"fold": 1}, None]
     with Checkpoints(folders[0], {"config": "a"}) as a, Checkpoints(folders[1], {}) as b:
-        Together([a, b], runs).save("last", 4, state, stopped)
-    assert workdir.newest(folders[0]) == workdir.newest(folders[1]) == [("last", 4)]
+        JoinedCheckpoints([a, b], runs).save("", "last", 4, state, stopped)
+    assert newest(folders[0]) == newest(folders[1]) == [("last", 4)]
     with Checkpoints(folders[0], {"config": "a"}) as a, Checkpoints(folders[1], {}) as b:
         alone = b.resume("", jax.tree.map(lambda leaf: leaf[1:], state))
         np.testing.assert_array_equal(alone.state["x"], state["x"][1:])
         assert alone.stopped == stopped[1:]
-        joined = Together([a, b], runs).resume("", state)
+        joined = JoinedCheckpoints([a, b], runs).resume("", state)
     assert joined.epoch == 4 and joined.stopped == stopped
     for name, value in state.items():
         np.testing.assert_array_equal(joined.state[name], value)
@@ -106,5 +116,5 @@ def test_sweeps_that_damage_has_parted_are_named(tmp_path):
         Checkpoints(folders[1], {"config": "a"}) as b,
         pytest.raises(UserError, match="left at epochs 2, 3 by the damage"),
     ):
-        Together([a, b], [slice(0, 1), slice(1, 2)]).resume("", like)
-    assert workdir.newest(folders[1]) == [("last", 2)]
+        JoinedCheckpoints([a, b], [slice(0, 1), slice(1, 2)]).resume("", like)
+    assert newest(folders[1]) == [("last", 2)]

@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.extract import engine
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.result import Corpus
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
@@ -65,7 +65,7 @@ def source(
 
 def extract(out, utterances, sources, **options):
     defaults = {"dtype": "float32", "environment": ENVIRONMENT, "cache": None}
-    quiet = {"progress": Progress(quiet=True)}
+    quiet = {"progress": Bars(quiet=True)}
     return engine.extract(str(out), corpus(utterances), sources, **defaults | quiet | options)
 
 

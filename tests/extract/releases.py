@@ -67,7 +67,8 @@ def write_video(file: str, frames, rate: float = 30.0) -> None:
 
 def msp_improv_with_video(root: str, sessions: int) -> str:
     """Writes a release of eight turns a session, each with a real face for 0.4 s, and returns its
-    folder. The third has no face; the faces differ in place and brightness."""
+    folder. The third has no face; the faces differ in place and brightness.
+    """
     root = os.path.join(root, "MSP-IMPROV")
     photo = samples.photo(110, 130).astype(int)
     lines = []

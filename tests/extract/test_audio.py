@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_a_long_clip_is_cut(tmp_path):
     np.testing.assert_array_equal(long.item, short.item)
 
 
-@pytest.mark.parametrize(("samples", "status"), [(0, "too_short"), (399, "too_short"), (400, "ok")])
+@pytest.mark.parametrize("samples, status", [(0, "too_short"), (399, "too_short"), (400, "ok")])
 def test_a_clip_without_a_frame_is_too_short(tmp_path, samples, status):
     noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
     got = audio.load(write(tmp_path / "a.wav", noise), 400, MOST)
@@ -80,7 +82,7 @@ def poisoned(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "status"),
+    "make, status",
     [
         (lambda p: write(p, np.full(16_000, 0.25)), "silent"),
         (lambda p: write(p, np.zeros(16_000)), "silent"),
@@ -102,3 +104,71 @@ def test_seconds_come_from_the_header(tmp_path):
     assert audio.seconds(write(tmp_path / "a.wav", tone(1.5, 44_100), 44_100)) == 1.5
     assert audio.seconds(junk(tmp_path / "b.wav")) == audio.seconds(None) == 0
     assert audio.seconds(str(tmp_path / "none.wav")) == 0
+
+
+def cut(path, keep, *, subtype="PCM_16", channels=1, rate=16_000, seconds=1.0):
+    """A file that ends after `keep` of its `seconds`, its header unchanged."""
+    noise = np.random.default_rng(0).normal(scale=0.1, size=(round(seconds * rate), channels))
+    size = os.path.getsize(write(path, noise, rate, subtype))
+    width = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "PCM_U8": 1}[subtype]
+    lost = round((seconds - keep) * rate) * width * channels
+    os.truncate(path, size - lost)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"subtype": "FLOAT"},
+        {"subtype": "PCM_24"},
+        {"subtype": "PCM_U8"},
+        {"subtype": "ULAW"},
+        {"channels": 2},
+        {"rate": 44_100},
+        {"rate": 8_000, "subtype": "DOUBLE", "channels": 2},
+    ],
+)
+def test_a_file_that_ends_before_its_header_says_is_named(tmp_path, form):
+    whole = audio.load(cut(tmp_path / "a.wav", 1.0, **form), 400, MOST)
+    assert (whole.status, whole.detail) == ("ok", "")
+    short = audio.load(cut(tmp_path / "b.wav", 0.2, **form), 400, MOST)
+    assert (short.status, short.detail) == ("cut_short", "ends after 0.20 of 1.00 s")
+    assert abs(len(short.item) - 3_200) < 60
+
+
+def test_a_cut_file_may_be_too_short_or_too_long_as_well(tmp_path):
+    short = audio.load(cut(tmp_path / "a.wav", 0.01), 400, MOST)
+    assert short.status == "too_short" and short.detail.startswith("ends after 0.01 of 1.00 s; ")
+    long = audio.load(cut(tmp_path / "b.wav", 4.0, seconds=5.0), 400, MOST)
+    assert long.status == "truncated"
+    assert long.detail == "ends after 4.00 of 5.00 s; 4.00 s cut to 3.00 s"
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_a_header_that_leaves_its_size_open_is_whole(tmp_path, size):
+    file = write(tmp_path / "a.wav", tone(1.0, 16_000))
+    with open(file, "r+b") as f:
+        f.seek(40)
+        assert f.read(0) == b""
+        f.write(size.to_bytes(4, "little"))
+    assert audio.load(file, 400, MOST).status in ("ok", "too_short")  # 0: libsndfile sees none
+    assert "ends after" not in audio.load(file, 400, MOST).detail
+
+
+def test_other_chunks_and_formats_do_not_count(tmp_path):
+    file = write(tmp_path / "a.wav", tone(1.0, 16_000))
+    content = (tmp_path / "a.wav").read_bytes()
+    chunk = b"LIST" + (5).to_bytes(4, "little") + b"abcde" + bytes(1)
+    (tmp_path / "a.wav").write_bytes(content[:36] + chunk + content[36:] + chunk)
+    assert audio.load(file, 400, MOST).status == "ok"
+    soundfile.write(str(tmp_path / "b.flac"), tone(1.0, 16_000), 16_000)
+    assert audio.load(str(tmp_path / "b.flac"), 400, MOST).status == "ok"
+    os.truncate(tmp_path / "b.flac", os.path.getsize(tmp_path / "b.flac") // 2)
+    assert audio.load(str(tmp_path / "b.flac"), 400, MOST).status in ("cut_short", "unreadable")
+
+
+def test_without_normalisation_samples_are_as_they_are(tmp_path):
+    file = write(tmp_path / "a.wav", tone(1.0, 16_000), subtype="FLOAT")
+    got = audio.load(file, 400, MOST, normalised=False)
+    np.testing.assert_allclose(got.item, tone(1.0, 16_000), atol=1e-6)

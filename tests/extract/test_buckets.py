@@ -36,6 +36,6 @@ def test_a_clip_is_padded_by_a_quarter_at_most_beyond_two_seconds(length, second
     assert length <= bucket <= max(2 * RATE, 1.25 * length + 1)
 
 
-@pytest.mark.parametrize(("bucket", "rows"), [(16, 32), (128, 4), (512, 1), (1_000, 1)])
+@pytest.mark.parametrize("bucket, rows", [(16, 32), (128, 4), (512, 1), (1_000, 1)])
 def test_a_batch_fills_its_budget_and_is_never_empty(bucket, rows):
     assert buckets.batch_size(bucket, 512) == rows

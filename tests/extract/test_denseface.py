@@ -61,7 +61,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, arrays, case)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "expected"),
+    "name, content, expected",
     [
         ("none.npz", None, "no such file"),
         ("epoch-200.index", "x", "wanted .npz or .safetensors; for a TensorFlow checkpoint see"),

@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
+from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import store
-from cmarr_jax.extract.progress import Progress
 from cmarr_jax.extract.source import Loaded
 from tests.extract.fake import extract, source, utterance
 
@@ -65,7 +65,7 @@ def test_the_longest_come_first(tmp_path):
 
 def test_a_fresh_run_does_not_speak_of_resuming(tmp_path, capsys):
     fractions = source()._replace(amount=lambda u: len(u.text) * 0.1)
-    extract(tmp_path / "p", TWENTY, [fractions], progress=Progress())
+    extract(tmp_path / "p", TWENTY, [fractions], progress=Bars())
     assert "resuming" not in capsys.readouterr().err
 
 
@@ -266,7 +266,7 @@ def test_another_recipe_never_mixes_with_what_is_there(tmp_path):
         lambda: extract(tmp_path / "4", TWENTY[:-1], [source(recipe=2)], cache=cache),
         lambda: extract(tmp_path / "5", [TWENTY[0]._replace(text="y"), *TWENTY[1:]], [source(recipe=2)], cache=cache),
     ):  # fmt: skip
-        before = len(os.listdir(cache)) if os.path.exists(cache) else 1
+        before = len(os.listdir(cache)) if os.path.exists(cache) else 0
         change()
         assert len(os.listdir(cache)) == before + 1
     batches = []
@@ -295,10 +295,9 @@ def test_a_finished_pack_is_left_alone(tmp_path):
 def test_one_process_a_folder_and_a_dead_ones_lock_is_void(tmp_path):
     folder = str(tmp_path / "p.partial")
     code = f"""
-from cmarr_jax.extract import store
-from cmarr_jax.extract.progress import Progress
+from cmarr_jax.runtime import lock
 import time
-with store.locked({folder!r}):
+with lock.locked({folder!r}):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -306,7 +305,7 @@ with store.locked({folder!r}):
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=rf"p\.partial: process {process.pid} is working in it"):
+    with pytest.raises(UserError, match=rf"p\.partial: process {process.pid} is at work there"):
         extract(tmp_path / "p", TWENTY, [source()])
     process.kill()
     process.wait()

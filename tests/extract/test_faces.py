@@ -54,7 +54,7 @@ def looked_at(file, **options):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    "options, expected",
     [
         # frame number = floor(seconds * 29.97), seconds = start, start + 1 / fps, ...
         ({"start": 3.3, "end": 3.8}, [98, 101, 104, 107, 110]),

@@ -25,7 +25,7 @@ def edited(kind, tmp_path, **fields):
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "match"),
+    "kind, fields, match",
     [
         ("wav2vec2", {"do_stable_layer_norm": True}, "do_stable_layer_norm is True, wanted False"),
         ("wav2vec2", {"feat_extract_norm": "layer"}, "feat_extract_norm is 'layer', wanted 'group'"),
@@ -45,13 +45,64 @@ def test_another_kind_of_model_is_refused_in_one_line(tmp_path, kind, fields, ma
     assert "\n" not in str(error.value) and file in str(error.value)
 
 
-def test_weights_that_are_pickled_tell_how_to_convert_them(tmp_path):
+def test_weights_in_shards_tell_how_to_convert_them(tmp_path):
     folder = edited("bert", tmp_path)
-    os.rename(f"{folder}/model.safetensors", f"{folder}/pytorch_model.bin")
+    os.rename(f"{folder}/model.safetensors", f"{folder}/model-00001-of-00002.safetensors")
     with pytest.raises(
-        UserError, match=r"no model.safetensors, .*from_pretrained\('.*'\).save_pre"
+        UserError,
+        match=r"no model.safetensors or pytorch_model.bin, .*from_pretrained\('.*'\).save_pre",
     ):
         pretrained.folder(folder)
+
+
+@pytest.mark.parametrize("names, wanted", [
+    (("model.safetensors", "pytorch_model.bin"), "model.safetensors"),
+    (("pytorch_model.bin",), "pytorch_model.bin"),
+])  # fmt: skip
+def test_the_weights_that_are_there_are_read_and_hashed(tmp_path, names, wanted):
+    for name in ("config.json", *names):
+        (tmp_path / name).write_text(name)
+    assert os.path.basename(pretrained.weights(str(tmp_path))) == wanted
+    assert sorted(pretrained.hashes(str(tmp_path))) == ["config.json", wanted]
+
+
+@pytest.mark.parametrize("published", ["model.safetensors", "pytorch_model.bin"])
+def test_of_a_name_on_the_hub_one_file_of_weights_is_asked_for_at_a_time(
+    tmp_path, monkeypatch, published
+):
+    import huggingface_hub
+
+    asked = []
+
+    def download(model, allow_patterns):
+        asked.append([p for p in allow_patterns if "model" in p])
+        (tmp_path / "config.json").write_text("{}")
+        if published in allow_patterns:
+            (tmp_path / published).write_text("x")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert pretrained.folder("some/model") == str(tmp_path)
+    assert asked == [["model.safetensors"], ["pytorch_model.bin"]][: 1 + published.endswith("bin")]
+
+
+@pytest.mark.parametrize("file, content", [
+    ("preprocessor_config.json", {"sampling_rate": 8000, "do_normalize": False}),
+    ("processor_config.json", {"feature_extractor": {"sampling_rate": 8000, "do_normalize": False}}),
+    ("config.json", {"sampling_rate": 8000, "do_normalize": False}),
+])  # fmt: skip
+def test_what_a_model_says_of_its_sound_is_read_wherever_it_says_it(tmp_path, file, content):
+    (tmp_path / "config.json").write_text("{}")
+    assert pretrained.sound(str(tmp_path)) == {}
+    (tmp_path / file).write_text(json.dumps(content))
+    assert pretrained.sound(str(tmp_path)) == {"sampling_rate": 8000, "do_normalize": False}
+
+
+def test_a_damaged_preprocessor_is_one_line(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"preprocessor_config.json: not JSON") as error:
+        pretrained.sound(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_config_is_no_model(tmp_path):

@@ -10,12 +10,11 @@ import pytest
 
 from cmarr_jax import predict
 from cmarr_jax.data import pack as pack_lib
-from cmarr_jax.data import pipeline
+from cmarr_jax.data import pipeline, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import raw
 from cmarr_jax.predictor import Predictor
-from cmarr_jax.workdir import model_folder as export
 from tests import tiny
 from tests.extract import fake, releases
 from tests.extract.test_end_to_end import GOLDEN, MODELS
@@ -35,7 +34,7 @@ def extracted(tmp_path_factory):
         i: f"{root}/Session{i[4]}/sentences/wav/{i.rpartition('_')[0]}/{i}.wav"
         for i in made.columns["id"].tolist()
     }
-    return made, wavs, export.encoders(made.provenance, made.modalities)
+    return made, wavs, provenance.encoders(made.provenance, made.modalities)
 
 
 def open_(encoders, **models):

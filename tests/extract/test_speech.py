@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 
@@ -91,3 +92,37 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr(audio.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^speech needs soundfile; pip install -r requirements-ex"):
         speech.source(MODEL, max_seconds=2.0, dtype="float32")
+
+
+def model_that_says(tmp_path, **fields):
+    shutil.copytree(MODEL, tmp_path / "m")
+    (tmp_path / "m/preprocessor_config.json").write_text(json.dumps(fields))
+    return str(tmp_path / "m")
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, "16000", None])
+def test_a_model_of_another_sampling_rate_is_refused(tmp_path, rate):
+    folder = model_that_says(tmp_path, sampling_rate=rate)
+    with pytest.raises(UserError, match=rf"made for sound of {rate} Hz \(sampling_rate\)") as error:
+        speech.source(folder, max_seconds=2.0, dtype="float32")
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_model_says_of_normalising_is_obeyed_and_part_of_the_recipe(tmp_path, source):
+    folder = model_that_says(tmp_path, sampling_rate=16_000, do_normalize=False)
+    made = speech.source(folder, max_seconds=2.0, dtype="float32")
+    assert made.recipe == source.recipe | {"normalised": False}
+    file = str(tmp_path / "a.wav")
+    soundfile.write(file, clip(0, 5_000), 16_000, subtype="FLOAT")
+    np.testing.assert_allclose(made.load(utterance(file)).item, clip(0, 5_000), atol=1e-7)
+
+
+def test_a_model_that_says_what_is_done_anyhow_keeps_its_recipe(tmp_path, source):
+    folder = model_that_says(tmp_path, sampling_rate=16_000, do_normalize=True)
+    assert speech.source(folder, max_seconds=2.0, dtype="float32").recipe == source.recipe
+
+
+def test_a_model_that_says_nonsense_is_refused(tmp_path):
+    folder = model_that_says(tmp_path, do_normalize="maybe")
+    with pytest.raises(UserError, match="do_normalize is 'maybe', wanted true or false"):
+        speech.source(folder, max_seconds=2.0, dtype="float32")

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface, faces, video
 from cmarr_jax.extract.source import Utterance
+from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
 
 UTTERANCE = Utterance("u", "1", "1F", "ang", "g", None, None, None, 0.0, 1.0, "left")
@@ -40,7 +42,7 @@ def test_ready_features_from_a_folder(tmp_path):
         "vector": "ok",
         "none": "no_face",
         "empty": "no_face",
-        "nan": "nonfinite",
+        "nan": "repaired",
         "wide": "unreadable",
         "broken": "unreadable",
         "nobody": "missing_file",
@@ -142,7 +144,7 @@ def test_videos_give_a_status_and_never_raise(tmp_path, small_network, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    "options, expected",
     [
         ({}, "either --video-model=WEIGHTS or --video-features=FOLDER"),
         ({"model": "a", "features": "b"}, "either --video-model"),
@@ -167,3 +169,48 @@ def test_a_missing_package_is_named_before_the_first_clip(small_network, monkeyp
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=r"pip install -r requirements-extract\.txt"):
         video.source(model=small_network[1])
+
+
+@pytest.mark.parametrize("name", ["a.avi", "turn%02d.avi", "a[1]*?.avi", "~x y.avi"])
+def test_a_video_that_ends_before_its_header_says_is_named(tmp_path, name):
+    pytest.importorskip("cv2")
+    file = str(tmp_path / name)
+    releases.write_video(file, [np.full((64, 96, 3), 40 * k % 255, np.uint8) for k in range(30)])
+
+    def load():
+        found = faces.of_video(
+            file, start=None, end=None, side=None, fps=10.0, detect=lambda frame: [(0, 0, 20, 20)]
+        )
+        return video._found(found)
+
+    assert (load().status, len(load().item)) == ("ok", 10)
+    os.truncate(file, os.path.getsize(file) // 2)
+    assert load().status == "cut_short" and len(load().item) < 10
+    assert load().detail == f"ends after {len(load().item)} of 10 frames"
+
+
+@pytest.mark.parametrize("unread, status", [(0, "ok"), (1, "ok"), (2, "cut_short")])
+def test_one_frame_less_than_a_header_says_is_nothing_odd(unread, status):
+    images = np.zeros((3, 64, 64), np.uint8)
+    assert video._found(faces.Faces(images, 3, unread)).status == status
+
+
+def test_ready_features_keep_what_is_finite_and_say_what_was_not(tmp_path):
+    np.save(tmp_path / "u.npy", np.array([[1, np.inf], [np.nan, np.nan], [2, 3]]))
+    np.save(tmp_path / "v.npy", np.array([[1, 2]], object))
+    source = video.source(features=str(tmp_path))
+    found = source.load(UTTERANCE)
+    assert found.status == "repaired" and found.item.tolist() == [[1, 0], [2, 3]]
+    assert found.detail == (
+        "1 numbers that float32 cannot hold count as 0; 1 rows without a finite number are left out"
+    )
+    assert source.load(UTTERANCE._replace(id="v")).item.tolist() == [[1, 2]]
+
+
+def test_entries_that_no_turn_asks_for_are_counted(tmp_path):
+    for name in ("u.npy", "x.npy", "notes.txt"):
+        np.save(tmp_path / "x.npy", np.ones((1, 2)))
+        (tmp_path / name).write_bytes((tmp_path / "x.npy").read_bytes())
+    (line,) = video.unread(str(tmp_path), ["u", "w"])
+    assert line.endswith(": 2 not read (notes.txt, x.npy)")
+    assert video.unread(str(tmp_path), ["u", "x", "notes.txt"]) == []

@@ -90,7 +90,7 @@ QUERY = "encoder.layer.0.attention.self.query.bias"
 
 
 @pytest.mark.parametrize(
-    ("kind", "change", "match"),
+    "kind, change, match",
     [
         ("bert", lambda t: t.pop(QUERY), f"lacks 1 of 37 tensors, among them {QUERY}"),
         ("bert", lambda t: t.update({"encoder.layer.2.x": np.ones(1)}), "holds 1 tensors .*encoder.layer.2.x"),

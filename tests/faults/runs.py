@@ -124,7 +124,8 @@ class Sweeps:
 
 def leaves(workdir, kind="last"):
     """The arrays of the newest checkpoint, read as they are."""
-    epoch = Checkpoints(str(workdir)).latest_epoch(kind)
+    stage, _, name = kind.rpartition("_")
+    epoch = Checkpoints(str(workdir)).latest_epoch(stage, name)
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:

@@ -129,7 +129,7 @@ def test_a_checkpoint_that_may_not_be_read_is_no_damaged_one(sweeps, whole, open
 
 PAUSE = """
 import time
-from cmarr_jax import progress
+from cmarr_jax.cli import progress
 say = progress.Progress.epoch
 def epoch(self, done):
     say(self, done)

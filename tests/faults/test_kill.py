@@ -33,7 +33,8 @@ atexit.register(lambda: print("calls:", calls, file=__import__("sys").stderr))
 
 def disturbed(sweeps, folder, kills, kill, *flags):
     """Starts sweeps below `folder` and calls `kill` on each until `kills` were killed; each
-    folder is gone on with until its sweep ends. Returns the folders."""
+    folder is gone on with until its sweep ends. Returns the folders.
+    """
     folders, killed = [folder / "0"], 0
     while killed < kills:
         pid = sweeps.start(folders[-1], *flags)

@@ -12,7 +12,7 @@ from cmarr_jax import losses
 from cmarr_jax.data import pack, pipeline
 from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.systems.system import Prediction, Stage, System
+from cmarr_jax.systems.system import Output, Stage, System
 from cmarr_jax.training import loop as training
 from cmarr_jax.training import prng
 from cmarr_jax.training.runs import make_runs
@@ -30,7 +30,8 @@ def corpus(tiny_pack):
 def linear(*, fold, step, value):
     """A system that compiles in no time. Its loss `cls` is `value` at that step, counted from 1,
     of that fold's run, if the run's class weights are 2, as no others are: one program serves
-    spoiled and sound sweeps."""
+    spoiled and sound sweeps.
+    """
     run = prng.key(jax.random.key_data(jax.random.fold_in(jax.random.key(0), fold)))
     bad_key = jax.random.key_data(jax.random.split(jax.random.fold_in(run, step - 1))[1])
 
@@ -51,7 +52,7 @@ def linear(*, fold, step, value):
             return {"cls": jnp.where(hit, value, cls)}
 
         def predict(params, encoded, mask, available):
-            return Prediction(encoded, recovered=None, target=None)
+            return Output(encoded, recovered=None, target=None)
 
         return System((Stage("train", init, loss, logits, predict),))
 
@@ -59,8 +60,8 @@ def linear(*, fold, step, value):
 
 
 def weigh(patch, fold, weight):
-    def made(corpus, run_ids, **fields):
-        runs = make_runs(corpus, run_ids, **fields)
+    def made(corpus, run_ids, *args, **fields):
+        runs = make_runs(corpus, run_ids, *args, **fields)
         runs.class_weights[[r.fold.number == fold for r in run_ids]] = weight
         return runs
 
@@ -121,12 +122,10 @@ def test_the_parameters_stay_as_before_the_bad_step(corpus, monkeypatch):
 @pytest.mark.faults
 def test_a_resumed_sweep_remembers_who_was_stopped(corpus, monkeypatch, tmp_path):
     best, _, stopped, _, _ = train(corpus, monkeypatch, spoiled=2)
+    epochs = []
+    resumed = {"spoiled": 2, "report": epochs.append, "leave": lambda: len(epochs) == 3}
     with Checkpoints(str(tmp_path)) as checkpoints, pytest.raises(Preempted):
-        epochs = []
-        train(
-            corpus, monkeypatch, checkpoints, spoiled=2, report=epochs.append,
-            leave=lambda: len(epochs) == 3,
-        )  # fmt: skip
+        train(corpus, monkeypatch, checkpoints, **resumed)
     with Checkpoints(str(tmp_path)) as checkpoints:
         again, _, found, _, epochs = train(corpus, monkeypatch, checkpoints, spoiled=2)
     assert found == stopped and [e.number for e in epochs] == [4]
@@ -138,9 +137,9 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
     """The teacher's learning rate takes one fold's parameters out of all bounds."""
     teachers, stopped, epochs = tiny.NoTeachers(), [], []
 
-    def spoiled(*args, earlier=0, **fields):
-        made = make_runs(*args, earlier=earlier, **fields)
-        if earlier:
+    def spoiled(*args, to_come=0, **fields):
+        made = make_runs(*args, to_come=to_come, **fields)
+        if to_come:
             made.class_weights[1] = np.nan
         return made
 
@@ -150,7 +149,7 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
         report=epochs.append, **{"train.epochs": 1, "pretrain.epochs": 1, "train.batch_size": 8},
     )  # fmt: skip
     assert [bool(s) for s in stopped] == [False, True, False]
-    assert stopped[1].stage == "teacher_" and stopped[1].step == 1
+    assert stopped[1].stage == "teacher" and stopped[1].step == 1
     assert sorted(fold for _, fold, _ in teachers.saved) == [1, 3]
     assert epochs[-1].trained.tolist() == [True, False, True]
 
@@ -158,8 +157,8 @@ def test_a_student_of_a_stopped_teacher_is_not_begun(corpus, monkeypatch):
 # Fold 2's features become NaN in the batch of epoch 3, step 2.
 SPOIL_FOLD_2 = """
 import jax.numpy as jnp
-from cmarr_jax import train_step, training
-whole, order, rows = train_step.take_batch, training.epoch_order, [None]
+from cmarr_jax.training import loop, train_step
+whole, order, rows = train_step.take_batch, loop.epoch_order, [None]
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
@@ -170,7 +169,7 @@ def take_batch(arrays, run, these):
         hit = hit & jnp.all(these == rows[0])
         return batch._replace(features={m: jnp.where(hit, jnp.nan, x) for m, x in batch.features.items()})
     return batch
-train_step.take_batch, training.epoch_order = take_batch, epoch_order
+train_step.take_batch, loop.epoch_order = take_batch, epoch_order
 """
 
 

@@ -5,11 +5,12 @@ import os
 import jax
 import pytest
 
-import train
 from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import limits, run
 from cmarr_jax.training import loop as training
-from configs import common, limits, systems
+from cmarr_jax.workdir.ownership import WorkDir
+from configs import common, systems
 from tests import tiny
 
 NAN, INF = float("nan"), float("inf")
@@ -68,8 +69,16 @@ CASES = [  # (argument, fields, what the line must say)
     ),
     (None, {"masking.probabilities": (NAN,) * 7}, "--config.masking.probabilities=(nan"),
     (None, {"masking.probabilities": ("a",) * 7}, "--config.masking.probabilities=('a'"),
-    (None, {"robustness.missing_rates": (1.0,)}, "missing_rates=(1.0,): wanted numbers 0 to below 1"),
-    (None, {"robustness.missing_rates": (0.3, 0.3)}, "missing_rates=(0.3, 0.3): has a number twice"),
+    (
+        None,
+        {"robustness.missing_rates": (1.0,)},
+        "missing_rates=(1.0,): wanted numbers 0 to below 1",
+    ),
+    (
+        None,
+        {"robustness.missing_rates": (0.3, 0.3)},
+        "missing_rates=(0.3, 0.3): has a number twice",
+    ),
     (None, {"robustness.missing_rates": (NAN,)}, "missing_rates=(nan,)"),
     (None, {"robustness.noise_levels": (0.0,)}, "noise_levels=(0.0,): wanted numbers above 0"),
     (None, {"robustness.noise_levels": ("loud",)}, "noise_levels=('loud',)"),
@@ -84,7 +93,11 @@ CASES = [  # (argument, fields, what the line must say)
     (None, {"model.input_dropout": -0.1}, "--config.model.input_dropout=-0.1"),
     (None, {"model.conv_kernel": 4}, "--config.model.conv_kernel=4: wanted an odd number"),
     (None, {"model.udcl.scale": 0.1}, "--config.model.udcl.scale=0.1: wanted a negative number"),
-    (None, {"model.udcl.temperature": 0.0}, "--config.model.udcl.temperature=0.0: wanted 0.01 to 1"),
+    (
+        None,
+        {"model.udcl.temperature": 0.0},
+        "--config.model.udcl.temperature=0.0: wanted 0.01 to 1",
+    ),
     (None, {"model.udcl.weight": NAN}, "--config.model.udcl.weight=nan"),
     (None, {"model.rec.weight": -1.0}, "--config.model.rec.weight=-1.0: wanted 0 or more"),
     (None, {"model.rec.kernel": 2}, "--config.model.rec.kernel=2: wanted an odd number"),
@@ -96,7 +109,7 @@ CASES = [  # (argument, fields, what the line must say)
     ("if_mmin", {"model.faithful_to": "x"}, "--config.model.faithful_to=x: wanted code or paper"),
     ("nmer", {"model.width": 10}, "--config.model.width=10: wanted twice the width"),
     ("dicmor", {"model.width": 20}, "--config.model.width=20, conv_kernel=5: wanted a multiple"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -109,10 +122,14 @@ def test_a_senseless_config_is_one_line_and_nothing_is_written(
     monkeypatch.setattr(training, "train", lambda **_: pytest.fail("it began to train"))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)  # the devices are there already
     config = tiny.config(argument, **{"data.pack": tiny_pack.path} | fields)
+    out = str(tmp_path / "out")
+
+    def check_and_train():
+        run.check(config)
+        run.train_group([WorkDir(out, config)], f"{out}/teachers", lambda: False)
+
     with pytest.raises(UserError) as error:
-        train.check(config)
-        out = str(tmp_path / "out")
-        train.train({out: config}, f"{out}/teachers", lambda: False)
+        check_and_train()
     assert wanted in str(error.value) and "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 

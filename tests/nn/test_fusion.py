@@ -16,12 +16,15 @@ pytestmark = pytest.mark.device
 CONFIG = FrozenConfigDict(
     {
         "fusion": {
-            "variant": "attention", "cross_layers": 2, "self_layers": 1, "num_heads": 2,
+            "variant": "attention",
+            "cross_layers": 2,
+            "self_layers": 1,
+            "num_heads": 2,
             "dropout": 0.1,
         },
         "classifier": {"layers": 1, "hidden": 6, "dropout": 0.3},
     }
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

@@ -79,15 +79,17 @@ def write(
         predictable[1:2, ::5] = False
         scored.append(Scored(fold.test, posteriors, recovery, predictable))
     identity = {
-        "corpus": name, "system": system, "variant": variant,
+        "corpus": name,
+        "system": system,
+        "variant": variant,
         "protocol": f"{folds} folds by session" if folds > 1 else "official split",
-    }  # fmt: skip
+    }
     write_results(
         workdir, identity=identity, corpus=corpus, conditions=conditions, curves=extra,
         run_ids=run_ids, scored=scored,
     )  # fmt: skip
     history = History(workdir, run_ids, "train")
-    history.write(epoch(1, run_ids, rng, "teacher_", ("loss", "imagined")))
+    history.write(epoch(1, run_ids, rng, "teacher", ("loss", "imagined")))
     for number in (1, 2, 3):
         history.write(epoch(number, run_ids, rng, validated=validated))
     pair = rng.normal(size=(2, len(modalities), 24, 8))
@@ -102,11 +104,14 @@ def write(
     write_json(os.path.join(workdir, "config.json"), config)
     part = {"utterances": 9, "speakers": 2, "classes": dict.fromkeys(classes, 3)}
     fold = {
-        "fold": 1, "held_out": NASTY, "parts": dict.fromkeys(("train", "val", "test"), part),
-        "near": {m: {"pairs": 0, "examples": []} for m in modalities}, "text": {},
+        "held_out": NASTY,
+        "parts": dict.fromkeys(("train", "val", "test"), part),
+        "near": {m: {"pairs": 0, "examples": []} for m in modalities},
+        "text": {},
         "baseline": {"war": 0.25, "uar": 0.25},
-    }  # fmt: skip
-    audit = {"failures": [], "warnings": [NASTY], "folds": [fold]}
+    }
+    of_folds = [{"fold": number + 1} | fold for number in range(folds)]
+    audit = {"failures": [], "warnings": [NASTY], "folds": of_folds}
     write_json(os.path.join(workdir, "audit.json"), audit)
     return workdir
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import figure_files, figures
+from cmarr_jax.results import figure_files, figures, panels, style
 from cmarr_jax.results.folder import load
+from cmarr_jax.results.tensorboard import to_tensorboard
 from tests.results import results_folder
 from tests.tiny import MODALITIES
 
@@ -15,7 +16,10 @@ from tests.tiny import MODALITIES
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return results_folder.write(
-        tmp_path_factory.mktemp("files") / "a", nasty=True, modalities=MODALITIES[:2]
+        tmp_path_factory.mktemp("files") / "a",
+        nasty=True,
+        modalities=MODALITIES[:2],
+        curves=(0.3, 0.7),
     )
 
 
@@ -25,11 +29,12 @@ def r(folder):
 
 
 def test_every_figure_is_in_the_folder_and_its_caption_says_n_folds_and_seeds(r):
-    assert figure_files.of(r) == list(figure_files.FIGURES)
+    assert figure_files.drawable(r) == list(figure_files.FIGURES)
     for name in figure_files.FIGURES:
         assert "n = 48 test utterances, 3 folds, 2 seeds" in figure_files.caption(r, name)
     bare = r._replace(history=[], predictions=None, reconstruction=[], representations=None)
-    assert figure_files.of(bare) == ["conditions", "confusion"]
+    bare = bare._replace(curves=[])
+    assert figure_files.drawable(bare) == ["conditions", "confusion"]
     with pytest.raises(UserError, match=r"history\.csv is not in this folder; train\.py"):
         figure_files.make(bare, "curves")
 
@@ -44,8 +49,8 @@ def test_files_fit_a_column_and_embed_their_fonts(r, tmp_path):
     assert width == 3.5 * 72 and height < 9.5 * 72
     assert (tmp_path / "x.png").stat().st_size > 5_000
     for wrong, match in (("x.gif", "wanted a file"), ("x.png/y.png", "cannot be written")):
+        drawn = figure_files.make(r, "conditions")
         with pytest.raises(UserError, match=match):
-            drawn = figure_files.make(r, "conditions")
             figure_files.write(drawn, [str(tmp_path / wrong)], "")
 
 
@@ -63,14 +68,14 @@ def test_a_caption_stands_below_or_in_a_file_beside(r, tmp_path):
 
 
 def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):
-    drawn = figures.panels(lambda axes, c: figures.confusion(r, axes, c), ["t"], 1, (2, 2))
+    drawn = panels.grid(lambda axes, c: panels.confusion(r, axes, c), ["t"], 1, (3, 3))
     text = figure_files.svg(drawn, "one", 'a "title" <b>')
     tree = xml.etree.ElementTree.fromstring(text)
     assert tree.attrib["role"] == "img" and tree.attrib["aria-label"] == 'a "title" <b>'
     words = [t.text for t in tree.iter("text")]
     assert "predicted" in words and any("<script" in w for w in words)
     inside = re.sub(r">[^<]*<", "><", text)
-    assert "var(--heat)" in inside and figures.INK not in inside and "http" not in inside
+    assert "var(--heat)" in inside and style.INK not in inside and "http" not in inside
     ids = re.findall(r' id="([^"]+)"', inside)
     assert ids and all(i.startswith("one-") for i in ids) and len(ids) == len(set(ids))
     assert set(re.findall(r"#([\w-]+)", inside)) <= set(ids)
@@ -90,7 +95,7 @@ def test_tensorboard_shows_each_figure_once(folder, r, monkeypatch):
     few = {name: figure_files.FIGURES[name] for name in ("conditions", "curves", "5")}
     monkeypatch.setattr(figure_files, "FIGURES", few)
     for _ in range(2):
-        figure_files.to_tensorboard(folder, r._replace(representations=None))
+        to_tensorboard(folder, r._replace(representations=None))
     metrics = os.path.join(folder, "metrics", "figures")
     (file,) = os.listdir(metrics)
     reader, events = PyRecordReader_New(os.path.join(metrics, file)), []

@@ -117,3 +117,16 @@ def test_a_tables_folder_is_several_sweeps(tmp_path):
     shutil.copy(os.path.join(folder, "cmarr", "confusion.npz"), folder)
     with pytest.raises(UserError, match="several sweeps"):
         load(folder)
+
+
+def test_majority_is_the_training_parts_largest_class(tmp_path):
+    made = results_folder.write(tmp_path / "a", folds=2, seeds=1, num=24)
+    found = load(made)
+    counts = dict(zip(found.classes, (3, 9, 4, 1), strict=True))
+    for fold in found.audit["folds"]:
+        fold["parts"]["train"] = {"classes": counts}
+    support = found.confusion.sum(axis=-1)
+    expected = np.mean(support[..., 1] / support.sum(axis=-1), axis=0)
+    np.testing.assert_allclose(found.majority(), expected)
+    for audit in (None, {"folds": [1]}, {"folds": found.audit["folds"][:1]}):
+        assert np.isnan(found._replace(audit=audit).majority()).all()

@@ -14,7 +14,7 @@ def run_ids():
 
 def test_a_row_an_epoch_fold_and_seed(tmp_path, run_ids, rng):
     writer = history.History(str(tmp_path), run_ids, "student")
-    first = results_folder.epoch(1, run_ids, rng, "teacher_", ("loss", "imagined"))
+    first = results_folder.epoch(1, run_ids, rng, "teacher", ("loss", "imagined"))
     second = results_folder.epoch(1, run_ids, rng, "", ("loss", "cls"))
     writer.write(first)
     writer.write(second)
@@ -35,7 +35,7 @@ def test_a_row_an_epoch_fold_and_seed(tmp_path, run_ids, rng):
 def test_a_resumed_sweep_repeats_no_epoch(tmp_path, run_ids, rng):
     """Stopped after epoch 3 with a checkpoint of epoch 1: epochs 2 and 3 are trained again."""
     epochs = [results_folder.epoch(n, run_ids, rng) for n in (1, 2, 3)]
-    teacher = results_folder.epoch(3, run_ids, rng, "teacher_")
+    teacher = results_folder.epoch(3, run_ids, rng, "teacher")
     whole = history.History(str(tmp_path), run_ids, "train")
     for e in (teacher, *epochs):
         whole.write(e)

@@ -9,16 +9,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+import configs.common
 from cmarr_jax.data import audit, pipeline, protocol
 from cmarr_jax.errors import UserError
-from cmarr_jax.results.folder import estimates, load
+from cmarr_jax.results import figure_files, report_page
+from cmarr_jax.results.folder import estimates, is_cut, load
 from cmarr_jax.results.report_page import write as write_page
 from cmarr_jax.results.rows import join
+from cmarr_jax.results.sections import SECTIONS
+from cmarr_jax.results.summary import WORSE_THAN_ZEROS
 from cmarr_jax.runtime.files import write_json
 from tests.results import browser, results_folder
 from tests.results.results_folder import NASTY
 
-TITLES = {"cmarr": "CM-ARR", "mmin": "MMIN"}
 VOID = {"meta", "link", "br", "img", "path", "use"}
 
 
@@ -53,7 +56,7 @@ class Page(HTMLParser):
 def folder(tmp_path_factory):
     """Of a corpus whose every name tries to break out."""
     made = results_folder.write(tmp_path_factory.mktemp("page") / "a", nasty=True, curves=(0.5,))
-    write_page(made, TITLES)
+    write_page(made)
     return made
 
 
@@ -63,7 +66,7 @@ def table(tmp_path_factory):
         tmp_path_factory.mktemp("page") / "t", seeds=1, num=24, modalities=("text", "speech")
     )
     shutil.rmtree(os.path.join(made, "mmin"))
-    write_page(made, TITLES)
+    write_page(made)
     return made
 
 
@@ -138,8 +141,90 @@ def test_every_part_is_there_with_its_numbers(page, folder):
     assert "Nadeau and Bengio" in page.text and "not in this folder" not in page.text.lower()
     assert "No leak found" in page.text and "1 x cpu" in page.text
     assert re.search(r"[12] of 2", page.text)  # seeds agree
+    spoken = [attributes.get("aria-label") for _, attributes in page.tags]
+    assert "curves, validation UAR, %" in spoken and "confusion, {v,t}" in spoken
     charts = sum(tag == "svg" for tag, _ in page.tags)
-    assert charts == 1 + 7 + 7 + 7 + 1 + 1  # bars, confusion, curves, calibration, rec., t-SNE
+    # bars, missing rates, confusion, curves, calibration, reconstruction, t-SNE
+    assert charts == 1 + 1 + 7 + 7 + 7 + 1 + 1
+
+
+def test_a_reader_is_told_what_the_numbers_leave_open(page):
+    text = " ".join(page.text.split())
+    assert "but an utterance always keeps one" in text  # in the table's caption and the figure's
+    assert text.count("but an utterance always keeps one") == 2
+    assert "differ by at most a hundredth of a standard deviation" in text
+    majority = re.findall(r"always naming the (\w+) part's (?:largest|most frequent) class", text)
+    assert len(majority) == 3 and set(majority) == {"training"}
+    for short in ("cls", "val_uar", "gradient_norm"):
+        assert short not in {words for tag, words in page.within if tag == "text"}
+    assert "classification" in text and "chosen epoch" in text
+    assert ("th", "missing=0.5") in page.within
+
+
+def test_errors_worse_than_zeros_and_cut_intervals_are_marked(small):
+    for name, column in (("results.csv", -1), ("reconstruction.csv", -1)):
+        file = os.path.join(small, name)
+        with open(file) as f:
+            head, *lines = f.read().splitlines()
+        cells = [line.split(",") for line in lines]
+        for row in cells:
+            row[column] = "1.500000" if row[column] else ""
+        with open(file, "w") as f:
+            f.write("\n".join([head, *(",".join(row) for row in cells)]) + "\n")
+    r = load(small)
+    for title, mark in (("Results", "1.500 !"), ("Reconstruction", "")):
+        section = SECTIONS[title](r, 2, "")
+        assert mark in section and WORSE_THAN_ZEROS in section
+    # All right in every draw of the bootstrap.
+    sure = np.eye(4)[r.predictions.labels]
+    made = estimates(r._replace(predictions=r.predictions._replace(posteriors=sure)))
+    assert is_cut(made["t"]["war"]) and not is_cut(estimates(r)["t"]["war"])
+    shown = r._replace(predictions=r.predictions._replace(posteriors=sure))
+    assert "cut at 0 and 100" in figure_files.caption(shown, "conditions")
+    assert "cut at 0 and 100" not in figure_files.caption(r, "conditions")
+
+
+@pytest.fixture
+def spoken(small, tmp_path):
+    """`small` with the pack beside it that its config names."""
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    lines = [f"u{i:03d},1,a,ang,said <b>{i}</b> so" for i in range(24)]
+    (pack / "utterances.csv").write_text("\n".join(["id,session,speaker,label,text", *lines]))
+    write_json(os.path.join(small, "config.json"), {"data": {"pack": str(pack)}})
+    return small, pack
+
+
+def test_mistakes_show_what_was_said_where_the_pack_is(spoken):
+    folder, pack = spoken
+    write_page(folder)
+    page = Page(folder)
+    check_form(page)
+    shown = [i for i in range(24) if ("td", f"said <b>{i}</b> so") in page.within]
+    assert shown and f"read from the pack {pack}" in page.text and "licence" in page.text
+    for i in shown:
+        assert ("th", f"u{i:03d}") in page.within
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        ("id,session,speaker,label\nu000,1,a,ang", "has no texts"),
+        ("id,session,speaker,label,text\nx,1,a,ang,hm", "now holds other utterances"),
+        ("id\n", "utterances.csv"),
+        (None, "there is no pack at"),
+        ("", ""),
+    ],
+)
+def test_without_texts_the_page_says_why(spoken, content, why):
+    folder, pack = spoken
+    file = pack / "utterances.csv"
+    if content != "":
+        file.unlink() if content is None else file.write_text(content)
+    r = report_page._load(folder, transcripts=content != "")
+    section = SECTIONS["Confident mistakes"](r, 2, "")
+    assert (why or "left out, as asked for") in section and "said &lt;b" not in section
+    assert "What was said is" in section
 
 
 def test_what_the_folder_lacks_is_named_with_the_remedy(folder, tmp_path):
@@ -148,7 +233,7 @@ def test_what_the_folder_lacks_is_named_with_the_remedy(folder, tmp_path):
         os.remove(copy / name)
     os.remove(copy / "audit.json")
     os.remove(copy / "config.json")
-    write_page(str(copy), TITLES)
+    write_page(str(copy))
     bare = Page(copy)
     check_form(bare)
     for name in (
@@ -160,8 +245,8 @@ def test_what_the_folder_lacks_is_named_with_the_remedy(folder, tmp_path):
 
 def test_a_copy_of_the_folder_gives_the_same_page(small, tmp_path):
     copy = shutil.copytree(small, tmp_path / "elsewhere")
-    write_page(small, TITLES)
-    write_page(str(copy), TITLES)
+    write_page(small)
+    write_page(str(copy))
     assert Page(copy).source == Page(small).source
 
 
@@ -170,7 +255,7 @@ def test_caveats_follow_from_what_was_run(small):
     write_json(os.path.join(small, "config.json"), config)
     found = load(small).audit | {"failures": ["fold 1: one recording on both sides"]}
     write_json(os.path.join(small, "audit.json"), found)
-    write_page(small, TITLES)
+    write_page(small)
     page = Page(small)
     for caveat in ("SELECTED ON TEST", "One seed", "One test part", "Only fold 3", "LEAKS FOUND"):
         assert caveat in page.text
@@ -179,7 +264,7 @@ def test_caveats_follow_from_what_was_run(small):
 
 def test_without_validation_the_last_epoch_is_named(tmp_path):
     made = results_folder.write(tmp_path / "a", validated=False)
-    write_page(made, TITLES)
+    write_page(made)
     page = Page(made)
     assert "No epoch was chosen: the last one counts" in page.text
     assert "the test part was scored once" not in page.text
@@ -194,7 +279,7 @@ def test_the_audit_is_shown_as_it_is_written(small, tiny_pack):
     folds = protocol.make_folds(corpus.columns, corpus.labels)
     found = audit.audit(corpus, folds, scheme="session") | {"warnings": ["text: odd"]}
     write_json(os.path.join(small, "audit.json"), found)
-    write_page(small, TITLES)
+    write_page(small)
     cells = [text for tag, text in Page(small).within if tag in ("th", "td", "p", "li")]
     at = cells.index("No leak found between training and test parts.")
     assert cells[at + 1 : at + 3] == ["Worth knowing:", "text: odd"]
@@ -212,7 +297,7 @@ def test_the_audit_is_shown_as_it_is_written(small, tiny_pack):
         row = cells.index(f"{name}, test", row) + 1
         assert cells[row : row + len(counts)] == [str(n) for n in counts]
     write_json(os.path.join(small, "audit.json"), {"folds": [1]})
-    write_page(small, TITLES)
+    write_page(small)
     assert "audit.json is not as train.py writes it" in Page(small).text
 
 
@@ -238,7 +323,7 @@ def test_a_page_of_one_systems_settings_draws_loss_weights_and_keeps_its_members
     content = {"members": [[m, m] for m in members]}
     write_json(str(tmp_path / "config.json"), content)
     join(str(tmp_path), [str(tmp_path / m) for m in members], missing=0)
-    write_page(str(tmp_path), TITLES)
+    write_page(str(tmp_path))
     page = Page(tmp_path)
     check_form(page)
     assert "p of avg" not in page.text and f"{name}=0.1" in page.text
@@ -250,10 +335,10 @@ def test_a_page_of_one_systems_settings_draws_loss_weights_and_keeps_its_members
 def test_no_page_of_what_is_not_finished_or_cannot_be_written(small):
     os.mkdir(os.path.join(small, "report.html"))
     with pytest.raises(UserError, match=r"report\.html: cannot be written"):
-        write_page(small, TITLES)
+        write_page(small)
     write_json(os.path.join(small, "status.json"), {"complete": False, "epochs": 9})
     with pytest.raises(UserError, match="not complete"):
-        write_page(small, TITLES)
+        write_page(small)
 
 
 # Words of one drawing that lie on each other: boxes as they are turned, less a fifth at each
@@ -283,6 +368,7 @@ OUTSIDE = """
   const found = [], width = document.documentElement.clientWidth;
   for (const e of document.querySelectorAll('h1,h2,p,li,figure,svg,figcaption,dl,.scroll')) {
     const box = e.getBoundingClientRect();
+    if (getComputedStyle(e.parentElement).overflowX == 'auto') continue;
     if (box.width && (box.right > width + 1 || box.left < -1)) found.push(e.tagName + box.right);
   }
   for (const e of document.querySelectorAll('section > *, figure svg')) {
@@ -352,8 +438,9 @@ def test_on_paper_no_drawing_is_cut_and_what_was_folded_is_open(chromium, folder
     chromium.open(f"file://{folder}/report.html", 794, dark=True)  # 210 mm
     chromium.call("Emulation.setEmulatedMedia", media="print")
     assert chromium.evaluate("getComputedStyle(document.body).backgroundColor") in (
-        "rgb(255, 255, 255)", "rgba(0, 0, 0, 0)",
-    )  # fmt: skip
+        "rgb(255, 255, 255)",
+        "rgba(0, 0, 0, 0)",
+    )
     assert chromium.evaluate(
         "[...document.querySelectorAll('svg')].every(s => "
         "getComputedStyle(s).breakInside == 'avoid' || "
@@ -362,6 +449,58 @@ def test_on_paper_no_drawing_is_cut_and_what_was_folded_is_open(chromium, folder
     assert chromium.evaluate("document.querySelector('details table').offsetHeight > 0")
     chromium.print_to_pdf(str(tmp_path / "page.pdf"))
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_on_paper_a_table_is_its_comparison_and_what_was_opened(chromium, table):
+    chromium.open(f"file://{table}/report.html", 794)
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    height = "document.querySelector('#m1-all').offsetHeight"
+    assert chromium.evaluate(height) == 0
+    chromium.evaluate("document.querySelector('#m1-all > details').open = true")
+    assert chromium.evaluate(height) > 500
+
+
+@pytest.mark.slow
+def test_on_paper_a_sweep_takes_eight_pages_and_no_figure_is_cut(chromium, tmp_path):
+    made = results_folder.write(tmp_path / "a", folds=5, seeds=3, num=240, curves=(0.1, 0.5))
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    said = " ".join(["well"] * 30)
+    lines = [f"u{i:03d},1,a,ang,{said}" for i in range(240)]
+    (pack / "utterances.csv").write_text("\n".join(["id,session,speaker,label,text", *lines]))
+    config = configs.common.get_config().to_dict()
+    config["data"]["pack"] = str(pack)
+    write_json(os.path.join(made, "config.json"), config)
+    write_page(made)
+    chromium.open(f"file://{made}/report.html", 794)
+    chromium.call("Emulation.setEmulatedMedia", media="print")
+    height = chromium.evaluate(
+        "Math.max(...[...document.querySelectorAll('figure')].map(f => f.offsetHeight))"
+    )
+    assert height < 970  # CSS pixels of a page less its margins: a figure that fits is not cut
+    assert chromium.evaluate(
+        "[...document.querySelectorAll('figure')]"
+        ".every(f => getComputedStyle(f).breakInside == 'avoid')"
+    )
+    chromium.print_to_pdf(str(tmp_path / "page.pdf"))
+    pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())
+    assert 3 < len(pages) <= 8
+
+
+def test_a_wide_screen_is_used_and_tables_scroll_on_a_phone(chromium, folder):
+    chromium.open(f"file://{folder}/report.html", 1920)
+    right = "Math.max(...[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().right))"
+    assert chromium.evaluate(right) > 1600
+    columns = (
+        "new Set([...document.querySelectorAll('.four svg')]"
+        ".map(s => Math.round(s.getBoundingClientRect().left))).size"
+    )
+    assert chromium.evaluate(columns) == 4
+    chromium.open(f"file://{folder}/report.html", 390)
+    assert chromium.evaluate(columns) == 1
+    assert chromium.evaluate(
+        "[...document.querySelectorAll('.scroll')].some(s => s.scrollWidth > s.clientWidth)"
+    )
 
 
 def test_the_checks_in_the_browser_see_what_is_wrong(chromium, tmp_path):

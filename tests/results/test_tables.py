@@ -1,12 +1,15 @@
 import csv
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import tables
+from cmarr_jax.results import latex, rows, tables
+from tests.results import results_folder
 
 CONDITIONS = ("t", "s", "st")
 
@@ -78,6 +81,123 @@ def test_every_format_shows_the_numbers_and_marks_the_best(rng, style):
         assert r"full \{s,t\}" in text
 
 
+def test_systems_are_rows_unless_conditions_are_asked_for(rng):
+    table = tables.compare(make_results(rng, {"mmin": 0, "cmarr": 9}), ["mmin", "cmarr"])
+    by_system = [line.split() for line in tables.render(table, "text").splitlines()]
+    assert [line[:2] for line in by_system[2:5]] == [
+        ["WAR", "%"],
+        ["MMIN", by_system[3][1]],
+        ["CM-ARR", by_system[4][1]],
+    ]
+    assert by_system[2][2:] == ["{t}", "{s}", "avg", "full", "{s,t}", "p", "of", "avg"]
+    assert by_system[6][0] == "UAR"
+    other = tables.render(table, "text", rows="conditions").splitlines()
+    assert other[2].split() == ["WAR", "%", "MMIN", "CM-ARR"]
+    assert [line.split()[0] for line in other[3:8]] == ["{t}", "{s}", "avg", "full", "p"]
+    grid = [
+        line.strip("|").split(" | ") for line in tables.render(table, "markdown").splitlines()[:4]
+    ]
+    assert len({len(row) for row in grid}) == 1
+
+
+def test_small_p_values_and_the_test_are_named(rng):
+    assert tables.p_text(0.0004) == "< 0.001" and tables.p_text(0.001) == "0.001"
+    assert tables.p_text(float("nan")) == ""
+    table = tables.compare(make_results(rng, {"mmin": 0, "cmarr": 90}), ["mmin", "cmarr"])
+    for style in ("text", "markdown", "latex"):
+        text = tables.render(table, style)
+        for words in (
+            "Nadeau and Bengio's corrected paired t-test", "Holm's correction over 1 comparison",
+            "against that of CM-ARR", "WAR and UAR",
+        ):  # fmt: skip
+            assert words in text, style
+        assert "0.000" not in text and ("< 0.001" in text or "$<$0.001" in text)
+    one_fold = [r for r in make_results(rng, {"mmin": 0, "cmarr": 9}) if r["fold"] == "1"]
+    text = tables.render(tables.compare(one_fold, ["mmin", "cmarr"]), "text")
+    assert "Not tested: one fold is no sample" in text and "p of avg" not in text
+
+
+EIGHT = ("no_attention", "paper_nll", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "cmarr")
+OWN = ("train.learning_rate=0.0001 & 50% of_all {x} ^~\\ #$ <a>", "model.width=256", "cmarr")
+
+
+def eight(rng, conditions, members=EIGHT):
+    """A comparison with every number as wide as it gets."""
+    shape = (len(conditions) + 1, len(members), 2)
+    mean = rng.uniform(40, 99, shape)
+    spread = rng.uniform(1, 9.9, shape)
+    rows = [*conditions[:-1], "avg", f"full {conditions[-1]}"]
+    p = np.full(shape[1:], 0.0001)
+    return tables.Comparison(
+        rows, list(members), mean, spread, spread, p, 15, "IEMOCAP & co (4_way); 5 folds by session",
+        5, ("war", "uar"),
+    )  # fmt: skip
+
+
+THREE = ("t", "s", "v", "vt", "sv", "st", "svt")
+CASES = [
+    (members, conditions, rows)
+    for members in (EIGHT, OWN)
+    for conditions in (THREE, ("t", "s", "st"))
+    for rows in tables.ROWS
+]
+
+
+@pytest.mark.parametrize("members, conditions, rows", CASES)
+def test_a_latex_table_is_as_wide_as_its_column_by_estimate(rng, members, conditions, rows):
+    text = tables.render(eight(rng, conditions, members), "latex", rows=rows)
+    first, *lines = text.splitlines()
+    assert first.startswith(r"% needs \usepackage{booktabs}")
+    assert lines[2] == r"\label{tab:iemocap-co-4-way}"
+    assert (r"\resizebox" in text) == ("graphicx" in first)
+    if members == EIGHT and (rows, conditions) != ("conditions", THREE):
+        assert r"\resizebox" not in text
+    assert all(line.count(" & ") == lines[6].count(" & ") for line in lines if " & " in line[1:3])
+    # A number with two digits, two decimals and a deviation: by hand in Computer Modern, 8 points.
+    cell = latex.width([[["$p$", r"64.41$_{\pm2.43}$"]]], 8)
+    assert 38 < cell < 60
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
+def test_a_latex_table_compiles_without_an_overfull_box(rng, tmp_path):
+    made = "\n".join(
+        tables.render(eight(rng, conditions, members), "latex", rows=rows)
+        for members, conditions, rows in CASES
+    )
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}"
+        rf"\usepackage[textwidth={latex.TWO_COLUMNS}pt]{{geometry}}"
+        rf"\setlength{{\columnsep}}{{{latex.TWO_COLUMNS - 2 * latex.COLUMN}pt}}"
+        rf"\begin{{document}}x\clearpage{made}\end{{document}}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    log = (tmp_path / "paper.log").read_text(errors="replace")
+    assert ran.returncode == 0, log[-2000:]
+    # Boxes of tables alone: a caption's text may break badly in a narrow column.
+    assert [line for line in log.splitlines() if line.startswith("Overfull")] == []
+
+
+def test_lines_along_missing_rates_begin_at_complete_data(rng):
+    results = make_results(rng, {"mmin": 0, "cmarr": 5})
+    extra = [
+        row | {"condition": f"missing={x}", "war": str(float(row["war"]) - x / 10)}
+        for row in results
+        if row["condition"] == "st"
+        for x in (0.7, 0.3)
+    ]
+    made = tables.curves(results + extra, ["mmin", "cmarr"])
+    assert list(made) == ["missing"] and made["missing"].points == [0, 0.3, 0.7]
+    lines = made["missing"]
+    full = tables.compare(results, ["mmin", "cmarr"])
+    np.testing.assert_allclose(lines.mean[0], full.mean[-1])
+    np.testing.assert_allclose(lines.mean[2, :, 0], full.mean[-1, :, 0] - 7)
+    np.testing.assert_allclose(lines.high[0] - lines.mean[0], full.half_width[-1])
+    with pytest.raises(UserError, match=r"mmin was not tested under missing=0\.3"):
+        tables.curves(results + [r for r in extra if r["system"] == "cmarr"], ["mmin", "cmarr"])
+
+
 def test_an_own_system_goes_by_its_name(rng):
     results = make_results(rng, {"cmarr": 0, "late_fusion": 9})
     for row in results:
@@ -96,3 +216,29 @@ def test_what_is_missing_is_named(rng):
         tables.compare(uneven, ["mmin", "cmarr"])
     with pytest.raises(UserError, match="--format=html"):
         tables.render(tables.compare(results, ["mmin", "cmarr"]), "html", {})
+
+
+def test_a_tables_members_go_by_any_names_in_its_results(tmp_path):
+    """Also where two members are one system, or a name is another member's system."""
+    names = {
+        "mmin": {},
+        "late fusion (ours), β=1": {"system": "mmin"},
+        "x_1": {"variant": "pooled"},
+    }
+    for name, kind in names.items():
+        results_folder.write(tmp_path / name, **kind)
+    rows.join(str(tmp_path), [str(tmp_path / name) for name in names], missing=0)
+    joined = rows.read_results(str(tmp_path))
+    assert list(joined[0])[-1] == "sweep"  # the columns before it are as they always were
+    table = tables.compare(joined, list(names))
+    assert table.columns == list(names)
+    for j, name in enumerate(names):
+        own = [
+            float(r["war"])
+            for r in rows.read_results(str(tmp_path / name))
+            if r["condition"] == "t"
+        ]
+        np.testing.assert_allclose(table.mean[0, j, 0], 100 * np.mean(own))
+    for style in tables.FORMATS:
+        shown = tables.render(table, style, {})
+        assert "late fusion (ours)" in shown

@@ -3,15 +3,14 @@ import pytest
 from cmarr_jax.cli import flags as cli
 from cmarr_jax.cli.progress import Silent
 from cmarr_jax.errors import UserError
-from cmarr_jax.experiment import prepare as experiment
+from cmarr_jax.experiment import prepare as prepare_lib
 from cmarr_jax.runtime import memory
-from cmarr_jax.training import loop as training
 from tests import tiny
 
 
 def prepare(tiny_pack, tmp_path, **fields):
     config = tiny.config("full_modality", **{"data.pack": tiny_pack.path}, **fields)
-    return experiment.prepare([config], Silent(), str(tmp_path))
+    return prepare_lib.prepare([config], Silent(), str(tmp_path))
 
 
 def test_what_there_is_is_the_machines_or_less():
@@ -24,7 +23,7 @@ def test_what_there_is_is_the_machines_or_less():
 def test_what_is_expected_grows_with_runs_and_features(tiny_pack, tmp_path):
     one, all_runs = (prepare(tiny_pack, tmp_path, fold=fold) for fold in (1, 0))
     size = one.vectors[-1].size
-    state = training.state_bytes(size, 1)
+    state = memory.of_runs(size, 1)
     features = sum(x.nbytes for x in one.corpus.features.values())
     assert all_runs.memory - one.memory == pytest.approx(4.5 * 2 * state, rel=1e-6)
     on_disk = prepare(tiny_pack, tmp_path, fold=1, **{"data.stream": str(tmp_path)})
@@ -69,5 +68,6 @@ def test_memory_that_runs_out_is_one_line(error, monkeypatch, capsys):
     assert "out of memory; take fewer runs at a time" in said
     error.args = ("something else",)
     if isinstance(error, RuntimeError):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SystemExit) as ended:
             cli.run(main)
+        assert ended.value.code == 1 and "error: RuntimeError: something" in capsys.readouterr().err

@@ -1,5 +1,6 @@
-"""Two processes on loopback train one sweep: the same results, one folder, and a folder that can
-be gone on from when one of them is killed."""
+"""Two processes on loopback train one sweep: the same results, one folder, from which they resume
+when one of them is killed.
+"""
 
 import os
 import signal
@@ -11,7 +12,8 @@ import time
 import pytest
 
 from cmarr_jax.results.rows import read_summary
-from cmarr_jax.workdir.ownership import newest
+from cmarr_jax.workdir.ownership import WorkDir
+from tests import tiny
 from tests.conftest import write_pack
 from tests.faults import runs
 from tests.faults.server import ROOT
@@ -115,7 +117,9 @@ def test_of_a_killed_process_the_others_hear_and_the_folder_can_be_gone_on_from(
     one, two = tmp_path / "one", tmp_path / "two"
     assert pair.run(one, number=1)[0] == [0]
     started = pair.start(two)
-    while len(newest(str(two))) < 2:  # "last" and "best", which are written beside the training
+    while (
+        len(WorkDir(str(two), tiny.config()).newest()) < 2
+    ):  # "last" and "best", which are written beside the training
         assert started[0].poll() is None
         time.sleep(0.05)
     started[victim].send_signal(signal.SIGKILL)

@@ -112,7 +112,7 @@ def test_the_latent_of_what_is_missing_is_the_mean_of_the_available(rng):
 
 
 def test_evaluation_decides_as_training_does_under_every_condition(rng):
-    """What is missing alone is recovered, by parts of a batch; two runs, ragged presence."""
+    """What is missing alone is recovered, by chunks of a batch; two runs, ragged presence."""
     _, params, batch = make_system(rng)
     network = cmarr.CMARR(model_config(), MODALITIES, 3)
     both = jax.tree.map(lambda p: jnp.stack([p, 1.1 * p]), params)
@@ -124,7 +124,8 @@ def test_evaluation_decides_as_training_does_under_every_condition(rng):
 
         def under(available):
             want = network.apply(params, encoded, batch.mask, available, method="decide")
-            made = cmarr.decide_missing(network, params, encoded, batch.mask, available)
+            chunk = cmarr.evaluation_chunk(available)
+            made = network.apply(params, encoded, batch.mask, available, chunk, method="decide")
             return made, want._replace(recovered=want.inputs)
 
         return jax.lax.map(under, available)
@@ -134,7 +135,7 @@ def test_evaluation_decides_as_training_does_under_every_condition(rng):
         np.testing.assert_allclose(made, want, atol=1e-6, rtol=1e-6)
 
 
-def test_training_by_parts_is_training_at_once(rng, monkeypatch):
+def test_training_by_chunks_is_training_at_once(rng, monkeypatch):
     """Loss and gradient under dropout, ragged presence, an utterance without any modality."""
     fields = {"umc.dropout": 0.3, "fusion.dropout": 0.3, "classifier.dropout": 0.3}
     network = cmarr.CMARR(model_config(**fields), MODALITIES, 3)
@@ -144,9 +145,10 @@ def test_training_by_parts_is_training_at_once(rng, monkeypatch):
     available = present.at[1:3, 1].set(False).at[4:, 0].set(False)
     rngs = {"dropout": KEY}
 
-    def by_parts(params):
-        encoded, fused = cmarr.train_fused(network, params, batch, available, KEY)
-        return losses_of(params, encoded, fused)
+    def by_chunks(params):
+        chunk = cmarr.training_chunk(network.config, batch.mask)
+        assert chunk == 2
+        return losses_of(params, *network.apply(params, batch, available, chunk, rngs=rngs))
 
     def at_once(params):
         return losses_of(params, *network.apply(params, batch, available, rngs=rngs))
@@ -156,13 +158,15 @@ def test_training_by_parts_is_training_at_once(rng, monkeypatch):
         return sum(terms.values()), terms
 
     monkeypatch.setattr(cmarr, "_LEAST_POSITIONS", 1)
-    made, want = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (by_parts, at_once))
+    made, want = (
+        jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (by_chunks, at_once)
+    )
     for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(want), strict=True):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
 
 
-def test_a_detached_inverse_has_no_gradient_by_parts_either(rng):
+def test_a_detached_inverse_has_no_gradient_by_chunks_either(rng):
     _, params, batch = make_system(rng)
     network = cmarr.CMARR(model_config(**{"flow.detach_inverse": True}), MODALITIES, 3)
     encoded = jax.jit(lambda p: network.apply(p, batch, method="encode"))(params)
@@ -171,7 +175,8 @@ def test_a_detached_inverse_has_no_gradient_by_parts_either(rng):
     @jax.jit
     @jax.grad
     def gradient(params):
-        fused = cmarr.decide_missing(network, params, encoded, batch.mask, available)
+        chunk = cmarr.evaluation_chunk(available)
+        fused = network.apply(params, encoded, batch.mask, available, chunk, method="decide")
         return jnp.sum(fused.recovered[1] ** 2)
 
     gradients = gradient(params)["params"]
@@ -332,11 +337,9 @@ def test_gradient_stops_change_gradients_but_not_the_loss(rng):
         ("umc.variant", "other"),
         ("width", 18),
         ("conv_kernel", 2),
-        ("udcl.scale", 0.1),
         ("fusion.pairs", ("text-video",)),
     ],
 )
 def test_a_meaningless_field_is_named(field, value):
     with pytest.raises(UserError, match=field.split(".")[-1]):
-        (stage,) = cmarr.make(model_config(**{field: value}), MODALITIES, 3).stages
-        jax.eval_shape(stage.init, KEY, make_batch(np.random.default_rng(0)), None)
+        cmarr.make(model_config(**{field: value}), MODALITIES, 3)

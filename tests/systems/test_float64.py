@@ -226,33 +226,49 @@ def reference_decoupled(x, y, theta, valid):
 
 CASES = {  # name: (draw, ours, reference, bound in units of EPSILON * magnitude)
     "cross_entropy": (draw_cross_entropy, losses.cross_entropy, reference_cross_entropy, 4),
-    "wasserstein_distances": (draw_wasserstein, losses.wasserstein_distances, reference_wasserstein, 32),
+    "wasserstein_distances": (
+        draw_wasserstein,
+        losses.wasserstein_distances,
+        reference_wasserstein,
+        32,
+    ),
     "distribution_contrast": (
         draw_distribution,
         lambda mu, sigma, temperature, available: losses.distribution_contrast(
             mu, sigma, available, temperature, scale=-0.03, shift=4.0
         ),
-        reference_distribution, 16,
+        reference_distribution,
+        16,
     ),
     "point_contrast": (
         draw_point,
         lambda x, labels, valid: losses.point_contrast(unit(x), labels, valid, temperature=0.1),
-        reference_point, 16,
+        reference_point,
+        16,
     ),
     "squared_errors": (draw_squared, losses.squared_errors, reference_squared, 8),
     "gaussian_nll": (
         draw_nll,
-        lambda z, log_det, mu, log_sigma, mask: losses.gaussian_nll(z, log_det, mask, mu, log_sigma),
-        reference_nll, 16,
+        lambda z, log_det, mu, log_sigma, mask: losses.gaussian_nll(
+            z, log_det, mask, mu, log_sigma
+        ),
+        reference_nll,
+        16,
     ),
     "entropy_hinge": (draw_hinge, lambda x: losses.entropy_hinge(x, 9.0), reference_hinge, 4),
-    "central_moment_discrepancy": (draw_moments, losses.central_moment_discrepancy, reference_moments, 16),
+    "central_moment_discrepancy": (
+        draw_moments,
+        losses.central_moment_discrepancy,
+        reference_moments,
+        16,
+    ),
     "decoupled_contrast": (
         draw_decoupled,
         lambda x, y, theta, valid: losses.decoupled_contrast(unit(x), unit(y), valid, theta),
-        reference_decoupled, 16,
+        reference_decoupled,
+        16,
     ),
-}  # fmt: skip
+}
 
 
 @short_and_long
@@ -322,7 +338,7 @@ FLOWS = [
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("scale", "permute", "layers", "calm_bound", "wild_bound"), FLOWS)
+@pytest.mark.parametrize("scale, permute, layers, calm_bound, wild_bound", FLOWS)
 def test_a_flow_is_finite_and_within_its_bounds_of_float64(
     scale, permute, layers, calm_bound, wild_bound
 ):

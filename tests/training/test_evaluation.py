@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from cmarr_jax.data import pipeline, protocol
-from cmarr_jax.systems.system import Prediction, Stage
-from cmarr_jax.training import layout as sweep
-from cmarr_jax.training import train_step
+from cmarr_jax.systems.system import Output, Stage
+from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.evaluation import Scored, Scorer
 from cmarr_jax.training.feed import Feed
+from cmarr_jax.training.layout import make_layout
+from cmarr_jax.training.normalise import Statistics
+from cmarr_jax.training.vector import make_vector
 from tests import tiny
 
 
@@ -21,19 +23,21 @@ def test_recovery_is_judged_by_what_was_missing_and_nothing_else(rng):
     recovered, target = rng.normal(size=(2, 2, num, length, dim)).astype(np.float32)
 
     def predict(params, encoded, mask, available):
-        return Prediction(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
+        return Output(jnp.zeros((num, 3)), jnp.array(recovered), jnp.array(target))
 
     stage = Stage("train", lambda *a: {}, None, lambda p, batch: None, predict)
-    vector = train_step.Vector.of({"w": jnp.zeros(1)})
+    vector = make_vector(stage, {"w": jnp.zeros(1)})
     run = train_step.Run(
-        np.zeros(2, np.uint32), {m: np.zeros(2) for m in features},
-        {m: np.ones(2) for m in features}, {}, np.zeros(num, np.int32), np.ones(3, np.float32),
-    )  # fmt: skip
+        np.zeros(2, np.uint32),
+        Statistics({m: np.zeros(2) for m in features}, {m: np.ones(2) for m in features}, {}),
+        np.zeros(num, np.int32),
+        np.ones(3, np.float32),
+    )
     arrays = train_step.Arrays(features, mask, present)
     available = np.array([[1, 0], [0, 1], [1, 1]], bool)
     everyone = np.broadcast_to(available[:, None], (3, num, 2))
-    probe = train_step.Probe(everyone, np.float32(0), np.float32(0))
-    score = train_step.make_predict(stage, vector)
+    probe = predict_step.Probe(everyone, np.float32(0), np.float32(0))
+    score = predict_step.make_predict(stage, vector)
     _, recovery, means = score(jnp.zeros(1), run, jnp.arange(num), (arrays, probe))
     scored = Scored(np.arange(num), np.zeros((3, num, 3)), np.asarray(recovery), None)
 
@@ -66,7 +70,7 @@ def test_what_is_shown_is_each_modality_recovered_while_it_alone_is_missing(
     params, runs, made, vector = tiny.export_model(
         str(tmp_path / "model"), corpus, tiny.config(system), folds=3
     )
-    layout, (stage,) = sweep.make_layout(3, (16,)), made.stages
+    layout, (stage,) = make_layout(3, (16,)), made.stages
     scorer = Scorer(stage, vector, layout, layout.deal(runs), Feed(corpus, layout), corpus, 16)
     conditions = protocol.make_conditions(corpus.modalities)
     rows, stopped = [np.arange(k, len(corpus.labels)) for k in range(3)], ["stopped", None, None]

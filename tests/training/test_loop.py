@@ -8,7 +8,7 @@ from cmarr_jax import metrics
 from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
 from cmarr_jax.training import feed
-from cmarr_jax.training import layout as sweep
+from cmarr_jax.training.layout import make_layout
 from cmarr_jax.workdir.checkpoints import Checkpoints
 from tests import tiny
 
@@ -111,7 +111,7 @@ def test_features_on_disk_train_as_those_in_memory(
     corpus, whole_sweep, tiny_pack, tmp_path, monkeypatch, folds, at_once
 ):
     size = sum(x.nbytes for x in corpus.features.values()) // len(corpus.labels)
-    monkeypatch.setattr(feed, "_PART", at_once * len(folds) * 8 * size)  # of four steps an epoch
+    monkeypatch.setattr(feed, "_CHUNK", at_once * len(folds) * 8 * size)  # of four steps an epoch
     on_disk = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4, stream=str(tmp_path))
     read, epochs, steps = [], [], feed.Feed.steps
     monkeypatch.setattr(
@@ -135,7 +135,7 @@ def test_features_on_disk_train_as_those_in_memory(
 
 def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):
     """One run on two devices: gradients summed, negatives global, the same dropout."""
-    assert sweep.make_layout(1, (8,)).cuts_batch
+    assert make_layout(1, (8,)).cuts_batch
     memory, _ = whole_sweep
     cut = tiny.Memory()
     tiny.train(corpus, cut, folds=(3,), **{"train.epochs": 5})
@@ -154,7 +154,7 @@ def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp
     with pytest.raises(Stop), Checkpoints(str(tmp_path)) as cut:
         tiny.train(corpus, cut, report=stop_after_two, **fields)
     with Checkpoints(str(tmp_path)) as cut:
-        assert cut.latest_epoch("last") == 2
+        assert cut.latest_epoch("", "last") == 2
         _, resumed, _ = tiny.train(corpus, cut, **fields)
     for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -167,7 +167,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(corpus, tmp_pa
         tiny.train(corpus, checkpoints, report=stop_after_two)
     epochs = []
     with Checkpoints(str(tmp_path / "b")) as checkpoints:
-        assert checkpoints.latest_epoch("last") == 2
+        assert checkpoints.latest_epoch("", "last") == 2
         _, resumed, resumed_scored = tiny.train(corpus, checkpoints, report=epochs.append)
     assert [e.number for e in epochs] == [3]
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):

@@ -9,6 +9,10 @@ from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.training import train_step
 from cmarr_jax.training.runs import RunId, epoch_order, make_run_ids, make_runs
+from tests import tiny
+
+BALANCED = {"train.batch_size": 8, "train.epochs": 1, "train.balance_classes": True}
+CONFIG = tiny.config(**BALANCED)
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +26,20 @@ def run_ids(corpus):
 
 
 def test_runs_are_normalised_by_their_training_part_alone(corpus, run_ids):
-    runs = make_runs(corpus, run_ids, batch_size=8, epochs=1, normalise=True, balance_classes=True)
+    runs = make_runs(corpus, run_ids, CONFIG, "train")
     fold = run_ids[1].fold
     rows = [i for i in fold.train if corpus.present[i, 2]]
     frames = corpus.features["video"][rows].reshape(-1, 6)
-    np.testing.assert_allclose(runs.mean["video"][1], frames.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(runs.scale["video"][1], 1 / frames.std(0), rtol=1e-5)
+    np.testing.assert_allclose(runs.statistics.mean["video"][1], frames.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(runs.statistics.scale["video"][1], 1 / frames.std(0), rtol=1e-5)
     counts = np.bincount(corpus.labels[fold.train])
     np.testing.assert_allclose(runs.class_weights[1], len(fold.train) / (3 * counts), rtol=1e-6)
-    assert not runs.quantiles
+    assert not runs.statistics.quantiles
 
 
 def test_normalisation_and_class_weights_know_the_training_part_alone(corpus, run_ids):
     others = [np.setdiff1d(np.arange(len(corpus.labels)), r.fold.train) for r in run_ids]
-    settings = dict(batch_size=8, epochs=1, normalise=True, balance_classes=True)
-    runs = make_runs(corpus, run_ids, **settings)
+    runs = make_runs(corpus, run_ids, CONFIG, "train")
     for k, (run_id, rows) in enumerate(zip(run_ids, others, strict=True)):
         poisoned = {m: values.copy() for m, values in corpus.features.items()}
         for values in poisoned.values():
@@ -44,8 +47,8 @@ def test_normalisation_and_class_weights_know_the_training_part_alone(corpus, ru
         labels = corpus.labels.copy()
         labels[rows] = 0
         changed = corpus._replace(features=poisoned, labels=labels)
-        again = make_runs(changed, [run_id], **settings)
-        for name in ("mean", "scale", "class_weights"):
+        again = make_runs(changed, [run_id], CONFIG, "train")
+        for name in ("statistics", "class_weights"):
             ours, theirs = getattr(runs, name), getattr(again, name)
             for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
                 np.testing.assert_array_equal(a[k], b[0])
@@ -55,8 +58,8 @@ def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus
     rng = np.random.default_rng(0)  # frames repeat: the noise makes their ranks differ
     noisy = {m: x + rng.normal(size=x.shape) for m, x in corpus.features.items()}
     skewed = corpus._replace(features={m: np.exp(x) for m, x in noisy.items()})
-    kwargs = dict(batch_size=8, epochs=1, normalise=True, quantiles=True, balance_classes=True)
-    runs = make_runs(skewed, run_ids, **kwargs)
+    config = tiny.config(**BALANCED, **{"data.quantiles": True})
+    runs = make_runs(skewed, run_ids, config, "train")
     run = jax.tree.map(lambda leaf: leaf[1], runs)
     arrays = train_step.Arrays(skewed.features, corpus.mask, corpus.present)
     fold = run_ids[1].fold
@@ -88,7 +91,6 @@ def test_epoch_orders_depend_on_fold_seed_and_epoch_alone(run_ids):
     "wrong, match",
     [
         ({"fold": 9}, "fold=9"),
-        ({"num_seeds": 0}, "num_seeds=0"),
         ({"batch_sizes": {"pretrain": 99}}, "pretrain.batch_size=99"),
     ],
 )

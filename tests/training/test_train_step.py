@@ -5,8 +5,10 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.systems.system import objective
+from cmarr_jax.systems.system import Stage, objective
 from cmarr_jax.training import train_step
+from cmarr_jax.training.normalise import Statistics
+from cmarr_jax.training.vector import make_vector as vector_of
 from tests import tiny
 
 pytestmark = pytest.mark.device
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.device
 def test_training_computes_in_float32_whatever_the_pack_holds():
     """float16 features become float32 in the gather; no bfloat16 and no float64 anywhere."""
     config = tiny.config()
-    stage = SYSTEMS["cmarr"](FrozenConfigDict(config.model), ("text", "speech"), 3).stages[0]
+    cmarr = SYSTEMS["cmarr"](FrozenConfigDict(config.model), ("text", "speech"), 3).stages[0]
     arrays = train_step.Arrays(
         {m: np.zeros((8, 4, 6), np.float16) for m in ("text", "speech")},
         np.ones((8, 4), bool),
@@ -24,15 +26,15 @@ def test_training_computes_in_float32_whatever_the_pack_holds():
     arrays = jax.tree.map(jnp.asarray, arrays)
     ones = {m: np.ones(6, np.float32) for m in ("text", "speech")}
     labels, weights = jnp.zeros(8, jnp.int32), jnp.ones(3)
-    run = train_step.Run(np.zeros(2, np.uint32), ones, ones, {}, labels, weights)
+    run = train_step.Run(np.zeros(2, np.uint32), Statistics(ones, ones, {}), labels, weights)
 
     def loss(params, rows):
         batch = train_step.take_batch(arrays, run, rows)
         assert all(x.dtype == jnp.float32 for x in batch.features.values())
-        return objective(stage)(params, batch, batch.present, jax.random.key(0))[0]
+        return objective(cmarr)(params, batch, batch.present, jax.random.key(0))[0]
 
     batch = jax.eval_shape(lambda: train_step.take_batch(arrays, run, jnp.arange(4)))
-    params = jax.eval_shape(stage.init, jax.random.key(0), batch, None)
+    params = jax.eval_shape(cmarr.init, jax.random.key(0), batch, None)
     program = str(jax.make_jaxpr(jax.grad(loss))(params, jnp.arange(4)))
     assert "f32" in program and "bf16" not in program and "f64" not in program
 
@@ -74,13 +76,18 @@ def test_learning_rate_warms_up_then_follows_its_schedule(schedule, last):
     np.testing.assert_allclose(rate(100), last, atol=1e-6)
 
 
+def stage(**fields):
+    """Nothing but what a vector asks of it."""
+    return Stage("train", None, None, None, None, **fields)
+
+
 def make_vector(rng):
     params = {
         "dense": {"kernel": jnp.float32(rng.normal(size=(2, 3))), "bias": jnp.ones(3)},
         "scale": jnp.zeros(()),
     }
     tree = {"params": params}
-    return train_step.Vector.of(jax.eval_shape(lambda: tree)), tree
+    return vector_of(stage(), jax.eval_shape(lambda: tree)), tree
 
 
 def test_vector_round_trip_and_decay(rng):
@@ -96,20 +103,20 @@ def test_vector_round_trip_and_decay(rng):
     assert decayed["params"]["scale"] == 0
 
 
-def test_the_layout_tells_names_and_shapes_that_lie_alike():
-    def layout(tree):
-        return train_step.Vector.of(jax.eval_shape(lambda: tree)).layout
+def test_the_digest_tells_names_and_shapes_that_lie_alike():
+    def digest(tree):
+        return vector_of(stage(), jax.eval_shape(lambda: tree)).digest
 
     tree = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(6)}
-    assert layout(tree) == layout({name: value + 1 for name, value in tree.items()})
+    assert digest(tree) == digest({name: value + 1 for name, value in tree.items()})
     others = {"a": tree["b"], "b": tree["a"]}, {"c": tree["a"], "d": tree["b"]}
-    assert len({layout(t) for t in (tree, *others)}) == 3
+    assert len({digest(t) for t in (tree, *others)}) == 3
 
 
 def test_frozen_parameters_stay_and_the_others_move(rng):
     """They have no gradient and no decay, so the optimizer leaves them as they are."""
     _, tree = make_vector(rng)
-    vector = train_step.Vector.of(jax.eval_shape(lambda: tree), frozen=("dense",))
+    vector = vector_of(stage(frozen=("dense",)), jax.eval_shape(lambda: tree))
     optimizer = train_step.make_optimizer(clip_norm=1.0)
     params = vector.ravel(tree)
     gradient = jax.grad(lambda flat: vector.ravel(vector.unravel(flat)).sum())(params)

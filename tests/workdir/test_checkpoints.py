@@ -24,8 +24,8 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     with Checkpoints(str(folder), ORIGIN) as checkpoints:
         for epoch in (1, 2, 3):
-            checkpoints.save("last", epoch, state(epoch), [{"fold": 1}, None])
-            checkpoints.save("best", epoch, state(epoch))
+            checkpoints.save("", "last", epoch, state(epoch), [{"fold": 1}, None])
+            checkpoints.save("", "best", epoch, state(epoch))
     return folder
 
 
@@ -48,7 +48,9 @@ def test_the_newest_comes_back_as_it_was(folder):
     epoch, found, stopped = resume(folder)
     assert epoch == 3 and stopped == [{"fold": 1}, None] and found["b"][1] == ()
     np.testing.assert_array_equal(found["a"], state(3)["a"])
-    np.testing.assert_array_equal(Checkpoints(str(folder)).restore("best", STATE)["a"], found["a"])
+    np.testing.assert_array_equal(
+        Checkpoints(str(folder)).restore("", "best", STATE)["a"], found["a"]
+    )
 
 
 def test_any_damage_to_any_file_is_noticed_or_does_not_matter(saved, tmp_path, capsys):
@@ -105,7 +107,7 @@ def test_a_best_without_a_last_is_no_fresh_start(folder):
 def test_the_first_best_may_be_there_before_the_first_last(tmp_path):
     """A kill or a full disk came between the two: nothing is lost that was ever saved."""
     with Checkpoints(str(tmp_path), ORIGIN) as checkpoints:
-        checkpoints.save("best", 1, STATE)
+        checkpoints.save("", "best", 1, STATE)
     assert resume(tmp_path) is None
     assert os.listdir(tmp_path / "checkpoints/best") == []
 
@@ -113,7 +115,7 @@ def test_the_first_best_may_be_there_before_the_first_last(tmp_path):
 def test_a_damaged_best_is_refused(folder):
     shutil.rmtree(folder / "checkpoints/best/3/about")
     with pytest.raises(UserError, match=r"best/3: damaged .*delete status.json"):
-        Checkpoints(str(folder)).restore("best", STATE)
+        Checkpoints(str(folder)).restore("", "best", STATE)
 
 
 @pytest.mark.parametrize("field", ["config", "corpus", "jax"])

@@ -1,8 +1,8 @@
-"""Makes a feature pack of features that you already have, in the layout of another toolkit.
+"""Makes a feature pack of features that you already have, in the format of another toolkit.
 
-    python -m cmarr_jax.data.importers LAYOUT ... --out PACK
+    python -m cmarr_jax.data.importers FORMAT ... --out PACK
 
-Layouts, each explained by `python -m cmarr_jax.data.importers LAYOUT --help`:
+Formats, each explained by `python -m cmarr_jax.data.importers FORMAT --help`:
 
     mmin      MMIN, IF-MMIN, CIF-MMIN, NMER: HDF5 features and .npy labels by fold
                   mmin --features IEMOCAP/features --target IEMOCAP/target --out PACK
@@ -26,8 +26,10 @@ it is refused by name. The pack appears whole or not at all. Then
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
+from cmarr_jax.cli import boundary
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.data import describe
 from cmarr_jax.data.importers import assemble, gcnet, merbench, mmin, mmsa, table
@@ -37,28 +39,25 @@ from cmarr_jax.errors import UserError
 _MODALITIES = ("text", "speech", "video")
 
 
-def main(argv: Sequence[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    try:
-        pack = assemble.write(
-            arguments.read(arguments),
-            arguments.out,
-            name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
-            id_pattern=arguments.id_pattern,
-            allow_missing=arguments.allow_missing,
-            keep_zero_rows=arguments.keep_zero_rows,
-        )
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    return boundary.run(lambda: _run(_parser().parse_args(argv)), "nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    pack = assemble.write(
+        arguments.read(arguments),
+        arguments.out,
+        name=arguments.name or os.path.basename(os.path.abspath(arguments.out)),
+        id_pattern=arguments.id_pattern,
+        allow_missing=arguments.allow_missing,
+        keep_zero_rows=arguments.keep_zero_rows,
+    )
     print(describe.describe(pack))
     return 0
 
 
-def _read_mmin(a: argparse.Namespace) -> assemble.Layout:
+def _read_mmin(a: argparse.Namespace) -> assemble.Archive:
     return mmin.read(
         a.features,
         a.target,
@@ -69,20 +68,20 @@ def _read_mmin(a: argparse.Namespace) -> assemble.Layout:
     )
 
 
-def _read_mmsa(a: argparse.Namespace) -> assemble.Layout:
+def _read_mmsa(a: argparse.Namespace) -> assemble.Archive:
     return mmsa.read(a.file, polarity=a.polarity, label_key=a.label_key, classes=_names(a.classes))
 
 
-def _read_gcnet(a: argparse.Namespace) -> assemble.Layout:
+def _read_gcnet(a: argparse.Namespace) -> assemble.Archive:
     return gcnet.read(a.labels, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
-def _read_merbench(a: argparse.Namespace) -> assemble.Layout:
+def _read_merbench(a: argparse.Namespace) -> assemble.Archive:
     return merbench.read(a.labels, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
-def _read_csv(a: argparse.Namespace) -> assemble.Layout:
-    return table.read(a.utterances, _features(a), classes=_names(a.classes))
+def _read_csv(a: argparse.Namespace) -> assemble.Archive:
+    return table.read(a.utterances, _features(a), classes=_names(a.classes), polarity=a.polarity)
 
 
 def _features(a: argparse.Namespace) -> dict[str, str]:
@@ -98,19 +97,21 @@ def _names(joined: str) -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m cmarr_jax.data.importers", __doc__, "; see --help")
-    layouts = parser.add_subparsers(metavar="LAYOUT", required=True)
+    formats = parser.add_subparsers(metavar="FORMAT", required=True)
 
-    def add(name: str, module, read) -> argparse.ArgumentParser:
-        layout = layouts.add_parser(
+    def add(
+        name: str, module: ModuleType, read: Callable[[argparse.Namespace], assemble.Archive]
+    ) -> argparse.ArgumentParser:
+        command = formats.add_parser(
             name,
-            help=module.__doc__.splitlines()[0],
+            help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
-            epilog="An example of every layout: python -m cmarr_jax.data.importers --help",
+            epilog="An example of every format: python -m cmarr_jax.data.importers --help",
             **FORM,
         )
-        layout.set_defaults(read=read)
-        layout.error = parser.error
-        return layout
+        command.set_defaults(read=read)
+        command.error = parser.error
+        return command
 
     p = add("mmin", mmin, _read_mmin)
     p.add_argument("--features", required=True, help="folder with A, V and L")
@@ -120,16 +121,18 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             f"--{modality}", default="", metavar="NAME", help=f"which file of {letter}, if several"
         )
-    _add_labels(p, polarity=True)
+    _add_labels(p)
 
     p = add("mmsa", mmsa, _read_mmsa)
     p.add_argument("--file", required=True, help="the pickle")
     p.add_argument(
         "--label-key",
-        default="annotations",
-        help="annotations (default) or classification_labels; not used with --polarity",
+        default="",
+        metavar="KEY",
+        help="where the labels are (default: annotations; with --polarity regression_labels, "
+        "else labels)",
     )
-    _add_labels(p, polarity=True)
+    _add_labels(p)
 
     for name, module, read, help_text in (
         ("gcnet", gcnet, _read_gcnet, "the label pickle"),
@@ -138,14 +141,14 @@ def _parser() -> argparse.ArgumentParser:
         p = add(name, module, read)
         p.add_argument("--labels", required=True, metavar="FILE", help=help_text)
         _add_features(p, "FOLDER")
-        _add_labels(p, polarity=True)
+        _add_labels(p)
 
     p = add("csv", table, _read_csv)
     p.add_argument("--utterances", required=True, metavar="FILE", help="the CSV file")
     _add_features(p, "PATH")
-    _add_labels(p, polarity=False)
+    _add_labels(p)
 
-    for p in layouts.choices.values():
+    for p in formats.choices.values():
         p.add_argument("--out", required=True, metavar="PACK", help="a new folder")
         p.add_argument("--name", default="", help="of the corpus in results (default: PACK's name)")
         p.add_argument(
@@ -173,7 +176,7 @@ def _add_features(p: argparse.ArgumentParser, metavar: str) -> None:
         p.add_argument(f"--{modality}", default="", metavar=metavar, help=f"{modality} features")
 
 
-def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
+def _add_labels(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--classes",
         default="",
@@ -181,15 +184,14 @@ def _add_labels(p: argparse.ArgumentParser, *, polarity: bool) -> None:
         help="class names in the order of the label numbers; needed unless the labels are names "
         "or the counts are IEMOCAP's or MSP-IMPROV's",
     )
-    if polarity:
-        p.add_argument(
-            "--polarity",
-            default="",
-            choices=tuple(POLARITIES),
-            help="two classes from a score: has0 = negative against the rest, non0 = negative "
-            "against positive, zero unlabelled",
-        )
+    p.add_argument(
+        "--polarity",
+        default="",
+        choices=tuple(POLARITIES),
+        help="two classes from a score: has0 = negative against the rest, non0 = negative "
+        "against positive, zero unlabelled",
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

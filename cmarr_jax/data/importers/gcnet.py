@@ -1,4 +1,4 @@
-"""The layout of GCNet: one label pickle and, for each modality, a folder of .npy files.
+"""The format of GCNet: one label pickle and, for each modality, a folder of .npy files.
 
     LABELS.pkl     (videoIDs, videoLabels, videoSpeakers, videoSentences, train, [val,] test):
                    dicts by video of lists by utterance, and sets of videos
@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cmarr_jax.data import values as values_lib
 from cmarr_jax.data.importers import naming, pickles, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive, unread
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -28,7 +29,7 @@ def read(
     *,
     classes: Sequence[str] = (),
     polarity: str = "",
-) -> Layout:
+) -> Archive:
     """Reads the labels without running the pickle, see `pickles`, and opens the features.
 
     Videos are groups. Where ids name no speaker, the video stands for the speaker and the split
@@ -41,7 +42,7 @@ def read(
       polarity: see `labels.to_classes`; "" = labels are classes.
 
     Raises:
-      UserError: the file is refused, or not of this layout.
+      UserError: the file is refused, or not of this format.
     """
     content = pickles.load(labels_file)
     if not isinstance(content, tuple | list) or len(content) not in (6, 7):
@@ -49,13 +50,20 @@ def read(
         raise UserError(
             f"{labels_file}: found {size}, wanted a tuple of 6 or 7: videoIDs, videoLabels, "
             "videoSpeakers, videoSentences, train, [val,] test"
+            + ("; a dict of parts is read by the format mmsa" if isinstance(content, dict) else "")
         )
     of_video, values, speakers, sentences, *parts = content
     tables = (of_video, values, speakers, sentences)
     if not all(isinstance(t, dict) for t in tables):
         raise UserError(f"{labels_file}: its first four entries must be dicts by video")
+    for table in tables:
+        for video, row in table.items():
+            if not isinstance(row, list | tuple | np.ndarray):
+                raise UserError(f"{labels_file}: {video!r} is a {type(row).__name__}, not a list")
+    if not all(isinstance(p, list | tuple | set | frozenset | np.ndarray) for p in parts):
+        raise UserError(f"{labels_file}: its last {len(parts)} entries must be sets of videos")
     names = ("train", "test") if len(parts) == 2 else ("train", "val", "test")
-    split_of = {}
+    split_of: dict[str, str] = {}
     for name, videos in zip(names, parts, strict=True):
         for video in videos:
             if split_of.setdefault(video, name) != name:
@@ -71,14 +79,14 @@ def read(
     if not rows:
         raise UserError(f"{labels_file}: names no utterance")
     groups, split, ids, values, speakers, sentences = (list(c) for c in zip(*rows, strict=True))
-    ids = [str(i) for i in ids]
+    ids = [values_lib.text(i) for i in ids]
     labels, class_names = to_classes(values, labels_file, classes=classes, polarity=polarity)
     columns = {"split": split, "group": [str(g) for g in groups]}
-    columns["text"] = [" ".join(str(s).split()) for s in sentences]
+    columns["text"] = [" ".join(values_lib.text(s).split()) for s in sentences]
     if any(naming.parse(i) is None for i in ids):
         columns |= {"session": split, "speaker": columns["group"]}
     letter = dict(zip(ids, map(str, speakers), strict=True))
-    return Layout(
+    return Archive(
         ids,
         labels,
         class_names,
@@ -89,6 +97,9 @@ def read(
             "labels": os.path.basename(labels_file),
             "features": {m: stores.short(p) for m, p in features.items()},
         },
+        tuple(
+            unread(f"{stores.short(labels_file)}: videos in no part", set(of_video) - set(split_of))
+        ),
     )
 
 
@@ -99,7 +110,8 @@ def _own_faces(store: stores.Store, letter: Mapping[str, str]) -> stores.Store:
             return store.read(i)
         files = stores.frames_of(folder)
         if files and all(_FACE.search(f) for f in files):
-            files = [f for f in files if _FACE.search(f)[1] == letter[i]]
+            files = [f for f in files if (face := _FACE.search(f)) and face[1] == letter[i]]
+        store.unread.extend(f"{i}/{f}" for f in {*os.listdir(folder)} - {*files})
         return stores.stack_frames(folder, files)
 
     return store._replace(read=read)

@@ -1,9 +1,11 @@
 """From the labels of other toolkits, numbers without names, to class names."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from cmarr_jax.data.values import is_missing
 from cmarr_jax.errors import UserError
 
 # Utterances a class, all different within a corpus, so that counts alone name the classes.
@@ -14,17 +16,18 @@ _KNOWN = (
     {"ang": 460, "hap": 999, "neu": 1733, "sad": 627},  # the same, turns with all modalities
     {"ang": 792, "hap": 2644, "neu": 3477, "sad": 885},  # MSP-IMPROV, all scenarios
 )
+_MOST_CLASSES = 10_000  # a larger number is no index; it would only take memory
 POLARITIES = {"has0": ("negative", "nonnegative"), "non0": ("negative", "positive")}
 
 
 def to_classes(
-    values: Sequence, where: str, *, classes: Sequence[str] = (), polarity: str = ""
+    values: Sequence | np.ndarray, where: str, *, classes: Sequence[str] = (), polarity: str = ""
 ) -> tuple[list[str], tuple[str, ...]]:
     """Names the class of each of N labels.
 
     Args:
-      values: N integers (negative = unlabelled), N class names (empty = unlabelled), or N
-        scores of sentiment (below zero = negative, NaN = unlabelled).
+      values: N integers (negative = unlabelled), N class names, or N scores of sentiment (below
+        zero = negative). What is missing, see `values.is_missing`, is unlabelled.
       where: the file that they come from, for errors.
       classes: names in the order of the integers, or in the order wanted for names. If empty,
         integers are named by their counts where these are a known corpus', and names sort.
@@ -37,20 +40,45 @@ def to_classes(
     Raises:
       UserError: an unknown label, or classes that nobody names.
     """
+    flat = _one_each(values, where)
     if polarity:
-        return _from_scores(values, where, polarity)
-    array = np.asarray(values)
-    if array.dtype.kind in "SUO" and all(isinstance(v, str | bytes) for v in array.tolist()):
-        return _from_names(array.tolist(), where, classes)
-    return _from_indices(array, where, classes)
+        return _from_scores(flat, where, polarity)
+    there = [v for v in flat if not is_missing(v) or v in classes]
+    if all(isinstance(v, str) for v in there):
+        return _from_names(flat, where, classes)
+    if any(isinstance(v, str) for v in there):
+        raise UserError(f"{where}: labels are neither names nor one number each")
+    return _from_indices(flat, where, classes)
 
 
-def _from_scores(values: Sequence, where: str, rule: str) -> tuple[list[str], tuple[str, ...]]:
+def _one_each(values: Sequence | np.ndarray, where: str) -> list:
+    """N Python values; bytes are text, and an array or list of one value is that value."""
+    flat = []
+    for value in values:
+        while isinstance(value, list | tuple | np.ndarray):
+            if np.size(value) != 1:
+                raise UserError(
+                    f"{where}: found {value!r:.60}; labels are neither names nor one number each"
+                )
+            value = value.item() if isinstance(value, np.ndarray) else value[0]
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "backslashreplace")
+        if not isinstance(value, str | bool | int | float) and not is_missing(value):
+            raise UserError(
+                f"{where}: found {value!r:.60}; labels are neither names nor one number each"
+            )
+        flat.append(value)
+    return flat
+
+
+def _from_scores(values: list, where: str, rule: str) -> tuple[list[str], tuple[str, ...]]:
     if rule not in POLARITIES:
         raise UserError(f"--polarity={rule}: wanted one of {', '.join(POLARITIES)}")
     try:
-        scores = np.asarray(values).astype(np.float64).reshape(len(values))
-    except (ValueError, TypeError):
+        scores = np.array([math.nan if is_missing(v) else _as_float(v) for v in values])
+    except ValueError:
         raise UserError(f"{where}: wanted a number an utterance for --polarity={rule}") from None
     negative, positive = POLARITIES[rule]
     labels = np.where(scores < 0, negative, positive)
@@ -59,9 +87,9 @@ def _from_scores(values: Sequence, where: str, rule: str) -> tuple[list[str], tu
 
 
 def _from_names(
-    values: Sequence[str | bytes], where: str, given: Sequence[str]
+    values: list, where: str, given: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    names = [v.decode() if isinstance(v, bytes) else v for v in values]
+    names = ["" if is_missing(v) and v not in given else v for v in values]
     classes = tuple(given) or tuple(sorted(set(names) - {""}))
     if unknown := sorted(set(names) - set(classes) - {""}):
         raise UserError(f"{where}: label {unknown[0]!r} is none of --classes={','.join(given)}")
@@ -71,19 +99,20 @@ def _from_names(
 
 
 def _from_indices(
-    array: np.ndarray, where: str, given: Sequence[str]
+    values: list, where: str, given: Sequence[str]
 ) -> tuple[list[str], tuple[str, ...]]:
-    try:
-        numbers = array.astype(np.float64).reshape(len(array))
-    except (ValueError, TypeError):
-        raise UserError(f"{where}: labels are neither names nor one number each") from None
-    fractional = ~np.isfinite(numbers) | (numbers % 1 != 0)
+    numbers = np.array([-1.0 if is_missing(v) else _as_float(v) for v in values])
+    fractional = ~np.isfinite(numbers) | (np.trunc(numbers) != numbers)
     if fractional.any():
         raise UserError(
             f"{where}: label {numbers[np.argmax(fractional)]:g} is no class index; for a score of "
             "sentiment give --polarity=has0 or non0"
         )
-    indices = numbers.astype(int)
+    if (most := numbers.max(initial=-1)) >= _MOST_CLASSES:
+        raise UserError(
+            f"{where}: label {most:g} is no class index; wanted 0 to {_MOST_CLASSES - 1}"
+        )
+    indices = np.maximum(numbers, -1).astype(int)
     counts = np.bincount(indices[indices >= 0]).tolist()
     classes = tuple(given) or _named_by_counts(counts, where)
     if len(counts) > len(classes):
@@ -92,6 +121,13 @@ def _from_indices(
             f"{','.join(classes)}"
         )
     return [classes[k] if k >= 0 else "" for k in indices], classes
+
+
+def _as_float(value: str | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _named_by_counts(counts: list[int], where: str) -> tuple[str, ...]:

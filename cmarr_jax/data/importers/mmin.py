@@ -1,4 +1,4 @@
-"""The layout of MMIN and its forks (IF-MMIN, CIF-MMIN, NMER, GCNet's baselines).
+"""The format of MMIN and its forks (IF-MMIN, CIF-MMIN, NMER, GCNet's baselines).
 
     FEATURES/A/comparE.h5  V/denseface.h5  L/bert_large.h5    id -> [T, D]
     FEATURES/A/[NAME/]CV/{trn,val,tst}.npy                    older: rows beside the labels
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cmarr_jax.data import values as values_lib
 from cmarr_jax.data.importers import pickles, stores
-from cmarr_jax.data.importers.assemble import Layout
+from cmarr_jax.data.importers.assemble import Archive, unread
 from cmarr_jax.data.importers.labels import to_classes
 from cmarr_jax.errors import UserError
 
@@ -30,7 +31,7 @@ def read(
     names: Mapping[str, str] | None = None,
     classes: Sequence[str] = (),
     polarity: str = "",
-) -> Layout:
+) -> Archive:
     """Reads one fold's labels and the features of all its utterances.
 
     Args:
@@ -45,20 +46,24 @@ def read(
     Raises:
       UserError: a file is missing or contradicts another.
     """
-    ids, values, split = _read_target(target, cv)
+    ids, values, split, lines = _read_target(target, cv)
     where = os.path.join(target, cv)
     labels, class_names = to_classes(values, where, classes=classes, polarity=polarity)
     opened = {}
     for modality, folder in _FOLDERS.items():
         chosen = (names or {}).get(modality, "")
-        path = _features_path(os.path.join(features, folder), chosen, cv, modality)
+        path, others = _features_path(os.path.join(features, folder), chosen, cv, modality)
+        lines += unread(f"{stores.short(features)}/{folder}: entries", others)
         if path and path.endswith(".h5"):
             opened[modality] = stores.open_store(path)
         elif path:
             opened[modality] = _rows(path, target, cv)
     if not opened:
         raise UserError(f"{features}: has none of the folders A, V and L")
-    return Layout(
+    lines += unread(
+        f"{stores.short(features)}: entries", {*os.listdir(features)} - {*_FOLDERS.values()}
+    )
+    return Archive(
         ids,
         labels,
         class_names,
@@ -69,10 +74,12 @@ def read(
             "cv": cv,
             "features": {m: stores.short(s.path) for m, s in opened.items()},
         },
+        tuple(lines),
     )
 
 
-def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str]]:
+def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str], list[str]]:
+    """Ids, labels and split of one fold; and what of its folder is not read, a line each."""
     folder = os.path.join(target, cv)
     if not os.path.isdir(folder):
         found = sorted(os.listdir(target)) if os.path.isdir(target) else []
@@ -81,8 +88,14 @@ def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str]
             "choose one with --cv"
         )
     by_split = {s: _read_split(folder, s) for s in _SPLITS}
+    known = {f"{s}_{name}.npy" for s in _SPLITS for name in ("label", "int2name")}
+    lines = unread(f"{stores.short(target)}/{cv}: files", {*os.listdir(folder)} - known)
     if sorted(by_split["val"][0]) == sorted(by_split["tst"][0]):
         del by_split["val"]  # GCNet writes the test part twice; ours must not validate on it
+        repeated = len(by_split["tst"][0])
+        lines.append(
+            f"{stores.short(target)}/{cv}: val repeats tst, {repeated} utterances left out"
+        )
     ids: list[str] = []
     split: list[str] = []
     for name, (of_split, _) in by_split.items():
@@ -94,13 +107,15 @@ def _read_target(target: str, cv: str) -> tuple[list[str], np.ndarray, list[str]
     values = [v for _, v in by_split.values() if len(v)]
     if not values:
         raise UserError(f"{folder}: its label files are empty")
-    return ids, np.concatenate(values), split
+    return ids, np.concatenate(values), split, lines
 
 
 def _read_split(folder: str, split: str) -> tuple[list[str], np.ndarray]:
     label_file = os.path.join(folder, f"{split}_label.npy")
     name_file = os.path.join(folder, f"{split}_int2name.npy")
     values, names = pickles.load_npy(label_file), pickles.load_npy(name_file)
+    if values.dtype == object:
+        values = values_lib.numbers(values, label_file)
     if values.dtype.kind not in "fiub" or values.ndim not in (1, 2):
         raise UserError(f"{label_file}: {values.dtype} {values.shape}, wanted class indices")
     if values.ndim == 2 and values.shape[1] == 1:
@@ -118,12 +133,14 @@ def _read_split(folder: str, split: str) -> tuple[list[str], np.ndarray]:
     return [n.decode() if isinstance(n, bytes) else n for n in names.tolist()], values
 
 
-def _features_path(folder: str, name: str, cv: str, modality: str) -> str | None:
-    """The .h5 file, or the folder with trn.npy; None if the modality is not there."""
+def _features_path(folder: str, name: str, cv: str, modality: str) -> tuple[str | None, list[str]]:
+    """The .h5 file, or the folder with trn.npy, None if the modality is not there; and the
+    entries beside it.
+    """
     if not os.path.isdir(folder):
         if name:
             raise UserError(f"{folder}: no such folder, so no --{modality}={name}")
-        return None
+        return None, []
     candidates = {}
     for entry in sorted(os.listdir(folder)):
         path = os.path.join(folder, entry)
@@ -134,11 +151,17 @@ def _features_path(folder: str, name: str, cv: str, modality: str) -> str | None
         elif entry == cv and os.path.isfile(os.path.join(path, "trn.npy")):
             candidates["npy"] = path
     if not name and len(candidates) == 1:
-        return next(iter(candidates.values()))
+        name = next(iter(candidates))
     if name not in candidates:
-        listed = ", ".join(candidates) or f"neither an .h5 file nor {cv}/trn.npy"
+        if not candidates:
+            raise UserError(
+                f"{folder}: holds neither an .h5 file nor {cv}/trn.npy; wanted features there, or "
+                "no such folder"
+            )
+        listed = ", ".join(candidates)
         raise UserError(f"{folder}: holds {listed}; choose one with --{modality}=NAME")
-    return candidates[name]
+    own = {name, f"{name}.h5", f"{name}_mean_std.h5"} | ({cv} if name == "npy" else set())
+    return candidates[name], sorted({*os.listdir(folder)} - own)
 
 
 def _rows(folder: str, target: str, cv: str) -> stores.Store:
@@ -151,4 +174,4 @@ def _rows(folder: str, target: str, cv: str) -> stores.Store:
         if len(array) != len(ids):
             raise UserError(f"{file}: {len(array)} rows, but {split}_label.npy has {len(ids)}")
         place |= {i: (array, k) for k, i in enumerate(ids)}
-    return stores.Store(folder, frozenset(place), lambda i: place[i][0][place[i][1]])
+    return stores.Store(folder, frozenset(place), lambda i: place[i][0][place[i][1]], [])

@@ -34,11 +34,15 @@ def parse(identifier: str) -> Turn | None:
 
 
 def by_pattern(pattern: str, identifier: str) -> Turn:
-    """As `parse`, for the user's own regular expression with the named groups `session`,
-    `speaker` and, if wanted, `group`; it is searched anywhere in the id.
+    """The turn that an id names by the user's own rule.
+
+    Args:
+      pattern: a regular expression with the named groups `session`, `speaker` and, if wanted,
+        `group`; it is searched anywhere in the id.
+      identifier: the id.
 
     Raises:
-      UserError: no regular expression, a named group lacks, or the id does not match.
+      UserError: no regular expression, a named group is missing, or the id does not match.
     """
     try:
         expression = re.compile(pattern)

@@ -10,7 +10,9 @@ import collections
 import pickle
 import pickletools
 import re
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -32,11 +34,26 @@ def load(file: str) -> Any:
         raise UserError(f"{file}: {e.strerror or e}") from None
 
 
-def load_stream(stream: BinaryIO, name: str) -> Any:
-    """As `load`, from an open file; `name` stands in errors."""
+def load_stream(
+    stream: IO[bytes],
+    name: str,
+    *,
+    admitted: Mapping[tuple[str, str], Any] = MappingProxyType({}),
+    outside: Callable[[Any], Any] | None = None,
+) -> Any:
+    """As `load`, from an open file.
+
+    Args:
+      stream: where the pickle begins; it is left where the pickle ends.
+      name: of the file, for errors.
+      admitted: (module, name) -> what stands for it, besides what every archive may ask for.
+      outside: gives the objects that the pickle keeps outside, by their ids; None = refused.
+    """
     try:
         _check_memo(stream)
-        return _Unpickler(stream, encoding="latin1").load()
+        unpickler = _Unpickler(stream, encoding="latin1")
+        unpickler.admitted, unpickler.outside = {**_ADMITTED, **admitted}, outside
+        return unpickler.load()
     except _RefusedError as e:
         raise UserError(
             f"{name}: refused, it asks for {e}, which is not data; only NumPy arrays and plain "
@@ -49,7 +66,7 @@ def load_stream(stream: BinaryIO, name: str) -> Any:
         raise UserError(f"{name}: no readable pickle ({reason})") from None
 
 
-def load_npy(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+def load_npy(file: str | IO[bytes], name: str | None = None) -> np.ndarray:
     """An array of a `.npy` file or stream; an array of objects is read as a pickle by `load`.
 
     Raises:
@@ -88,28 +105,33 @@ class _RefusedError(Exception):
     pass
 
 
-def _check_memo(stream: BinaryIO) -> None:
+def _check_memo(stream: IO[bytes]) -> None:
     """Refuses a pickle that numbers its objects far beyond their count.
 
     Python's unpickler keeps a table as long as the largest number: seven bytes can take 68 GB.
     """
     start = stream.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument not in range(count + 1):
             raise _RefusedError(f"a table of {argument} objects")
     stream.seek(start)
 
 
 class _Unpickler(pickle.Unpickler):
+    admitted: Mapping[tuple[str, str], Any]
+    outside: Callable[[Any], Any] | None
+
     # Overriding these two methods is the standard library's way of restricting globals.
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ADMITTED[module, name]
+            return self.admitted[module, name]
         except KeyError:
             raise _RefusedError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError(f"an outside object ({pid!r:.40})")
+        if self.outside is None:
+            raise _RefusedError(f"an outside object ({pid!r:.40})")
+        return self.outside(pid)
 
 
 class _Dtype:
@@ -125,7 +147,7 @@ class _Dtype:
 
     def __setstate__(self, state: tuple) -> None:
         _, order, *nested = state
-        if any(part is not None for part in nested[:3]):
+        if any(field is not None for field in nested[:3]):
             raise _RefusedError("a structured dtype")
         if order in ("<", ">"):
             self.real = self.real.newbyteorder(order)
@@ -141,7 +163,9 @@ class _Array(np.ndarray):
         wanted = list if dtype.real.hasobject else (bytes, bytearray, str)
         if not isinstance(content, wanted):
             raise _RefusedError("an array whose content does not fit its dtype")
-        super().__setstate__((1, shape, dtype.real, bool(fortran_order), content))
+        # NumPy's types leave out str and bytearray, which older pickles hold.
+        state = (1, shape, dtype.real, bool(fortran_order), content)
+        super().__setstate__(state)  # type: ignore[arg-type]
 
 
 def _reconstruct(subtype: type, shape: tuple, kind: Any) -> _Array:
@@ -157,7 +181,9 @@ def _scalar(dtype: _Dtype, content: bytes | str) -> Any:
     return np.frombuffer(raw, dtype.real, 1)[0]
 
 
-def _frombuffer(content: bytes, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+def _frombuffer(
+    content: bytes, dtype: _Dtype, shape: tuple, order: Literal["C", "F"]
+) -> np.ndarray:
     if dtype.real.hasobject:
         raise _RefusedError("a buffer of objects")
     return np.frombuffer(content, dtype.real).reshape(shape, order=order)

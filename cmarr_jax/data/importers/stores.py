@@ -3,10 +3,11 @@
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from cmarr_jax.data import values
 from cmarr_jax.data.importers import pickles
 from cmarr_jax.errors import UserError
 
@@ -17,6 +18,7 @@ class Store(NamedTuple):
     path: str
     ids: frozenset[str]
     read: Callable[[str], np.ndarray]  # of an id that is in `ids`
+    unread: list[str]  # what lies there and is no features; `read` adds what it finds
 
 
 def open_store(path: str) -> Store:
@@ -37,12 +39,17 @@ def open_store(path: str) -> Store:
         return _hdf5(path)
     if path.endswith(".npz"):
         archive = open_npz(path)
-        return Store(path, frozenset(archive), lambda i: _numeric(archive[i](), f"{path}: {i!r}"))
+        return Store(
+            path,
+            frozenset(archive),
+            lambda i: values.numbers(archive[i](), f"{path}: {i!r}"),
+            [],
+        )
     raise UserError(f"{path}: wanted an .h5 or .npz file, or a folder of .npy files")
 
 
 def short(path: str) -> str:
-    """The last part of a path, for a pack's provenance: where it lay says nothing elsewhere."""
+    """The last name of a path, for a pack's provenance: where it lay says nothing elsewhere."""
     return os.path.basename(os.path.normpath(path))
 
 
@@ -58,7 +65,7 @@ def open_npz(path: str) -> dict[str, Callable[[], np.ndarray]]:
         archive = zipfile.ZipFile(path)
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}") from None
-    except zipfile.BadZipFile:
+    except Exception:  # zipfile raises anything on a damaged file
         raise UserError(f"{path}: no .npz archive") from None
 
     def reader(member: str) -> Callable[[], np.ndarray]:
@@ -66,8 +73,11 @@ def open_npz(path: str) -> dict[str, Callable[[], np.ndarray]]:
             try:
                 with archive.open(member) as f:
                     return pickles.load_npy(f, f"{path}: {member.removesuffix('.npy')!r}")
-            except (zipfile.BadZipFile, EOFError) as e:
-                raise UserError(f"{path}: {member!r} is damaged ({e})") from None
+            except UserError:
+                raise
+            except Exception as e:  # zlib, lzma and zipfile have their own
+                reason = (str(e).splitlines() or [type(e).__name__])[0]
+                raise UserError(f"{path}: {member!r} is damaged ({reason})") from None
 
         return read
 
@@ -81,27 +91,36 @@ def _hdf5(path: str) -> Store:
         raise UserError(
             f"{path}: reading HDF5 needs h5py; pip install -r requirements-extract.txt"
         ) from None
+    unread: list[str] = []
     try:
         file = h5py.File(path, "r")
-    except OSError as e:
-        raise UserError(f"{path}: no HDF5 file ({str(e).splitlines()[0]})") from None
+        ids = frozenset(file)
+    except Exception as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(f"{path}: no HDF5 file ({reason})") from None
 
     def read(i: str) -> np.ndarray:
-        entry = file[i]
-        if isinstance(entry, h5py.Group):
-            if "feat" not in entry:
-                raise UserError(f"{path}: {i!r} is a group without a dataset 'feat'")
-            entry = entry["feat"]
         try:
-            return _numeric(entry[()], f"{path}: {i!r}")
-        except OSError as e:
-            raise UserError(f"{path}: {i!r} is damaged ({str(e).splitlines()[0]})") from None
+            entry = file[i]
+            if isinstance(entry, h5py.Group):
+                if "feat" not in entry:
+                    raise UserError(f"{path}: {i!r} is a group without a dataset 'feat'")
+                unread.extend(f"{i}/{name}" for name in entry if name != "feat")
+                entry = entry["feat"]
+            array = entry[()]
+        except UserError:
+            raise
+        except Exception as e:  # of a damaged file HDF5 makes KeyError, RuntimeError and others
+            reason = (str(e).splitlines() or [type(e).__name__])[0]
+            raise UserError(f"{path}: {i!r} is damaged ({reason})") from None
+        return values.numbers(array, f"{path}: {i!r}")
 
-    return Store(path, frozenset(file), read)
+    return Store(path, ids, read, unread)
 
 
 def _folder(path: str) -> Store:
-    entries = {}
+    entries: dict[str, str] = {}
+    unread: list[str] = []
     with os.scandir(path) as scan:
         for entry in scan:
             if entry.name.startswith("."):
@@ -110,15 +129,21 @@ def _folder(path: str) -> Store:
                 entries.setdefault(entry.name, entry.path)
             elif entry.name.endswith(".npy"):
                 entries[entry.name.removesuffix(".npy")] = entry.path
+            else:
+                unread.append(entry.name)
+    unread.sort()
     if not entries:
         raise UserError(f"{path}: holds neither .npy files nor folders of them")
 
     def read(i: str) -> np.ndarray:
         if not os.path.isdir(entries[i]):
-            return _numeric(pickles.load_npy(entries[i]), entries[i])
-        return stack_frames(entries[i], frames_of(entries[i]))
+            return values.numbers(pickles.load_npy(entries[i]), entries[i])
+        frames = frames_of(entries[i])
+        others = {f for f in os.listdir(entries[i]) if not f.startswith(".")} - {*frames}
+        unread.extend(f"{i}/{f}" for f in sorted(others))
+        return stack_frames(entries[i], frames)
 
-    return Store(path, frozenset(entries), read)
+    return Store(path, frozenset(entries), read, unread)
 
 
 def frames_of(folder: str) -> list[str]:
@@ -129,25 +154,13 @@ def frames_of(folder: str) -> list[str]:
 def stack_frames(folder: str, files: list[str]) -> np.ndarray:
     """One vector a file -> `[T, D]`; `[0, 0]` without files."""
     paths = [os.path.join(folder, f) for f in files]
-    vectors = [np.ravel(_numeric(pickles.load_npy(p), p)) for p in paths]
+    vectors = [np.ravel(values.numbers(pickles.load_npy(p), p)) for p in paths]
     for p, vector in zip(paths, vectors, strict=True):
         if len(vector) != len(vectors[0]):
             raise UserError(
                 f"{p}: {len(vector)} numbers, wanted {len(vectors[0])} as in {paths[0]}"
             )
     return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-
-
-def _numeric(array: Any, name: str) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype == object:  # a list of frames, saved as objects
-        try:
-            array = np.asarray(array.tolist(), np.float32)
-        except (ValueError, TypeError):
-            raise UserError(f"{name}: an array of objects that are no numbers") from None
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{name}: dtype is {array.dtype}, wanted numbers")
-    return array
 
 
 def load_rows(file: str) -> np.ndarray:
@@ -161,13 +174,13 @@ def load_rows(file: str) -> np.ndarray:
     except OSError as e:
         raise UserError(f"{file}: {e.strerror or e}") from None
     except (ValueError, EOFError):
-        array = _numeric(pickles.load_npy(file), file)
-    if array.dtype.kind not in "fiu" or array.ndim < 2:
+        array = values.numbers(pickles.load_npy(file), file)
+    if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise UserError(f"{file}: {array.dtype} {array.shape}, wanted numbers, one row an id")
     return array
 
 
-def of_rows(path: str, ids: Sequence[str], array: Sequence[np.ndarray]) -> Store:
+def of_rows(path: str, ids: Sequence[str], array: np.ndarray | Sequence[np.ndarray]) -> Store:
     """A store over `array` `[N, D]` or `[N, T, D]`, whose rows stand in the order of `ids`.
 
     Raises:
@@ -176,4 +189,4 @@ def of_rows(path: str, ids: Sequence[str], array: Sequence[np.ndarray]) -> Store
     if len(array) != len(ids):
         raise UserError(f"{path}: {len(array)} rows, wanted {len(ids)}, one an utterance")
     row = {i: k for k, i in enumerate(ids)}
-    return Store(path, frozenset(row), lambda i: array[row[i]])
+    return Store(path, frozenset(row), lambda i: array[row[i]], [])

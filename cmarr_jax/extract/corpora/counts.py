@@ -1,4 +1,4 @@
-"""Does the release that was read hold what others found in it?"""
+"""Compares the release that was read with the published number of turns."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,11 +7,20 @@ from cmarr_jax.extract.source import Utterance
 
 
 def difference(utterances: Iterable[Utterance], known: Mapping[str, int]) -> list[str]:
-    """No line if the turns by class are as many as `known`, else one that names both."""
+    """[] if each class has as many turns as `known`; else one line with both counts."""
     found = Counter(u.label for u in utterances)
     if all(found[name] == count for name, count in known.items()):
         return []
     return [f"found {_listed({n: found[n] for n in known})}; the full release has {_listed(known)}"]
+
+
+def unread(what: str, names: Iterable[str]) -> list[str]:
+    """[] if there are none; else one line that counts and names what no label speaks of."""
+    listed = sorted(names)
+    shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+    return [f"{len(listed)} {what} of no turn in the label files are not read ({shown})"] * bool(
+        listed
+    )
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -90,9 +90,19 @@ def scan(
             f"--root={root}: no label under Session1..5/dialog/EmoEvaluation; wanted the folder "
             "IEMOCAP_full_release of the official release"
         )
-    return [turns[i] for i in sorted(turns)], warnings + counts.difference(
-        turns.values(), KNOWN_COUNTS
-    )
+    warnings += counts.unread("wav files", _wavs(root) - {*turns})
+    warnings += counts.difference(turns.values(), KNOWN_COUNTS)
+    return [turns[i] for i in sorted(turns)], warnings
+
+
+def _wavs(root: str) -> set[str]:
+    """Ids of all turns that have a sound file."""
+    found: set[str] = set()
+    for session in SESSIONS:
+        for _, _, names in os.walk(os.path.join(root, f"Session{session}", "sentences", "wav")):
+            stems = (n.removesuffix(".wav") for n in names if n.endswith(".wav"))
+            found |= {s for s in stems if _TURN.fullmatch(s)}
+    return found
 
 
 def _utterance(folder: str, session: str, identifier: str, letter: str, side: str) -> Utterance:

@@ -92,6 +92,9 @@ def scan(
         raise UserError(f"{evaluation}: no turn of scenarios {scenarios} in it")
     if not any(t.text for t in turns.values()) and "human_transcriptions.zip" in files:
         warnings.append("Human_Transcriptions.zip: unpack it to have the transcripts")
+    stems = {name.removesuffix(".wav") for name in files if name.endswith(".wav")}
+    named = {i for i, _ in _labels(evaluation, place, [])}
+    warnings += counts.unread("wav files", {s for s in stems if _TURN.fullmatch(s)} - named)
     if known := KNOWN_COUNTS.get("".join(sorted(set(scenarios)))):
         warnings += counts.difference(turns.values(), known)
     return [turns[i] for i in sorted(turns)], warnings

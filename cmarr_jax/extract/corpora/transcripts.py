@@ -1,4 +1,4 @@
-"""Text files of a release as people find them: stray bytes, copies made by a Mac, odd spaces."""
+"""Reads the text files of a release: with stray bytes, a Mac's hidden copies, odd spaces."""
 
 import re
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ class Bert(nn.Module):
       features: D.
       num_layers: layers.
       num_heads: attention heads; divides D.
-      hidden_features: width of the feed-forward parts.
+      hidden_features: hidden width of the feed-forward layers.
       epsilon: of the LayerNorms.
       dtype: of the matrix products.
     """

@@ -19,7 +19,7 @@ class Layer(nn.Module):
 
     Attributes:
       num_heads: H; divides D.
-      hidden_features: width of the feed-forward part.
+      hidden_features: hidden width of the feed-forward layers.
       epsilon: of the LayerNorms.
       dtype: of the matrix products.
     """

@@ -30,7 +30,7 @@ class Wav2Vec2(nn.Module):
       features: D.
       num_layers: transformer layers.
       num_heads: attention heads; divides D.
-      hidden_features: width of the feed-forward parts.
+      hidden_features: hidden width of the feed-forward layers.
       position_kernel: frames that the position embedding sees.
       position_groups: groups of its convolution.
       epsilon: of the LayerNorms.

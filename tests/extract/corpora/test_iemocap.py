@@ -88,3 +88,16 @@ def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
 def test_a_wrong_root_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no label under Session1\.\.5/dialog/EmoEvaluation"):
         iemocap.scan(str(tmp_path))
+
+
+def test_sound_of_no_turn_is_counted(root, tmp_path):
+    copy = str(tmp_path / "IEMOCAP_full_release")
+    shutil.copytree(root, copy)
+    for number in (90, 91):
+        file = f"Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F0{number}.wav"
+        with open(f"{copy}/{file}", "wb"):
+            pass
+    assert (
+        "2 wav files of no turn in the label files are not read "
+        "(Ses01F_impro01_F090, Ses01F_impro01_F091)"
+    ) in iemocap.scan(copy)[1]

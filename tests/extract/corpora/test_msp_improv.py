@@ -94,3 +94,11 @@ def test_mistakes_are_refused(root, tmp_path):
         msp_improv.scan(root, scenarios="SX")
     with pytest.raises(UserError, match="--scenarios="):
         msp_improv.scan(root, scenarios="")
+
+
+def test_sound_of_no_turn_is_counted_whatever_the_scenario(tmp_path):
+    root = releases.msp_improv(str(tmp_path))
+    assert not any("not read" in w for w in msp_improv.scan(root, scenarios="S")[1])
+    releases.write_wav(f"{root}/Audio/MSP-IMPROV-S01A-F01-S-FM99.wav", 0.1)
+    warnings = msp_improv.scan(root, scenarios="S")[1]
+    assert any(w.startswith("1 wav files of no turn in the label files are not") for w in warnings)

@@ -7,6 +7,7 @@ Models are tiny and random; every vector among their parameters is moved off its
 so that a parameter in the wrong place shows. The reference is always one clip or one text alone.
 """
 
+import collections
 import json
 import os
 import sys
@@ -24,11 +25,42 @@ def main(argv: list[str]) -> int:
     torch.manual_seed(0)
     _bert(os.path.join(HERE, "bert"))
     _wav2vec2(os.path.join(HERE, "wav2vec2"))
+    _pytorch(os.path.join(HERE, "pytorch"))
     if argv:
         tokenizer = transformers.AutoTokenizer.from_pretrained(argv[0])
         model = transformers.AutoModel.from_pretrained(argv[0]).eval()
         _save(os.path.join(HERE, "minilm.npz"), _texts(tokenizer, model, SENTENCES), every=6)
     return 0
+
+
+def _pytorch(folder: str) -> None:
+    """A state dict of every dtype, a view, a transpose and a tied tensor, in both file formats."""
+    os.makedirs(folder, exist_ok=True)
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(4, 6, generator=g)
+    state = collections.OrderedDict(
+        float=base,
+        view=base[1:3, 2:5],
+        transposed=base.T,
+        tied=base,
+        parameter=torch.nn.Parameter(torch.randn(3, generator=g)),
+        double=torch.randn(2, 2, generator=g).double(),
+        half=torch.randn(5, generator=g).half(),
+        bfloat16=torch.randn(2, 3, generator=g).bfloat16(),
+        long=torch.arange(4),
+        int=torch.arange(3, dtype=torch.int32),
+        short=torch.arange(2, dtype=torch.int16),
+        char=torch.tensor([-1, 2], dtype=torch.int8),
+        byte=torch.tensor([255], dtype=torch.uint8),
+        bool=torch.tensor([True, False]),
+        scalar=torch.tensor(1.5),
+        empty=torch.zeros(0, 3),
+    )
+    state._metadata = collections.OrderedDict({"": {"version": 1}})
+    torch.save(state, f"{folder}/zip.bin")
+    torch.save(state, f"{folder}/sequence.bin", _use_new_zipfile_serialization=False)
+    arrays = {k: (v.float() if k == "bfloat16" else v).detach().numpy() for k, v in state.items()}
+    np.savez_compressed(f"{folder}/expected.npz", **arrays)
 
 
 def _bert(folder: str) -> None:

@@ -46,7 +46,7 @@ def test_depth_100_has_the_published_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
+    "name, shape",
     [
         ("Initial_convolution/kernel", (3, 3, 1, 24)),
         ("Block_0/layer_0/bottleneck/BatchNorm/gamma", (24,)),
@@ -70,7 +70,8 @@ def test_places_have_tensorflows_names_and_shapes(name, shape):
 
 def same_convolution(x, kernel, stride):
     """TensorFlow's SAME, written out: total padding so that ceil(n / stride) windows fit, the
-    larger half behind."""
+    larger half behind.
+    """
     k = kernel.shape[0]
     padding = []
     for n in x.shape[1:3]:

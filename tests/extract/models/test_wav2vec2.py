@@ -22,7 +22,7 @@ TINY = Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=jnp.dtype("float32"), 
 
 
 @pytest.mark.parametrize(
-    ("samples", "frames"),
+    "samples, frames",
     [(399, 0), (400, 1), (719, 1), (720, 2), (16_000, 49), (50_000, 156), (72_000, 224), (3, 0)],
 )
 def test_frames_by_formula(samples, frames):

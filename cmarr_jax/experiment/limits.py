@@ -1,8 +1,12 @@
-"""What a number of a config may be, so that a slip is one line before anything is read."""
+"""The range of every number of a config, checked before anything is read.
+
+Words, and fields that must fit each other or the pack, are checked where they are used
+(cmarr_jax/systems/checks.py and each system's `make`).
+"""
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -11,7 +15,9 @@ from cmarr_jax.errors import UserError
 
 
 class Limit(NamedTuple):
-    fits: Callable[[float], bool]
+    """A range: a test, and how an error names it."""
+
+    fits: Callable[[Any], bool]  # of a number, or of a list of them
     wanted: str
 
 
@@ -85,7 +91,7 @@ _LISTS = {
     "robustness.noise_levels": Limit(
         lambda x: all(0 < a <= 1 for a in x), "numbers above 0, at most 1"
     ),
-    # exp() of it must fit float32.
+    # exp() of both must fit in float32.
     "model.umc.log_sigma_range": Limit(
         lambda x: len(x) == 2 and -80 <= x[0] < x[1] <= 80,
         "two numbers within -80 and 80, the lower one first",
@@ -94,9 +100,7 @@ _LISTS = {
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses numbers that no system could be trained with.
-
-    Words, and what hangs on the pack or on several fields, are checked where they are used.
+    """Refuses numbers with which no system can be trained.
 
     Raises:
       UserError: names the flag, what it holds and what was wanted.
@@ -110,7 +114,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"--config.{field}={value}: wanted {limit.wanted}")
     for field, (fits, wanted) in _LISTS.items():
         values = fields.get(field)
-        if values is None:  # another system's
+        if values is None:  # a field of another system
             continue
         numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
         if not numbers or not fits(values):

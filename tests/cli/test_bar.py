@@ -1,20 +1,21 @@
-import sys
+import os
 
 import pytest
 
-from cmarr_jax.extract import progress as progress_lib
-from cmarr_jax.extract.progress import Progress
+from cmarr_jax.cli import bar
+from cmarr_jax.cli import terminal as terminal_lib
+from cmarr_jax.cli.bar import Bars
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress_lib.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_without_a_terminal_a_line_every_30_seconds(clock, capsys):
-    progress = Progress()
+    progress = Bars()
     progress.start("speech", "s of audio", total=1000, done=100)
     for _ in range(9):
         clock[0] += 10
@@ -30,8 +31,8 @@ def test_without_a_terminal_a_line_every_30_seconds(clock, capsys):
 
 
 def test_in_a_terminal_a_bar_in_the_modalitys_unit(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress()
+    monkeypatch.setattr(terminal_lib, "screen", lambda: os.terminal_size((80, 24)))
+    progress = Bars()
     progress.start("video", "frames", total=10, done=0)
     progress.advance(4)
     progress.finish("features of 1 of 1 utterances")
@@ -40,7 +41,7 @@ def test_in_a_terminal_a_bar_in_the_modalitys_unit(monkeypatch, capsys):
 
 
 def test_quiet_leaves_warnings(clock, capsys):
-    progress = Progress(quiet=True)
+    progress = Bars(quiet=True)
     progress.start("text", "tokens", total=10, done=5)
     clock[0] += 60
     progress.advance(5)

@@ -1,0 +1,108 @@
+"""Figures of one system or several: over the conditions, and over missing rates and noise."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cmarr_jax.results import folder, names
+from cmarr_jax.results.folder import Results
+from cmarr_jax.results.style import COLUMN, GREY, LINES, MARKERS, PAPER, SERIES, TWO_COLUMNS, styled
+from cmarr_jax.results.summary import braces
+from cmarr_jax.results.tables import Comparison, Lines
+
+_SCORES = ("WAR, %", "UAR, %")
+
+
+@styled
+def systems(table: Comparison) -> plt.Figure:
+    """WAR and UAR of every system under every condition, dots with lines side by side."""
+    num = len(table.columns)
+    place = np.arange(len(table.rows))
+    figure, panels = plt.subplots(2, 1, figsize=(TWO_COLUMNS, 4.4), sharex=True)
+    half = table.deviation if np.isnan(table.half_width).all() else table.half_width
+    for k, axes in enumerate(panels):
+        for j, name in enumerate(table.columns):
+            mean, span = table.mean[:, j, k], np.nan_to_num(half[:, j, k])
+            at = place + (j - (num - 1) / 2) * 0.8 / num
+            ends = [np.minimum(span, mean), np.minimum(span, 100 - mean)]
+            look = _look(j) | {"linestyle": "none", "elinewidth": 0.8, "capsize": 1.2}
+            axes.errorbar(at, mean, yerr=np.maximum(ends, 0), label=names.member(name), **look)
+        for edge in place[1:] - 0.5:
+            axes.axvline(edge, color=GREY, linewidth=0.4, alpha=0.6)
+        axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
+        axes.set_axisbelow(True)
+        axes.set_ylabel(_SCORES[k])
+        axes.set_xlim(-0.5, len(place) - 0.5)
+    panels[1].set_xticks(place, [braces(row) for row in table.rows])
+    panels[1].set_xlabel("available modalities")
+    handles, labels = panels[0].get_legend_handles_labels()
+    where = {"loc": "outside upper center", "ncols": min(num, 5)}
+    figure.legend(handles, labels, frameon=False, fontsize=7, **where)
+    return figure
+
+
+@styled
+def robustness(curves: Mapping[str, Lines]) -> plt.Figure:
+    """WAR and UAR against the missing rate and the level of each noise, a line a system.
+
+    Args:
+      curves: one of `names.CURVES` -> its lines, at least one.
+    """
+    num = max(len(lines.columns) for lines in curves.values())
+    width = COLUMN if len(curves) == 1 and num <= 4 else TWO_COLUMNS
+    shape = (2, len(curves))
+    look = {"figsize": (width, 3.6), "sharex": "col", "sharey": "row", "squeeze": False}
+    figure, panels = plt.subplots(*shape, **look)
+    for column, (kind, lines) in zip(panels.T, curves.items(), strict=True):
+        for k, axes in enumerate(column):
+            for j, name in enumerate(lines.columns):
+                low, high = lines.low[:, j, k], lines.high[:, j, k]
+                band = {
+                    "color": SERIES[j % len(SERIES)],
+                    "alpha": min(0.2, 0.6 / num),
+                    "linewidth": 0,
+                }
+                if not np.isnan(low).all():
+                    axes.fill_between(lines.points, low, high, **band)
+                style = LINES[j % len(LINES)]
+                mean = lines.mean[:, j, k]
+                axes.plot(lines.points, mean, label=names.member(name), linestyle=style, **_look(j))
+            axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
+        column[1].set_xlabel(names.CURVES[kind])
+    for k, label in enumerate(_SCORES):
+        panels[k, 0].set_ylabel(label)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    if len(labels) > 1:
+        where = {"loc": "outside upper center", "ncols": min(len(labels), 5 if width > 4 else 2)}
+        figure.legend(handles, labels, frameon=False, fontsize=7, **where)
+    return figure
+
+
+def lines_of(r: Results) -> dict[str, Lines]:
+    """The `tables.curves` of one sweep, with its own intervals."""
+    estimates, made = folder.estimates(r), {}
+    for kind in names.CURVES:
+        at = {0.0: r.conditions[-1]}
+        at |= {float(c.partition("=")[2]): c for c in r.curves if c.startswith(f"{kind}=")}
+        if len(at) < 2:
+            continue
+        values = np.array(
+            [[estimates[at[x]][score] for score in ("war", "uar")] for x in sorted(at)]
+        )  # [P, 2 (WAR, UAR), 3 (mean, low, high)]
+        mean, low, high = 100 * np.moveaxis(values, -1, 0)[:, :, None]
+        made[kind] = Lines(sorted(at), [r.identity["system"]], mean, low, high)
+    return made
+
+
+def _look(number: int) -> dict:
+    """Colour and marker; from the seventh system on the markers are hollow."""
+    colour = SERIES[number % len(SERIES)]
+    return {
+        "color": colour,
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 3.2,
+        "markerfacecolor": colour if number < len(SERIES) else PAPER,
+        "markeredgewidth": 0.8,
+        "linewidth": 1,
+    }
