@@ -1,7 +1,8 @@
 """What a sweep would do, how large it is and how long it would take, without training it.
 
 The real loop runs for two epochs of at most 4 steps over the whole corpus' arrays, and of 2 batches
-of validation, in a temporary folder: the first epoch compiles, the second is measured.
+of validation, in a temporary folder: the first epoch compiles, the second is measured. Where a
+device takes its runs one after another, one of each is enough.
 """
 
 import dataclasses
@@ -59,11 +60,13 @@ def measure(experiment: Experiment) -> list[StagePlan]:
         short = _shorten(experiment, Teachers(folder, experiment.corpus, experiment.digest))
         loop.train(short, checkpoints, report)
     config, run_ids, plans = experiment.config, experiment.run_ids, []
+    rounds = -(-len(run_ids) // len(short.run_ids))  # of runs that go one after another
     stages = zip(experiment.stages, experiment.vectors, experiment.sections, strict=True)
     for k, (stage, vector, section) in enumerate(stages):
         size, batch = config[section].batch_size, config[section].eval_batch_size
         steps = [len(fold.train) // size for fold, _ in short.run_ids]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
+        more_batches = _batches(run_ids, batch) / _batches(short.run_ids, batch)
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
         last = k == len(experiment.stages) - 1
         teachers = experiment.teachers
@@ -74,10 +77,8 @@ def measure(experiment: Experiment) -> list[StagePlan]:
                 vector.size,
                 config[section].epochs,
                 max(len(fold.train) // size for fold, _ in run_ids),
-                training_time / max(steps),
-                (second - training_time)
-                * _batches(run_ids, batch)
-                / _batches(short.run_ids, batch),
+                rounds * training_time / max(steps),
+                (second - training_time) * rounds * more_batches,
                 max(first - second, 0.0),
                 max(steps),
                 sum(map(teachers.has, files)),
@@ -99,12 +100,17 @@ def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
         short[section].epochs = 2
     most = STEPS * max(short[section].batch_size for section in experiment.sections)
     tested = _VALIDATION * max(short[section].eval_batch_size for section in experiment.sections)
+    at_once = len(experiment.run_ids)
+    if jax.default_backend() == "cpu" and short.layout != "vmap":
+        at_once = min(at_once, jax.device_count())  # the others wait for these
     sweeps = []
-    for sweep in experiment.sweeps:
+    for sweep, runs in zip(experiment.sweeps, experiment.slices, strict=True):
         few = [
             RunId(fold._replace(train=fold.train[:most], val=fold.val[:tested]), seed)
-            for fold, seed in sweep.run_ids
+            for fold, seed in sweep.run_ids[: max(at_once - runs.start, 0)]
         ]
+        if not few:
+            continue
         sweeps.append(dataclasses.replace(sweep, config=short, run_ids=few))
     return dataclasses.replace(experiment, sweeps=sweeps, teachers=teachers)
 

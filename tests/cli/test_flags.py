@@ -58,15 +58,15 @@ MISTAKES = [
     (["train.py"], "--config: missing"),
     (["train.py", "--config=configs/nowhere.py"], "no such file"),
     (["train.py", "--config="], "--config=: no such file"),
-    (["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper"),
+    pytest.param(["train.py", "--config=configs/demo.py:no_such"], "variant 'no_such': wanted some of paper", marks=pytest.mark.slow),
     (["train.py", "--config=configs/demo.py", "--config.members=(('a','table2'),)", "--workdir=/tmp/x"], "'table2': a table is no member of another"),
-    (["train.py", "--config=configs/demo.py:poled"], "variant 'poled': no such one; did you mean 'pooled'?"),
+    pytest.param(["train.py", "--config=configs/demo.py:poled"], "variant 'poled': no such one; did you mean 'pooled'?", marks=pytest.mark.slow),
     (["train.py", *SMALL, "--config.train.epoch=3"], "did you mean --config.train.epochs?"),
     (["train.py", *SMALL, "--config.train.lr=3"], "did you mean --config.train.learning_rate?"),
     (["train.py", *SMALL, "--config.train.epochs=many"], "train.epochs"),
     (["train.py", *SMALL, "--confg=3"], "confg"),
     (["train.py", *SMALL, "stray"], "stray: not a flag"),
-    (["train.py", *SMALL, "--config.data.pack=nowhere", "--workdir=/tmp/x"], "nowhere: no such folder"),
+    pytest.param(["train.py", *SMALL, "--config.data.pack=nowhere", "--workdir=/tmp/x"], "nowhere: no such folder", marks=pytest.mark.slow),
     (["train.py", *SMALL, "--config.system=mmin", "--workdir=/tmp/x"], "configs/iemocap.py:mmin"),
     (["train.py", "--config=configs/demo.py:mmin,cra"], "'mmin' and 'cra': wanted one system"),
     (["train.py", "--config=configs/demo.py:mmin,no_udcl"], "'no_udcl' is CM-ARR's"),
@@ -172,6 +172,7 @@ def test_a_pack_that_is_not_there_is_one_line_with_two_commands(name, maker, tmp
     assert config.data.pack == f"data/{name}"  # a flag or the file has named one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     ["train.batch_size=10000", "train.schedule=step", "model.fusion.num_heads=7", "fold=9"],
@@ -274,6 +275,7 @@ def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
             assert row["modality"][0] not in row["condition"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
     """Of the sweep that is done already: its programs are in the cache of compiled ones."""
     out, flags, _ = sweep
@@ -299,6 +301,7 @@ def test_another_config_is_refused(sweep):
     assert "model.udcl.weight=1.0, now 0.5" in result.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     out, _, first = sweep
     figure = out / "conditions.png"
@@ -350,6 +353,7 @@ def test_a_folds_model_predicts_its_test_part_as_the_sweep_did(sweep, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_figure_5_is_drawn_from_the_results_alone(sweep):
     out, _, _ = sweep
     arrays = np.load(out / "representations.npz")
@@ -416,6 +420,7 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     assert refused.returncode == 2 and "holds several sweeps" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_teachers_folder_that_cannot_be_made_is_named_before_anything_is_trained(tmp_path):
     pack = write_pack(tmp_path / "pack").path
     flags = ["--config=configs/demo.py:mmin", *(f for f in SMALL[1:] if "model." not in f)]

@@ -8,6 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from cmarr_jax.data import demo, pipeline, protocol
 
+pytestmark = pytest.mark.slow  # it makes the whole demo corpus
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
@@ -25,7 +27,6 @@ def test_shape_and_class_proportions(corpus):
     np.testing.assert_allclose(share, np.array([1103, 1636, 1708, 1084]) / 5531, atol=0.01)
 
 
-@pytest.mark.slow
 def test_single_modalities_are_ordered_as_in_the_paper(corpus):
     """Speech over text over video, none at chance or at the ceiling."""
     folds = protocol.make_folds(corpus.columns, corpus.labels)

@@ -21,6 +21,7 @@ def test_a_teacher_and_its_student_are_timed_apart(tiny_pack, monkeypatch):
     steps = [len(fold.train) // 4 for fold in folds], [len(fold.train) // 8 for fold in folds]
     now = [100.0]
     monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dry_run.jax, "device_count", lambda: 3)
 
     def train(experiment, checkpoints, report):
         assert experiment.config.train.epochs == experiment.config.pretrain.epochs == 2
@@ -60,6 +61,7 @@ def test_validation_is_measured_on_a_part_and_counted_whole(tiny_pack, monkeypat
     experiment = tiny.experiment(corpus, tiny.config(**{"train.eval_batch_size": 1}))
     now = [0.0]
     monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dry_run.jax, "device_count", lambda: 3)
 
     def train(experiment, checkpoints, report):
         for number in (1, 2):
@@ -86,3 +88,25 @@ def test_a_pack_of_one_vector_a_modality_is_told_of_the_variant_for_it(tmp_path)
 def test_a_pack_of_sequences_is_told_nothing(tiny_pack):
     corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
     assert tiny.experiment(corpus, tiny.config()).advice == ""
+
+
+def test_runs_that_wait_for_one_another_are_counted_and_not_measured(tiny_pack, monkeypatch):
+    """Three runs on two devices: one of them goes twice."""
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    experiment = tiny.experiment(corpus, tiny.config())
+    now, seen = [0.0], []
+    monkeypatch.setattr(dry_run.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dry_run.jax, "device_count", lambda: 2)
+
+    def train(experiment, checkpoints, report):
+        every = [len(fold.train) // 8 for fold, _ in experiment.run_ids]
+        seen.append(len(every))
+        for number in (1, 2):
+            now[0] += max(every) + 3.0
+            rate = sum(every) * 8 / max(every)
+            report(SimpleNamespace(stage="", number=number, utterances_per_second=rate))
+
+    monkeypatch.setattr(loop, "train", train)
+    (plan,) = dry_run.measure(experiment)
+    assert seen == [2] and len(experiment.run_ids) == 3
+    assert plan.step == pytest.approx(2) and plan.validation == pytest.approx(6)

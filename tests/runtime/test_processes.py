@@ -92,7 +92,8 @@ def pair(pack, tmp_path_factory):
 @pytest.mark.parametrize(
     "system, flags",
     [
-        ("full_modality", ["--config.fold=1"]),  # one run: the batch is cut over both
+        # One run: the batch is cut over both.
+        pytest.param("full_modality", ["--config.fold=1"], marks=pytest.mark.slow),
         pytest.param("full_modality", [], marks=pytest.mark.faults),  # three runs are dealt out
         pytest.param("mmin", ["--config.pretrain.batch_size=8"], marks=pytest.mark.faults),
     ],
