@@ -94,8 +94,10 @@ class Progress:
         """Shows one finished epoch, `training.loop.Epoch`."""
         self._state = self._take(epoch)
         if not self._drawing.show(self._block, keep=True):
+            pairs = zip(epoch.trained, epoch.stopped, strict=True)
+            going = any(trained and not stopped for trained, stopped in pairs)
             for stopped in filter(None, epoch.stopped):
-                _say(f"{stopped}; the other runs go on")
+                _say(f"{stopped}; the other runs go on" if going else str(stopped))
             _say(display.line(self._state))
         if epoch.number == epoch.total:
             self._drawing.close()
@@ -117,7 +119,8 @@ class Progress:
     def done(self, folders: Sequence[str], seconds: float) -> None:
         """Says where the results are."""
         self._drawing.close()
-        _say(f"done in {seconds:.0f} s; results lie in {', '.join(folders)}")
+        where = f"results lie in {', '.join(folders)}" if folders else "no run has results"
+        _say(f"done in {seconds:.0f} s; {where}")
 
     def _compile(self) -> None:
         if not self._show("compiling"):

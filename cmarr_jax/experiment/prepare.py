@@ -230,12 +230,15 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     """
     patterns = protocol.make_patterns(conditions, masking.patterns)
     probabilities = masking.probabilities or (1 / len(patterns),) * len(patterns)
-    if len(probabilities) != len(patterns) or abs(sum(probabilities) - 1) > 1e-6:
+    total = sum(probabilities)
+    if len(probabilities) != len(patterns) or abs(total - 1) > 1e-2:
         raise UserError(
             f"--config.masking.probabilities={tuple(probabilities)}: wanted {len(patterns)} "
-            "numbers that sum to 1, one a pattern"
+            f"numbers that sum to 1, one a pattern; these are {len(probabilities)} and sum to "
+            f"{total:.6g}"
         )
-    return Masking(patterns, np.array(probabilities, np.float32), masking.per_sample)
+    shares = np.array(probabilities) / total  # thirds have no last digit
+    return Masking(patterns, shares.astype(np.float32), masking.per_sample)
 
 
 def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:

@@ -122,7 +122,7 @@ class _SweepRecording:
         stopped = [stop._asdict() for stop in tested.stopped if stop]
         self._write_status(
             complete=not stopped,
-            epochs_done=self._sweep.config.train.epochs,
+            epochs_done=self._sweep.config.train.epochs if whole else self._status["epochs_done"],
             **({"stopped": stopped} if stopped else {}),
             finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )

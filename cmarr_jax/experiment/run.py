@@ -138,4 +138,5 @@ def train_group(group: Sequence[WorkDir], teachers: str, leave: Callable[[], obj
             recording.end(testing.test(experiment, trained))
             progress.drawing("figures")
             recording.draw()
-        progress.done([each.folder for each in group], recording.seconds)
+        done = [each.folder for each in group if status.has_results(each.folder)]
+        progress.done(done, recording.seconds)

@@ -98,8 +98,8 @@ def train(
 ) -> Trained:
     """Trains every run, stage by stage; resumes from a checkpoint if there is one.
 
-    A run whose loss or gradient is not finite is stopped: it keeps its state from before that step.
-    This changes nothing for the other runs.
+    A run whose loss or gradient is not finite is stopped: it keeps its parameters from before that
+    step. This changes nothing for the other runs.
 
     Args:
       experiment: what is trained.
