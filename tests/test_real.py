@@ -10,7 +10,10 @@ from cmarr_jax.data import pipeline, protocol
 from tests import tiny
 
 DATA = os.path.join(os.path.dirname(real_packs.ROOT), "shared", "data")
-pytestmark = pytest.mark.skipif(not os.path.isdir(DATA), reason="no ../shared/data")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir(DATA), reason="no ../shared/data"),
+]
 
 
 def test_three_real_modalities_with_an_official_split(tmp_path):
