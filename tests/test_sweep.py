@@ -110,12 +110,12 @@ def test_it_ends_with_the_ranking_by_validation_and_the_test_scores_of_the_first
         ("2", "no_udcl", "18.75"),
     ]
     assert "Test scores of the chosen entry, no_spcl:" in command.said
-    assert "cmarr (no_spcl) on c" in command.said and "(no_udcl)" not in command.said
+    assert "w/o SPCL" in command.said and "w/o UDCL" not in command.said
     assert (command.out / "ranking.png").stat().st_size > 5000
     assert (command.out / "ranking.pdf").exists()
     code, _, _ = command(body, "--all-test-scores")
-    assert code == 0 and "(no_udcl)" in command.said and "(no_spcl)" in command.said
-    assert command.said.index("(no_spcl)") < command.said.index("to report and not to choose by")
+    assert code == 0 and "w/o UDCL" in command.said and "w/o SPCL" in command.said
+    assert command.said.index("w/o SPCL") < command.said.index("to report and not to choose by")
 
 
 def test_entries_that_lack_runs_or_validation_are_no_winners():
