@@ -77,7 +77,7 @@ def load(
       align: "pool" or "interp" (every modality averaged or interpolated to `length` positions;
         1 = one vector an utterance), or "none" (modalities already share a length per
         utterance; padded to `length`).
-      length: T.
+      length: T, at least 1.
       statistics: what a position holds of its frames; "mean_max" (the mean and, after it, the
         maximum of each feature: 2 D) wants one position.
       stream: a folder on a local disk, where the features shall lie in a nameless file until the
@@ -90,8 +90,6 @@ def load(
     """
     if align not in (*pooling.KINDS, "none"):
         raise UserError(f"--config.data.align={align}: wanted pool, interp or none")
-    if length < 1:
-        raise UserError(f"--config.data.length={length}: wanted at least 1")
     if statistics not in pooling.STATISTICS:
         raise UserError(f"--config.data.statistics={statistics}: wanted mean or mean_max")
     if statistics == "mean_max" and (length > 1 or align == "none"):

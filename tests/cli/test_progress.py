@@ -129,6 +129,7 @@ def begun(runs=2, variants=("default",)):
             scheme="",
             advice="",
             variants="; ".join(variants),
+            audited={},
         )
     )
     return progress
@@ -302,7 +303,7 @@ progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 progress.sweep(Some(
     sweeps=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
-    memory=10**9, scheme="", advice="", variants="default",
+    memory=10**9, scheme="", advice="", variants="default", audited={},
 ))
 one = np.ones(1)
 try:

@@ -121,7 +121,6 @@ def test_what_does_not_align_is_refused(tmp_path, loader, lengths, length, match
     "fields",
     [
         {"align": "stretch"},
-        {"length": 0},
         {"loader": "other"},
         {"pack": "nowhere"},
         {"statistics": "median"},
