@@ -132,14 +132,14 @@ def test_an_installed_script_shows_its_own_help(installed, tmp_path, command):
 )
 def test_an_installed_script_finds_its_configs(installed, tmp_path, flags):
     result = run_installed(installed, tmp_path, "train", *flags)
-    assert result.returncode == 2 and "--workdir: missing" in result.stderr, result.stderr
+    assert result.returncode == 2 and "no such pack; make it with" in result.stderr, result.stderr
 
 
 def test_a_config_of_the_working_folder_comes_first(installed, tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.py").write_text("raise AttributeError\n")
     result = run_installed(installed, tmp_path, "train", "--config=configs/demo.py")
-    assert result.returncode != 0 and "--workdir: missing" not in result.stderr
+    assert result.returncode != 0 and "no such pack; make it with" not in result.stderr
 
 
 @pytest.mark.slow

@@ -35,26 +35,30 @@ def linear(*, fold, step, value):
     run = prng.key(jax.random.key_data(jax.random.fold_in(jax.random.key(0), fold)))
     bad_key = jax.random.key_data(jax.random.split(jax.random.fold_in(run, step - 1))[1])
 
-    def means(batch):
-        return jnp.concatenate([x.mean(axis=1) for x in batch.features.values()], axis=-1)
-
-    def logits(params, batch):
-        return means(batch) @ params["params"]["kernel"]
-
     def make(config, modalities, num_classes, batch_axis=None):
+        def means(batch):  # a dict comes back from jit in another order
+            return [batch.features[m].mean(axis=1) for m in modalities]
+
+        def encode(params, batch):  # [M, B, C]
+            ends = np.cumsum([x.shape[-1] for x in means(batch)])[:-1]
+            kernels = jnp.split(params["params"]["kernel"], ends)
+            return jnp.stack([x @ kernel for x, kernel in zip(means(batch), kernels, strict=True)])
+
         def init(key, batch, before):
-            shape = (means(batch).shape[-1], num_classes)
+            shape = (sum(x.shape[-1] for x in means(batch)), num_classes)
             return {"params": {"kernel": 0.1 * jax.random.normal(key, shape)}}
 
         def loss(params, batch, available, key):
-            cls = losses.cross_entropy(logits(params, batch), batch.labels, batch.weights)
+            logits = encode(params, batch).sum(axis=0)
+            cls = losses.cross_entropy(logits, batch.labels, batch.weights)
             hit = jnp.all(jax.random.key_data(key) == bad_key) & jnp.all(batch.weights == 2)
             return {"cls": jnp.where(hit, value, cls)}
 
         def predict(params, encoded, mask, available):
-            return Output(encoded, recovered=None, target=None)
+            logits = jnp.where(available.T[:, :, None], encoded, 0).sum(axis=0)
+            return Output(logits, recovered=None, target=None)
 
-        return System((Stage("train", init, loss, logits, predict),))
+        return System((Stage("train", init, loss, encode, predict),))
 
     return make
 
