@@ -158,12 +158,6 @@ def test_missing_rates_nest_spare_the_last_modality_and_hit_their_rate():
     np.testing.assert_array_equal(again[0].available, some)
 
 
-@pytest.mark.parametrize("rates, levels", [((1.0,), ()), ((-0.1,), ()), ((), (0.0,)), ((), (1.5,))])
-def test_an_impossible_rate_or_level_is_named(rates, levels):
-    with pytest.raises(UserError, match="robustness"):
-        protocol.make_curves(np.ones((3, 2), bool), rates, levels)
-
-
 def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part():
     columns, labels = corpus()
     first, second = protocol.make_folds(columns, labels)[:2]

@@ -80,6 +80,8 @@ CASES = [  # (argument, fields, what the line must say)
         "missing_rates=(0.3, 0.3): has a number twice",
     ),
     (None, {"robustness.missing_rates": (NAN,)}, "missing_rates=(nan,)"),
+    (None, {"robustness.missing_rates": (-0.1,)}, "missing_rates=(-0.1,): wanted numbers 0 to"),
+    (None, {"robustness.noise_levels": (1.5,)}, "noise_levels=(1.5,): wanted numbers above 0"),
     (None, {"robustness.noise_levels": (0.0,)}, "noise_levels=(0.0,): wanted numbers above 0"),
     (None, {"robustness.noise_levels": ("loud",)}, "noise_levels=('loud',)"),
     (None, {"model.width": 0}, "--config.model.width=0: wanted at least 1"),

@@ -153,6 +153,7 @@ def corpus(tiny_pack):
     return pipeline.load(pack=tiny_pack.path, loader="numpy", length=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_it_learns_in_the_one_loop_and_no_run_feels_another(corpus, name):
     fields = {"train.epochs": 6, "train.learning_rate": 5e-3} | SMALL.get(name, {})
@@ -215,6 +216,7 @@ def test_a_student_starts_from_its_teacher_and_keeps_it(rng, name, copied):
     assert student.frozen == ("teacher",)
 
 
+@pytest.mark.slow
 def test_a_kept_teacher_is_not_trained_again(corpus):
     teachers, seen = tiny.NoTeachers(), []
     for _ in range(2):

@@ -83,6 +83,7 @@ def test_shuffled_labels_score_chance_on_the_test_folds(corpus, system):
     assert abs(shuffled - 1 / 3) < 3 * 0.096, shuffled
 
 
+@pytest.mark.slow
 def test_sweeps_of_other_rates_and_weights_in_one_program_are_what_they_are_alone(
     corpus, whole_sweep
 ):
@@ -98,6 +99,7 @@ def test_sweeps_of_other_rates_and_weights_in_one_program_are_what_they_are_alon
     assert np.abs(ours - theirs).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_vmapped_runs_equal_mapped_runs(corpus, whole_sweep):
     memory, _ = whole_sweep
     vmapped = tiny.Memory()
@@ -143,6 +145,7 @@ def test_a_batch_cut_over_two_devices_equals_one_device(corpus, whole_sweep):
     assert_close(last_params(cut, 0), last_params(memory, 2), 1e-5)
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp_path):
     fields = dict(folds=(1, 2), validation="none")
     whole, epochs = tiny.Memory(), []
@@ -184,6 +187,7 @@ def test_a_checkpoint_of_another_shape_is_refused(corpus, tmp_path):
         tiny.train(corpus, checkpoints, **{"model.classifier.hidden": 24})
 
 
+@pytest.mark.slow
 def test_it_learns(corpus):
     losses = []
     _, best, scored = tiny.train(
