@@ -102,7 +102,7 @@ def test_the_scripts_have_it(script, patched):
         "from cmarr_jax.experiment import table\n"
         "from cmarr_jax.cli import flags\n"
         "run = flags.run\n"
-        "flags.run = lambda main: run(lambda: 1 / 0)\n"
+        "flags.run = lambda main, *_, **__: run(lambda: 1 / 0)\n"
         f"runpy.run_path({script!r}, run_name='__main__')"
     )
     for debug in ("0", "1"):
