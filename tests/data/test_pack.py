@@ -21,7 +21,8 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min
 @given(data=st.data())
 def test_round_trip(tmp_path_factory, data):
     num = data.draw(st.integers(1, 5))
-    ids = data.draw(st.lists(NAMES, min_size=num, max_size=num, unique=True))
+    people = NAMES.filter(lambda name: name not in ("nan", "NaN"))  # no speaker, see docs/packs.md
+    ids = data.draw(st.lists(people, min_size=num, max_size=num, unique=True))
     classes = data.draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     labels = data.draw(st.lists(st.sampled_from(["", *classes]), min_size=num, max_size=num))
     dtype = data.draw(st.sampled_from([np.float16, np.float32]))
