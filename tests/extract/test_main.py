@@ -38,7 +38,7 @@ def fakes(monkeypatch):
     def encode(bucket, items):
         return [np.full((length, 3), sum(i.encode()), np.float32) for i, length in items]
 
-    def sources(args, utterances):
+    def sources(args, release):
         return [
             fake.source("text")._replace(encode=encode),
             fake.source("speech", load=load_wav)._replace(encode=encode),
@@ -64,7 +64,7 @@ def run(*argv):
     )
 
 
-@pytest.mark.parametrize("corpus", [[], ["iemocap"], ["msp_improv"]])
+@pytest.mark.parametrize("corpus", [[], ["iemocap"], ["msp_improv"], ["csv"]])
 def test_help_teaches(corpus):
     result = run(*corpus, "--help")
     assert result.returncode == 0 and result.stderr == ""
@@ -77,11 +77,16 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
     out = str(tmp_path / "p")
     for argv, message in [
         ([], "required"),
-        (["cremad"], "invalid choice: 'cremad'"),
+        (["savee"], "invalid choice: 'savee'"),
         (["iemocap"], "--root"),
-        (["iemocap", "--root", "/nowhere"], "--root=/nowhere: no such folder"),
+        (["iemocap", "--root", "/nowhere"], "--root=/nowhere: no such file or folder"),
         (["iemocap", "--root", str(tmp_path)], "no label under Session1..5"),
-        (["iemocap", "--root", iemocap], "--out: missing"),
+        (["iemocap", "--root", iemocap, "--classes", "5"], "invalid choice: '5'"),
+        (["iemocap", "--root", iemocap, "--complete"], "--complete"),
+        (["meld", "--root", iemocap], "no train_sent_emo.csv"),
+        (["cremad", "--root", iemocap], "no file such as AudioWAV/1001_DFA_ANG_XX.wav"),
+        (["ravdess", "--root", iemocap], "no file such as Actor_01/"),
+        (["csv", "--root", iemocap], "a folder; wanted a table"),
         (["iemocap", "--root", iemocap, "--out", out, "--scenarios", "S"], "--scenarios S"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "a"], "wanted some of t,s,v"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t,t"], "each once"),
@@ -132,6 +137,8 @@ def test_iemocap_becomes_a_pack(iemocap, tmp_path, fakes, capsys):
     assert made.features["text"].dtype == np.float16
     assert made.provenance["options"] == {
         "corpus": "iemocap",
+        "classes": "4",
+        "only": None,
         "speaker_side": "marker_left",
         "strip_tags": False,
     }
