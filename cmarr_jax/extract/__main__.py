@@ -25,6 +25,7 @@ from cmarr_jax.cli import boundary
 from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.data.protocol import natural
+from cmarr_jax.data.utterances import SPLITS
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import engine, flags, result
 from cmarr_jax.extract.corpora import cremad, iemocap, meld, msp_improv, ravdess, table
@@ -204,7 +205,7 @@ def _listing(corpus: str, turns: int, utterances: Sequence[Utterance]) -> str:
     parts: dict[str, list[Utterance]] = {}
     for u in utterances:
         parts.setdefault(getattr(u, field), []).append(u)
-    names = sorted(parts, key=natural)
+    names = sorted(parts, key=(*SPLITS, "").index if field == "split" else natural)
     shown = names if len(names) <= _SHOWN_PARTS else []
     rows = [[field, *(name or "none" for name in classes), "total", *files]]
     for name, part in [*((n or "none", parts[n]) for n in shown), ("all", utterances)]:

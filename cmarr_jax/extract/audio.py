@@ -68,7 +68,8 @@ def load(
             if span is not None and first >= total:
                 ends = f"ends after {total / rate:.2f} s, the turn begins at {start:.2f} s"
                 return Loaded("too_short", None, ends)
-            f.seek(first)
+            if first:  # not every format can be sought in
+                f.seek(first)
             # One second more than is kept, so that the resampler sees past the cut.
             limit = math.ceil((max_samples / SAMPLE_RATE + 1) * rate)
             if last is not None:

@@ -32,7 +32,7 @@ from cmarr_jax.data import values as values_lib
 from cmarr_jax.data.importers.assemble import unread
 from cmarr_jax.data.protocol import natural
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract.corpora import csv_file, transcripts
+from cmarr_jax.extract.corpora import counts, csv_file, transcripts
 from cmarr_jax.extract.source import Release, Utterance
 
 ROOT = "TABLE.csv"  # what --root is
@@ -62,8 +62,8 @@ def scan(root: str, *, classes: str | None = None, strip_tags: bool = False) -> 
       strip_tags: removes `[LAUGHTER]`, `--` and `...` from the texts.
 
     Raises:
-      UserError: it is no such table, a field cannot be meant so, a class has no row, or no file
-        of a column exists; names the row.
+      UserError: it is no such table, a field cannot be meant so, or no file of a column exists;
+        names the row.
     """
     table = csv_file.read(root, ("id", "label"), delimiters=",;\t")
     given = {c: v for c, v in table.columns.items() if c in COLUMNS}
@@ -108,6 +108,10 @@ def scan(root: str, *, classes: str | None = None, strip_tags: bool = False) -> 
                 wav_span=None if start is None else (start, end),
             )
         )
+    parts = [(u.wav, u.video, u.start, u.end) if u.wav or u.video else u.id for u in turns]
+    times = Counter(parts)
+    twice = [u.id for u, part in zip(turns, parts, strict=True) if times[part] > 1]
+    warnings += counts.named("rows are of the same files and times as another", twice)
     letters = {"t": any(u.text for u in turns), "s": any(u.wav for u in turns)}
     return Release(
         turns,
@@ -149,10 +153,10 @@ def _labels(
                 f"{min(there)!r:.60}; wanted classes, or those that are meant in --classes=a,b,..."
             )
         return labels, tuple(sorted(there, key=natural))
-    if there and (absent := [name for name in chosen if name not in there]):
-        raise UserError(
-            f"--classes={classes}: no row of {file} has the label {absent[0]!r}; found "
-            f"{', '.join(sorted(there, key=natural)):.160}"
+    if absent := [name for name in chosen if there and name not in there]:
+        found = ", ".join(sorted(there, key=natural))
+        warnings.append(
+            f"no row has the label {', '.join(absent)}, which --classes names; found {found:.160}"
         )
     others = {name: count for name, count in there.items() if name not in chosen}
     if others:
