@@ -41,6 +41,8 @@ THROUGH = {
     "data/utterances": "data/test_pack.py",
     "experiment/recording": "test_api.py",
     "extract/corpora/counts": "extract/corpora/test_iemocap.py",
+    "extract/corpora/csv_file": "extract/corpora/test_table.py",
+    "extract/corpora/files": "extract/corpora/test_cremad.py",
     "extract/corpora/transcripts": "extract/corpora/test_iemocap.py",
     "extract/flags": "extract/test_main.py",
     "extract/models/transformer": "extract/models/test_bert.py",

@@ -1,9 +1,9 @@
 """From the official release of a corpus to a feature pack.
 
     python -m cmarr_jax.extract iemocap --root IEMOCAP_full_release --list
-    python -m cmarr_jax.extract iemocap --root IEMOCAP_full_release --out packs/iemocap \\
+    python -m cmarr_jax.extract iemocap --root IEMOCAP_full_release --out data/iemocap \\
         --text-model bert-base-uncased --speech-model facebook/wav2vec2-base
-    python -m cmarr_jax.extract msp_improv --root MSP-IMPROV --scenarios S --out packs/msp
+    python -m cmarr_jax.extract msp_improv --root MSP-IMPROV --scenarios S
     python -m cmarr_jax.extract csv --root MINE.csv
     python -m cmarr_jax.extract csv --help           the layout that a corpus must have
 
