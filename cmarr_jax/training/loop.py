@@ -287,6 +287,8 @@ def _train_epoch(
     epoch, size = point.epoch + 1, plan.config.batch_size
     order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
     order[~trained] = -1
+    for row, most in zip(order, plan.experiment.steps or (), strict=False):
+        row[most:] = -1
     start = time.monotonic()
     state, sums, going = point.state, [], trained
     for rows, arrays in plan.feed.steps(order):
