@@ -152,7 +152,7 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
-    dtype = args.dtype or _default_dtype()
+    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
     sources = []
     if "t" in letters:
         from cmarr_jax.extract import text
@@ -163,12 +163,20 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 keep_special_tokens=args.keep_special_tokens,
                 max_length=args.max_tokens,
                 dtype=dtype,
+                layers=layers["text"],
             )
         )
     if "s" in letters:
         from cmarr_jax.extract import speech
 
-        sources.append(speech.source(args.speech_model, max_seconds=args.max_seconds, dtype=dtype))
+        sources.append(
+            speech.source(
+                args.speech_model,
+                max_seconds=args.max_seconds,
+                dtype=dtype,
+                layers=layers["speech"],
+            )
+        )
     if "v" in letters:
         from cmarr_jax.extract import video
 
@@ -182,6 +190,17 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
             )
         )
     return sources
+
+
+def _layers(said: Sequence[str]) -> dict[str, str]:
+    """Modality -> what `--layers` says of it; a later one replaces an earlier one."""
+    layers = dict.fromkeys(_MODALITIES.values(), "last")
+    for each in said:
+        modality, _, which = each.rpartition("=")
+        if modality and modality not in layers:
+            raise UserError(f"--layers={each}: wanted WHICH or one of {', '.join(layers)}, =WHICH")
+        layers |= dict.fromkeys([modality] if modality else layers, which)
+    return layers
 
 
 def _default_dtype() -> str:
@@ -200,7 +219,7 @@ def _environment() -> dict[str, str]:
 def _listing(corpus: str, turns: int, utterances: Sequence[Utterance]) -> str:
     """Turns by class and official part, or session, and how many have their files."""
     field = "split" if any(u.split for u in utterances) else "session"
-    classes = sorted({u.label for u in utterances}, key=lambda name: (name == "", name))
+    classes = sorted({u.label for u in utterances}, key=lambda name: (name == "", natural(name)))
     files = {"transcript": "text", "wav": "wav", "video": "video"}
     parts: dict[str, list[Utterance]] = {}
     for u in utterances:
