@@ -157,6 +157,23 @@ def test_a_release_becomes_a_pack(tmp_path, monkeypatch, capsys, corpus, build, 
     assert f"{len(made.labels) + lacking} turns, " in capsys.readouterr().err
 
 
+def test_melds_sound_is_in_its_clips(tmp_path):
+    film = pytest.importorskip("tests.extract.test_ffmpeg").film
+    root, out = releases.meld(str(tmp_path)), str(tmp_path / "pack")
+    noise = np.random.default_rng(0).normal(scale=0.1, size=20_000)
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.endswith(".mp4") and not name.startswith("."):
+                film(os.path.join(folder, name), noise)
+    releases.write(f"{root}/train/train_splits/dia125_utt3.mp4", "damaged")
+    assert command.main(["meld", "--root", root, "--out", out, "--max-bad", "0.2", *MODELS]) == 0
+    assert read_problems(out) == {
+        ("train_dia125_utt3", "speech"): "unreadable",
+        ("dev_dia110_utt7", "speech"): "missing_file",
+    }
+    assert len(pack.read(out).labels) == 10  # these two have their text
+
+
 def test_a_table_of_segments_becomes_the_pack_that_cut_files_make(tmp_path):
     """Four turns of each recording, and the same turns as files of their own."""
     whole = releases.own(str(tmp_path))
