@@ -14,7 +14,7 @@ the clip's name, if there is one, else from the clip. Of 13,708 utterances 9,989
 Dialogues are the groups, seasons the sessions.
 
 Known of the release: train's dia125_utt3.mp4 is damaged, dev's dia110_utt7.mp4 is missing, some
-clips have no row. A few dozen clips of the test part come twice, the second time named
+clips have no row. Some clips of the test part come twice, the second time named
 final_videos_testdia0_utt0.mp4: that one is taken only where the other is missing. Some clips last
 minutes, see --max-seconds. Quotation marks of Windows-1252 in the tables are read as such.
 Source: Poria et al., MELD, 2019.
@@ -84,7 +84,8 @@ def scan(root: str, *, classes: str = "7") -> Release:
                 "official release, with its three tables"
             )
         if len(of_part) > 1:
-            warnings.append(f"{name}: found {len(of_part)} times, {of_part[0]} counts")
+            place = os.path.relpath(of_part[0], root)
+            warnings.append(f"{name}: found {len(of_part)} times, {place} counts")
         turns += _utterances(of_part[0], part, classes, paths, warnings)
     _check_clips(turns, paths, found.others, warnings)
     warnings += counts.difference(turns, KNOWN_PARTS, of="split")

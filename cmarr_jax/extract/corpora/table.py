@@ -12,7 +12,8 @@ has is counted, not read. It is UTF-8, with commas, semicolons or tabs.
     start, end   seconds: the part of both files that is the utterance; empty = from the beginning,
                  to the end.
     split        train, val (or dev, valid, validation) or test: the corpus' own parts.
-    session      what a fold leaves out, where there is no split; without the column each speaker.
+    session      what a fold leaves out, where there is no split; without the column each speaker,
+                 so give one to leave several speakers out at once.
     speaker      without the column each session has one of its own.
     group        dialogue or recording that no split may cut; without the column, and where rows
                  share a file, that file.

@@ -126,7 +126,7 @@ def test_odd_rows_are_named_and_stop_nothing(root, tmp_path):
     shutil.copy(f"{copy}/dev_sent_emo.csv", f"{copy}/dev_splits_complete")
     found = meld.scan(copy)
     assert found.warnings[:4] == [
-        f"dev_sent_emo.csv: found 2 times, {copy}/dev_sent_emo.csv counts",
+        "dev_sent_emo.csv: found 2 times, dev_sent_emo.csv counts",
         "1 columns of dev_sent_emo.csv are not read (Notes)",
         "dev_sent_emo.csv: row 3 repeats dev_dia0_utt0, the first row counts",
         "dev_sent_emo.csv: row 4 has the unknown label 'boredom'",
