@@ -127,7 +127,7 @@ def iemocap(root: str) -> str:
     texts: dict[str, list[str]] = {}
     for number, (identifier, (code, _, _, _, text)) in enumerate(IEMOCAP_TURNS.items()):
         dialogue = identifier.rpartition("_")[0]
-        start, end = 6.2901 + number, 7.5 + number
+        start, end = 6.2901 + number, 7.5 + 0.9 * number
         evaluations.setdefault(
             dialogue, ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
         )

@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
     inputs = [
         raw.utterance("a", "Yes.", silent),
         raw.utterance("b", None, str(tmp_path / "nowhere.wav")),
-        raw.utterance("c", "", next(iter(wavs.values()))),
+        raw.utterance("c", "", wavs["Ses05M_impro05_M005"]),
         raw.utterance("d", "a\udcff"),  # of a command line that is not UTF-8
     ]
     features, problems = raw.encode(
