@@ -47,7 +47,8 @@ _CLASS_OF_CODE = {
     "all": {code: code for code in _CODES},
 }
 _KINDS = {"impro": "improvised", "script": "scripted"}
-_LABEL_LINE = re.compile(r"\[\s*([\d.]+)\s*-\s*([\d.]+)\s*\]\s+(\S+)\s+(\w+)\s+\[")
+_TIME = r"\s*(\d{1,6}(?:\.\d*)?)\s*"  # seconds
+_LABEL_LINE = re.compile(rf"\[{_TIME}-{_TIME}\]\s+(\S+)\s+(\w+)\s+\[")
 _TURN = re.compile(r"Ses\d\d[FM]_\w+_([FM])\d+")  # XX turns, two voices at once, do not match
 _KIND = re.compile(r"Ses\d\d[FM]_(impro|script)")
 _TEXT_LINE = re.compile(r"(Ses\w+)\s*(?:\[[^\]]*\])?\s*:\s*(.*)")
@@ -117,7 +118,7 @@ def scan(
                 if not line.startswith("["):  # header, raters' votes, blank
                     continue
                 match = _LABEL_LINE.match(line)
-                if match is None:
+                if match is None or float(match[2]) < float(match[1]):
                     warnings.append(f"{place}: not a label line: {line[:60]!r}")
                     continue
                 start, end, identifier, code = match.groups()

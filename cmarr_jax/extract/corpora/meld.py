@@ -127,7 +127,7 @@ def _utterances(
             del paths[(*key, "again")]
         yield Utterance(
             id=identifier,
-            session=row["Season"].strip() or "unknown",
+            session=_one_line(row["Season"]) or "unknown",
             speaker=_one_line(row["Speaker"]) or "unknown",
             label=label if label in KNOWN_COUNTS[classes] else "",
             group=f"{part}_dia{key[1]}",
@@ -179,4 +179,6 @@ def _part(folder: str) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    """Printable, single-spaced, and one spelling of each letter."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return unicodedata.normalize("NFC", " ".join(printable.split()))

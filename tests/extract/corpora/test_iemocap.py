@@ -117,12 +117,16 @@ def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
     file = f"{copy}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
     with open(file, "a") as f:
         f.write("[1.0 - 2.0] cut he\n")
+        for times in ("1.0 - 2.0.5", "2.0 - 1.0"):
+            f.write(f"[{times}]\tSes02F_impro02_M001\tang\t[1, 1, 1]\n")
         f.write("[1.0 - 2.0]\tSes02F_impro02_M000\tjoy\t[1, 1, 1]\n")
         f.write("[1.0 - 2.0]\tSes02F_impro02_F001\tang\t[1, 1, 1]\n")
     turns, _, warnings, *_ = iemocap.scan(copy)
     place = "Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
-    assert warnings[:4] == [
+    assert warnings[:6] == [
         f"{place}: not a label line: '[1.0 - 2.0] cut he'",
+        f"{place}: not a label line: '[1.0 - 2.0.5]\\tSes02F_impro02_M001\\tang\\t[1, 1, 1]'",
+        f"{place}: not a label line: '[2.0 - 1.0]\\tSes02F_impro02_M001\\tang\\t[1, 1, 1]'",
         f"{place}: Ses02F_impro02_M000 has the unknown emotion 'joy'",
         f"{place}: repeats Ses02F_impro02_F001, the first line counts",
         "Session5/dialog/EmoEvaluation: missing, session left out",

@@ -120,7 +120,11 @@ def test_odd_rows_are_named_and_stop_nothing(root, tmp_path):
     copy = str(tmp_path / "MELD.Raw")
     shutil.copytree(root, copy)
     rows = ["Hi.,Joey,joy,positive,0,0,7,x", "Hi.,Joey,sadness,positive,0,0,7,x"]
-    rows += ["Hm.,Joey,boredom,positive,0,1,7,x", ",,Joy,positive,0,2,,x", "\x92t,J,joy,,0,3,7,x"]
+    rows += [
+        "Hm.,Joey,boredom,positive,0,1,7,x",
+        ",\x00,Joy,positive,0,2,,x",
+        "\x92t,J,joy,,0,3,7,x",
+    ]
     table = "\n".join([f"{HEADER},Notes", *rows])
     releases.write(f"{copy}/dev_sent_emo.csv", b"\xef\xbb\xbf" + table.encode())
     shutil.copy(f"{copy}/dev_sent_emo.csv", f"{copy}/dev_splits_complete")
