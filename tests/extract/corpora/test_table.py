@@ -1,8 +1,11 @@
 import os
+import random
 
 import pytest
 
+from cmarr_jax.data import utterances
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract import result
 from cmarr_jax.extract.corpora import table
 from tests.extract import releases
 
@@ -219,3 +222,32 @@ def test_a_class_without_rows_is_named(tmp_path):
 def test_an_index_beyond_the_classes(tmp_path):
     with pytest.raises(UserError, match="row 3 has label '2', but --classes names 2: a,b"):
         table.scan(write(tmp_path, "id,label", "u,0", "v,2"), classes="a,b")
+
+
+def test_whatever_stands_in_a_table_is_a_pack_or_one_line(tmp_path):
+    """Damaged at random: what is taken, a pack takes too."""
+    releases.write(f"{tmp_path}/a.wav", "sound")
+    whole = (
+        b'id,label,text,wav,start,end,speaker,split\nu1,angry,"Leave, me!",a.wav,1.5,2,anna,train\n'
+        b"u2,,  ,,,,ben,dev\nu3,calm,nan,a.wav,,3,ben,test\n"
+    )
+    pieces = [*b',";\n\r\t\0\xff .-', *(b"nan", b"-1", b"1e999", b"inf", b"0.5", b"id", b"9" * 400)]
+    pieces = [bytes([p]) if isinstance(p, int) else p for p in pieces]
+    rng, taken, refused = random.Random(0), 0, []
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(damaged))
+            damaged[place : place + rng.choice([0, 1, 8])] = rng.choice(pieces)
+        releases.write(f"{tmp_path}/t.csv", bytes(damaged))
+        try:
+            found = table.scan(f"{tmp_path}/t.csv", classes=rng.choice([None, "angry,calm"]))
+        except UserError as e:
+            refused.append(str(e))
+            continue
+        columns = result.columns(found.utterances)
+        utterances.check("pack", columns, range(len(found.utterances)))
+        assert {*columns["label"]} <= {"", *found.class_names}
+        taken += 1
+    assert taken > 40 and len(refused) > 40
+    assert all(len(line.splitlines()) == 1 for line in refused)
