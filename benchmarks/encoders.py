@@ -153,14 +153,13 @@ def _jax_engine(folder: str) -> dict:
     import jax.numpy as jnp
 
     from cmarr_jax.extract import weights
-    from cmarr_jax.extract.models.bert import Bert
-    from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
+    from cmarr_jax.extract.models import bert, wav2vec2
 
     base = {"features": 768, "num_layers": 12, "num_heads": 12, "hidden_features": 3072}
     base["dtype"] = jnp.dtype("float32")
     modules = {
-        "bert": Bert(vocab_size=30_522, max_length=512, num_segments=2, epsilon=1e-12, **base),
-        "wav2vec2": Wav2Vec2(
+        "bert": bert.Bert(vocab_size=30_522, max_length=512, num_segments=2, epsilon=1e-12, **base),
+        "wav2vec2": wav2vec2.Wav2Vec2(
             conv_features=(512,) * 7,
             conv_kernels=(10, 3, 3, 3, 3, 2, 2),
             conv_strides=(5, 2, 2, 2, 2, 2, 2),
@@ -171,8 +170,7 @@ def _jax_engine(folder: str) -> dict:
             **base,
         ),
     }
-    loaders = {"bert": weights.bert, "wav2vec2": weights.wav2vec2}
-    variables, ready = {}, {}
+    families, variables, ready = {"bert": bert, "wav2vec2": wav2vec2}, {}, {}
 
     def prepare(name: str) -> float:
         if name == "product":
@@ -184,7 +182,9 @@ def _jax_engine(folder: str) -> dict:
         arguments = (x, mask if model == "bert" else valid)
         if model not in variables and folder:
             file = os.path.join(folder, model, "model.safetensors")
-            variables[model] = jax.device_put(loaders[model](file, modules[model]))
+            variables[model] = jax.device_put(
+                weights.load(file, modules[model], families[model].tensors(modules[model]))
+            )
         elif model not in variables:
             rng = np.random.default_rng(0)
             shapes = jax.eval_shape(modules[model].init, jax.random.key(0), *arguments)
@@ -192,7 +192,8 @@ def _jax_engine(folder: str) -> dict:
                 lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape, np.float32)), shapes
             )
         start = time.process_time()
-        compiled = jax.jit(modules[model].apply).lower(variables[model], *arguments).compile()
+        last = jax.jit(lambda *inputs: modules[model].apply(*inputs)[-1])
+        compiled = last.lower(variables[model], *arguments).compile()
         seconds = time.process_time() - start
         ready[name] = lambda: jax.block_until_ready(compiled(variables[model], *arguments))
         return seconds

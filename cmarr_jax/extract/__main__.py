@@ -135,7 +135,7 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
-    dtype = args.dtype or _default_dtype()
+    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
     sources = []
     if "t" in letters:
         from cmarr_jax.extract import text
@@ -146,12 +146,20 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
                 keep_special_tokens=args.keep_special_tokens,
                 max_length=args.max_tokens,
                 dtype=dtype,
+                layers=layers["text"],
             )
         )
     if "s" in letters:
         from cmarr_jax.extract import speech
 
-        sources.append(speech.source(args.speech_model, max_seconds=args.max_seconds, dtype=dtype))
+        sources.append(
+            speech.source(
+                args.speech_model,
+                max_seconds=args.max_seconds,
+                dtype=dtype,
+                layers=layers["speech"],
+            )
+        )
     if "v" in letters:
         from cmarr_jax.extract import video
 
@@ -165,6 +173,17 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
             )
         )
     return sources
+
+
+def _layers(said: Sequence[str]) -> dict[str, str]:
+    """Modality -> what `--layers` says of it; a later one replaces an earlier one."""
+    layers = dict.fromkeys(_MODALITIES.values(), "last")
+    for each in said:
+        modality, _, which = each.rpartition("=")
+        if modality and modality not in layers:
+            raise UserError(f"--layers={each}: wanted WHICH or one of {', '.join(layers)}, =WHICH")
+        layers |= dict.fromkeys([modality] if modality else layers, which)
+    return layers
 
 
 def _default_dtype() -> str:

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.extract.corpora import iemocap, msp_improv
+from cmarr_jax.extract.layers import FORMS
 
 
 def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
@@ -72,6 +73,14 @@ def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
     add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")
     add("--faces", metavar="DIR", help="pre-cropped faces, a folder of pictures or ID.npy a turn")
     add("--video-fps", type=_positive(float), default=10.0, metavar="N", help="frames a second")
+    add(
+        "--layers",
+        action="append",
+        default=[],
+        metavar="[MODALITY=]WHICH",
+        help=f"hidden states to keep, of every encoder or of one, as in --layers=speech=-4: "
+        f"(default: last): {FORMS}",
+    )
     add(
         "--dtype",
         choices=("float32", "bfloat16"),

@@ -92,13 +92,18 @@ def _open(modality: str, recipe: Mapping[str, Any], model: str, budget: int | No
             keep_special_tokens=recipe["keep_special_tokens"],
             max_length=recipe["max_length"],
             dtype=recipe["dtype"],
+            layers=recipe.get("layers", "last"),
             budget=budget,
         )
     if modality == "speech":
         from cmarr_jax.extract import speech
 
         return speech.source(
-            model, max_seconds=recipe["max_seconds"], dtype=recipe["dtype"], budget=budget
+            model,
+            max_seconds=recipe["max_seconds"],
+            dtype=recipe["dtype"],
+            layers=recipe.get("layers", "last"),
+            budget=budget,
         )
     from cmarr_jax.extract import video
 

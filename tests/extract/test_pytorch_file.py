@@ -92,9 +92,9 @@ def test_a_published_model_is_the_same_from_either_file(tmp_path, write, kind, m
     raw = {k: np.ascontiguousarray(v, "<f4").tobytes() for k, v in tensors.items()}
     file = write(tmp_path / "pytorch_model.bin", entries, raw)
     made = module.from_config("config.json", pretrained.config(folder), np.dtype("f4"))
-    load = getattr(weights, kind)
-    plain = load(os.path.join(folder, "model.safetensors"), made)
-    jax.tree.map(np.testing.assert_array_equal, load(file, made), plain)
+    names = module.tensors(made)
+    plain = weights.load(os.path.join(folder, "model.safetensors"), made, names)
+    jax.tree.map(np.testing.assert_array_equal, weights.load(file, made, names), plain)
 
 
 RAW = {"0": np.arange(6, dtype="<f4").tobytes()}
