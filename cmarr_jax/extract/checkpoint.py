@@ -23,15 +23,16 @@ FORMS = (  # the first that is there is read
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# How weights in other forms end, to be named where there are none that are read.
+OTHERS = (".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 _INDEX = ".index.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|bin)")
-_LONGEST_HEADER = 100_000_000  # bytes; that of safetensors itself
 # safetensors' names of the numbers that NumPy computes with, and of integers that only count.
 _READ = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 
 
 def find(names: Iterable[str]) -> str | None:
-    """Of the names of a folder's files, the one that its weights are read from; None: no weights."""
+    """Of a folder's files, the one that its weights are read from; None: there are none."""
     return next((form for form in FORMS if form in {*names}), None)
 
 
@@ -43,14 +44,13 @@ def files(file: str) -> list[str]:
     """
     folder, name = os.path.split(file)
     found = [snapshot.path(folder, name)]
-    if name.endswith(_INDEX):
-        shards = sorted(set(_weight_map(file).values()))
-        if lacking := [s for s in shards if not os.path.lexists(os.path.join(folder, s))]:
-            raise UserError(
-                f"{file}: {len(lacking)} of its {len(shards)} shards are missing, among them "
-                f"{lacking[0]}; the download is not complete: do it again"
-            )
-        found += [snapshot.path(folder, shard) for shard in shards]
+    parts = shards(file)
+    if lacking := [s for s in parts if not os.path.lexists(os.path.join(folder, s))]:
+        raise UserError(
+            f"{file}: {len(lacking)} of its {len(parts)} shards are missing, among them "
+            f"{lacking[0]}; the download is not complete: do it again"
+        )
+    found += [snapshot.path(folder, shard) for shard in parts]
     return found
 
 
