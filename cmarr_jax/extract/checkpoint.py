@@ -157,9 +157,9 @@ def _safetensors(file: str) -> Iterator[tuple[str, np.ndarray]]:
     except UserError:
         raise
     except (OSError, ValueError, safetensors.SafetensorError) as e:
-        reason = str(e).splitlines()[0]
+        reason = str(e).splitlines()[0].removeprefix("Error while deserializing header: ")
         raise UserError(
-            f"{file}: not a whole safetensors file ({reason}); {snapshot.remedy(file)}"
+            f"{file}: not a whole safetensors file ({reason:.90}); {snapshot.remedy(file)}"
         ) from None
 
 
@@ -172,5 +172,5 @@ def _header(file: str) -> Any:
 def _quantised(file: str, name: str, kind: str) -> UserError:
     return UserError(
         f"{file}: {name} is stored as {kind}; wanted float16, bfloat16, float32 or float64: "
-        "take the model's weights as they were before they were quantised"
+        "take the model as it was trained, not quantised"
     )

@@ -62,8 +62,8 @@ def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
     add("--keep-unlabelled", action="store_true", help="keep turns of other or no majority label")
     models = parser.add_argument_group(
         "encoders",
-        "a folder with a Hugging Face snapshot (config.json, weights), or a hub name, which may say "
-        "of which revision: NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
+        "a folder with a Hugging Face snapshot (config.json, weights), or a hub name: NAME for its "
+        "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")

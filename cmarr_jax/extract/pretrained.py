@@ -16,14 +16,14 @@ from cmarr_jax.extract import checkpoint, sizes, snapshot
 
 # A tokenizer is in any one of these, alone or with the others.
 _TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
-_FILES = (
-    "config.json",
+_TOKENIZER_FILES = (
     *_TOKENIZER,
     "merges.txt",
     "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+_FILES = ("config.json", *_TOKENIZER_FILES)
 # What a model wants its sound to be; either of the first two, or the config itself, may say it.
 _SOUND = ("preprocessor_config.json", "processor_config.json", "config.json")
 
@@ -101,8 +101,8 @@ def config(path: str) -> dict[str, Any]:
         raise UserError(f"{file}: model_type {found}; wanted the kind of model, such as bert")
     if said.get("quantization_config"):
         raise UserError(
-            f"{file}: quantization_config: the weights are quantised; take the model's weights as "
-            "they were before"
+            f"{file}: quantization_config: the weights are quantised; take the model as it was "
+            "trained"
         )
     known = _transformers().CONFIG_MAPPING
     if kind in known:
@@ -123,8 +123,12 @@ def tokenizer(path: str, vocab_size: int) -> Any:
         `vocab_size` tokens.
     """
     # With none of them, transformers silently makes a tokenizer with five tokens.
-    if not set(_TOKENIZER) & set(os.listdir(path)):
-        raise UserError(f"{path}: no tokenizer; wanted {' or '.join(_TOKENIZER)} in this folder")
+    names = {*os.listdir(path)}
+    if not names & {*_TOKENIZER}:
+        raise UserError(f"{path}: no tokenizer; wanted one of {', '.join(_TOKENIZER)}")
+    for name in sorted(names & {*_TOKENIZER_FILES}):
+        if name.endswith(".json"):
+            snapshot.read_json(os.path.join(path, name))  # transformers would not name the file
     try:
         found = _transformers().AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False

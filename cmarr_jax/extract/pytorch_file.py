@@ -63,10 +63,14 @@ def read(file: str) -> dict[str, np.ndarray]:
     """
     try:
         with open(file, "rb") as f:
-            if not f.seek(0, 2):
-                raise _damaged(file, "it is empty")
             if zipfile.is_zipfile(f):
                 return _read_zip(file, f)
+            f.seek(0)
+            start = f.read(4)
+            if start == b"PK\3\4":
+                raise _damaged(file, "a zip archive without its end")
+            if start[:1] != b"\x80":
+                raise _damaged(file, "neither a zip archive nor a pickle")
             f.seek(0)
             return _read_sequence(file, f)
     except OSError as e:

@@ -75,6 +75,14 @@ def check(file: str, config: Mapping[str, Any]) -> None:
         _check_convolutions(file, part)
 
 
+def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """The fewest samples that give a frame of a stack of convolutions."""
+    seen, stride = 1, 1
+    for kernel, step in zip(kernels, strides, strict=True):
+        seen, stride = seen + (kernel - 1) * stride, stride * step
+    return seen
+
+
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "", config
     for name in _PARTS:
@@ -105,10 +113,7 @@ def _check_convolutions(file: str, part: Mapping[str, Any]) -> None:
             _check_size(file, name, size, 1, _MOST)
     if len({len(x) for x in found}) > 1:
         raise UserError(f"{file}: {', '.join(_CONVOLUTIONS)} have several lengths; wanted one")
-    seen, stride = 1, 1
-    for kernel, step in zip(*found[1:], strict=True):
-        seen, stride = seen + (kernel - 1) * stride, stride * step
-    if seen > _MOST_SAMPLES:
+    if (seen := receptive_field(*found[1:])) > _MOST_SAMPLES:
         raise UserError(
             f"{file}: conv_kernel and conv_stride give a frame for {seen} samples at the least; "
             f"wanted at most {_MOST_SAMPLES}"
