@@ -1,11 +1,15 @@
 """The hub's own client against a stand-in for the hub: `stand_in.py`."""
 
 import errno
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 
 pytest.importorskip("huggingface_hub")
@@ -15,11 +19,14 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from cmarr_jax.cli.bar import Bars
+from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import checkpoint, pretrained
-from tests.extract import stand_in
+from tests.extract import releases, stand_in
 from tests.extract.test_pytorch_file import write_sequence
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAME = "facebook/wav2vec2-base"
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -338,3 +345,106 @@ def test_a_full_disk(hub, wav2vec2, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     assert "/cache/blobs/x: No space left on device, while it was downloaded" in refusal(NAME)
+
+
+def readme_commands():
+    """The extraction commands of README, `corpus -> arguments`."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        text = f.read().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if "-m cmarr_jax.extract" in line]
+    return {words[3]: words[3:] for words in lines}
+
+
+def large_enough(files):
+    """BERT with 512 positions, as README's command wants by default."""
+    import safetensors.numpy
+
+    tensors = stand_in.tensors_of(files)
+    name = "embeddings.position_embeddings.weight"
+    tensors[name] = np.resize(tensors[name], (512, 16))
+    config = json.loads(files["config.json"]) | {"max_position_embeddings": 512}
+    return files | {
+        "model.safetensors": safetensors.numpy.save(tensors),
+        "config.json": json.dumps(config).encode(),
+    }
+
+
+@pytest.mark.slow
+def test_readmes_commands_as_they_stand_with_the_hub_as_its_pages_show_it(
+    server, hub, wav2vec2, tmp_path
+):
+    """In processes of their own, which know the stand-in by HF_ENDPOINT alone; then offline.
+
+    bert-base-uncased has moved and has both forms, wav2vec2-base has only pytorch_model.bin on its
+    main branch and safetensors in the bot's pull request.
+    """
+    bert = large_enough(stand_in.files_of("bert"))
+    both = stand_in.as_bin(bert, str(tmp_path)) | bert
+    hub.models["google-bert/bert-base-uncased"] = {"main": both}
+    hub.moved["bert-base-uncased"] = "google-bert/bert-base-uncased"
+    hub.models[NAME] = {"main": stand_in.as_bin(wav2vec2, str(tmp_path)), "refs/pr/3": wav2vec2}
+    hub.proposals[NAME] = [(3, stand_in.BOT, "open", stand_in.TITLE)]
+    roots = {
+        "IEMOCAP_full_release": releases.iemocap(str(tmp_path)),
+        "MSP-IMPROV": releases.msp_improv(str(tmp_path)),
+    }
+    commands = readme_commands()
+    assert sorted(commands) == ["iemocap", "msp_improv"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+        "JAX_PLATFORMS": "cpu",
+    }
+    made = {}
+    for offline in ("0", "1"):
+        for corpus, words in commands.items():
+            out = str(tmp_path / f"{corpus}-{offline}")
+            place = words.index("--out") + 1
+            argv = [roots.get(word, word) for word in words]
+            argv[place] = out
+            result = subprocess.run(
+                [sys.executable, "-m", "cmarr_jax.extract", *argv, "--max-bad", "0.4"],
+                cwd=ROOT,
+                env=environment | {"HF_HUB_OFFLINE": offline},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert result.returncode == 0, result.stderr
+            made[corpus, offline] = pack.read(out)
+            commits = {
+                "text": f"bert-base-uncased@{hub.commit('google-bert/bert-base-uncased')}",
+                "speech": f"{NAME}@{hub.commit(NAME)}",
+            }
+            assert made[corpus, offline].provenance["models"] == commits
+            for name in commits.values():
+                model, _, commit = name.partition("@")
+                assert f"{model}: main, commit {commit[:12]}\n" in result.stderr
+        if offline == "0":
+            got = hub.got()
+            assert got.count("model.safetensors") == 1 and got.count("pytorch_model.bin") == 1
+            hub.asked.clear()
+    assert not hub.asked
+    # The same models, given as folders.
+    for corpus, words in commands.items():
+        for modality, kind in (("text", both), ("speech", hub.models[NAME]["main"])):
+            for name, content in kind.items():
+                releases.write(str(tmp_path / modality / name), content)
+        out = str(tmp_path / f"{corpus}-folders")
+        argv = [corpus, "--root", roots[words[2]], "--out", out, "--max-bad", "0.4", "--quiet"]
+        argv += ["--text-model", str(tmp_path / "text"), "--speech-model", str(tmp_path / "speech")]
+        argv += words[words.index("--scenarios") :][:2] if "--scenarios" in words else []
+        assert command.main(argv) == 0
+        made[corpus, "folders"] = pack.read(out)
+        prints = {
+            how: {
+                m: facts["fingerprint"]
+                for m, facts in made[corpus, how].provenance["modalities"].items()
+            }
+            for how in ("0", "1", "folders")
+        }
+        assert prints["0"] == prints["1"] == prints["folders"], prints
+        for m in ("text", "speech"):
+            np.testing.assert_array_equal(
+                made[corpus, "0"].features[m], made[corpus, "folders"].features[m]
+            )
