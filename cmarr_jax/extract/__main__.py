@@ -180,6 +180,8 @@ def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
     """Replaces names on the hub by NAME@COMMIT, so that the pack says what it was made with."""
     from cmarr_jax.extract import pretrained
 
+    if args.quiet:  # of downloads; the hub's client reads it when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for letter, flag in {"t": "text_model", "s": "speech_model"}.items():
         if letter in letters:
             setattr(args, flag, pretrained.pinned(getattr(args, flag), Bars(args.quiet)))

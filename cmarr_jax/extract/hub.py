@@ -131,23 +131,33 @@ def _conversions(name: str) -> Iterator[str]:
 
 def _on_this_machine(name: str, revision: str) -> Found | None:
     """Of what the hub's client has kept, the revision that the hub would give, if it is whole."""
+    for ref in (revision,) if revision else (_MAIN, _CONVERTED, *_proposals_kept(name)):
+        try:
+            folder = huggingface_hub.snapshot_download(
+                name, revision=ref, local_files_only=True, allow_patterns=["config.json"]
+            )
+        except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+            continue
+        if _is_whole(folder):
+            return _found(name, folder, ref)
+    return None
+
+
+def _proposals_kept(name: str) -> Iterator[str]:
+    """Pull requests that were downloaded once, the newest first."""
     try:
         repos = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (errors.CacheNotFound, ValueError):
-        return None
-    kept = [
-        (ref, str(r.snapshot_path))
+        return
+    kept = {
+        ref
         for repo in repos
         if (repo.repo_id, repo.repo_type) == (name, "model")
-        for r in sorted(repo.revisions, key=lambda r: -r.last_modified)
-        for ref in (*sorted(r.refs), r.commit_hash)
-    ]
-    for wanted in (revision,) if revision else (_MAIN, _CONVERTED, _PROPOSED):
-        for ref, folder in kept:
-            fits = ref == wanted or (wanted == _PROPOSED and ref.startswith(wanted))
-            if fits and _is_whole(folder):
-                return _found(name, folder, ref)
-    return None
+        for revision in repo.revisions
+        for ref in revision.refs
+        if re.fullmatch(_PROPOSED + "[0-9]+", ref)
+    }
+    yield from sorted(kept, key=lambda ref: -int(ref.removeprefix(_PROPOSED)))
 
 
 def _is_whole(folder: str) -> bool:

@@ -38,10 +38,13 @@ def load(file: str, module: nn.Module, names: Tensors) -> dict[str, Any]:
     for name, tensor in checkpoint.read(file).items():
         for prefix in names.prefixes:
             name = name.removeprefix(prefix)
+        if name in tensors:
+            raise UserError(f"{file}: holds {name} twice, once under a prefix; wanted one of them")
         tensors[name] = tensor
+    tensors = names.adapt(tensors)  # the only name of them: _fill lets each go when it is used
     variables = jax.eval_shape(module.init, jax.random.key(0), *names.inputs)
     shapes = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    return _fill(file, names.adapt(tensors), shapes, names)
+    return _fill(file, tensors, shapes, names)
 
 
 def _fill(

@@ -132,6 +132,7 @@ def spoilt(value):
     "a tensor of no axis": (put(f"{QUERY}.bias", np.ones((), "f4")), f"{ST}: tensor {QUERY}.bias is ()"),
     "a missing tensor": (lambda t: t.pop(f"{QUERY}.weight"), f"{ST}: lacks 1 of 37 tensors, among them {QUERY}.weight"),
     "a tensor too many": (lambda t: t.update({"encoder.layer.7.x": np.ones(1, "f4")}), f"{ST}: holds 1 tensors that the model has no place for, among them encoder.layer.7.x"),
+    "a tensor twice": (lambda t: t.update({f"bert.{QUERY}.bias": np.ones(16, "f4")}), f"{ST}: holds {QUERY}.bias twice, once under a prefix"),
     "no tensors": (lambda t: t.clear(), f"{ST}: lacks 37 of 37"),
     "nan": (put(f"{QUERY}.weight", spoilt(np.nan)), f"{ST}: {QUERY}.weight holds numbers that are NaN, infinite"),
     "infinity": (put(f"{QUERY}.weight", spoilt(-np.inf)), f"{ST}: {QUERY}.weight holds numbers that are NaN, infinite"),
