@@ -209,8 +209,11 @@ def _refusal(model: str, e: Exception) -> UserError:
         said = f"the Hugging Face hub answers with {status} ({_line(e)}); try again later"
     elif "Consistency check failed" in str(e):
         said = f"the download broke off ({_line(e)}); give the same command again"
-    elif isinstance(e, OSError) and e.errno and e.filename:
-        said = f"{e.filename}: {e.strerror}, while it was downloaded"
+    elif isinstance(e, OSError) and e.errno and not isinstance(e, ConnectionError | TimeoutError):
+        said = (
+            f"{e.filename or constants.HF_HUB_CACHE}: {e.strerror}, while it was downloaded; "
+            "HF_HOME may name another place"
+        )
     else:
         said = (
             f"no such folder, not on this machine, and not to be had from the Hugging Face hub "

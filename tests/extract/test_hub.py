@@ -15,8 +15,7 @@ import pytest
 pytest.importorskip("huggingface_hub")
 pytest.importorskip("safetensors")
 
-import huggingface_hub
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack
@@ -341,10 +340,11 @@ def test_a_full_disk(hub, wav2vec2, monkeypatch):
     hub.models[NAME] = {"main": wav2vec2}
 
     def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device", "/cache/blobs/x")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
-    assert "/cache/blobs/x: No space left on device, while it was downloaded" in refusal(NAME)
+    monkeypatch.setattr(file_download, "http_get", full)
+    said = f"{constants.HF_HUB_CACHE}: No space left on device, while it was downloaded; HF_HOME"
+    assert said in refusal(NAME)
 
 
 def readme_commands():
