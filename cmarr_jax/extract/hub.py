@@ -57,7 +57,7 @@ def fetch(model: str, files: tuple[str, ...]) -> Found:
             f"{model}: {revision!r} is no revision; wanted NAME@ and a branch, a tag, a commit or "
             "refs/pr/N"
         )
-    if _COMMIT.fullmatch(revision) and (kept := _on_this_machine(name, revision)):
+    if _COMMIT.fullmatch(revision) and (kept := _on_this_machine(name, revision, files)):
         return kept  # a commit never changes
     try:
         return _from_hub(name, revision, files)
@@ -67,7 +67,7 @@ def fetch(model: str, files: tuple[str, ...]) -> Found:
         raise UserError(f"{model}: {e}; {_REMEDY}") from None
     except Exception as e:  # the hub's client raises its transport's exceptions as they come
         if not isinstance(e, errors.RevisionNotFoundError | errors.HFValidationError):
-            kept = _on_this_machine(name, revision)
+            kept = _on_this_machine(name, revision, ("config.json",))
             if kept and isinstance(e, errors.OfflineModeIsEnabled):
                 return kept
             if kept:
@@ -129,12 +129,15 @@ def _conversions(name: str) -> Iterator[str]:
         return
 
 
-def _on_this_machine(name: str, revision: str) -> Found | None:
-    """Of what the hub's client has kept, the revision that the hub would give, if it is whole."""
+def _on_this_machine(name: str, revision: str, files: tuple[str, ...]) -> Found | None:
+    """Of what the hub's client has kept, the revision that the hub would give, if it is whole.
+
+    That is: with its weights, and with those of `files` that the hub is known to have.
+    """
     for ref in (revision,) if revision else (_MAIN, _CONVERTED, *_proposals_kept(name)):
         try:
             folder = huggingface_hub.snapshot_download(
-                name, revision=ref, local_files_only=True, allow_patterns=["config.json"]
+                name, revision=ref, local_files_only=True, allow_patterns=[*files]
             )
         except (errors.LocalEntryNotFoundError, errors.HFValidationError):
             continue

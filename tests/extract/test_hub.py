@@ -182,6 +182,15 @@ def test_a_revision_is_part_of_the_name(hub, wav2vec2, tmp_path, revision, capsy
     assert not hub.asked
 
 
+def test_a_commit_that_is_here_in_part_is_completed(hub):
+    bert = stand_in.files_of("bert")
+    hub.models[NAME] = {"main": bert}
+    folder = pretrained.folder(NAME)
+    os.remove(f"{folder}/vocab.txt")
+    assert pretrained.folder(f"{NAME}@{hub.commit(NAME)}") == folder
+    assert os.path.exists(f"{folder}/vocab.txt")
+
+
 def test_a_revision_that_was_asked_for_is_the_only_one(hub, wav2vec2):
     bare = without_weights(wav2vec2)
     hub.models[NAME] = {"main": wav2vec2, "v1": bare, "refs/convert/safetensors": wav2vec2}
