@@ -88,7 +88,7 @@ def sound(path: str) -> dict[str, Any]:
 def config(path: str) -> dict[str, Any]:
     """`config.json` of the folder `path`, with the defaults of its kind of model filled in.
 
-    Of a kind that transformers does not know, what the file holds. Every size in it is a size: see
+    Of a kind that transformers does not know, what the file holds; of others every size is one, see
     `sizes`.
 
     Raises:
@@ -105,14 +105,15 @@ def config(path: str) -> dict[str, Any]:
             "trained"
         )
     known = _transformers().CONFIG_MAPPING
-    if kind in known:
-        try:
-            said = known[kind].from_dict(said).to_dict()
-        except Exception as e:  # transformers checks types, each in its own way
-            reason = str(e).splitlines()[-1].strip() if str(e) else type(e).__name__
-            raise UserError(f"{file}: no config of a {kind} ({reason})") from None
-    sizes.check(file, said)
-    return said
+    if kind not in known:
+        return said
+    try:
+        filled = known[kind].from_dict(said).to_dict()
+    except Exception as e:  # transformers checks types, each in its own way
+        reason = str(e).splitlines()[-1].strip() if str(e) else type(e).__name__
+        raise UserError(f"{file}: no config of a {kind} ({reason:.200})") from None
+    sizes.check(file, filled)
+    return filled
 
 
 def tokenizer(path: str, vocab_size: int) -> Any:

@@ -33,11 +33,13 @@ _SIZES = (
     "num_mel_bins",
     "num_conv_pos_embeddings",
     "conv_pos_kernel_size",
-    "image_size",
-    "patch_size",
     "num_channels",
     "mlp_ratio",
+    "num_buckets",
+    "max_bucket_distance",
+    "relative_attention_num_buckets",
 )
+_SIDES = ("image_size", "patch_size")  # of a square, or height and width
 _CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
 _MOST_SAMPLES = 16_000  # that a strided stack of convolutions sees at once; wav2vec2's sees 400
 _EPSILONS = ("layer_norm_eps", "layer_norm_epsilon")
@@ -55,12 +57,13 @@ def check(file: str, config: Mapping[str, Any]) -> None:
       UserError: one is not in its range, or two do not fit.
     """
     for prefix, part in _parts(config):
-        for name in _SIZES:
-            most = _MOST_LAYERS if name in _LAYERS else _MOST
+        for name in (*_SIZES, "type_vocab_size"):
+            if (size := part.get(name)) is not None:
+                most = _MOST_LAYERS if name in _LAYERS else _MOST
+                _check_size(file, prefix + name, size, _least(name, config), most)
+        for name in _SIDES:
             for size in _listed(part.get(name)):
-                _check_size(file, prefix + name, size, 1, most)
-        for size in _listed(part.get("type_vocab_size")):  # DeBERTa has none
-            _check_size(file, f"{prefix}type_vocab_size", size, 0, _MOST)
+                _check_size(file, prefix + name, size, 1, _MOST)
         for heads, width in _HEADS.items():
             h, w = part.get(heads), part.get(width)
             if h is not None and w is not None and w % h:
@@ -90,8 +93,12 @@ def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield f"{name}.", part
 
 
+def _least(name: str, config: Mapping[str, Any]) -> int:
+    """DeBERTa may do without segments."""
+    return int((name, config.get("model_type")) != ("type_vocab_size", "deberta-v2"))
+
+
 def _listed(value: Any) -> Sequence[Any]:
-    """A field that is one size or a list of them; None where a kind of model does without it."""
     return value if isinstance(value, (list, tuple)) else () if value is None else (value,)
 
 

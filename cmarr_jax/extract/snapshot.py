@@ -21,23 +21,26 @@ def path(folder: str, name: str) -> str:
     """
     file = os.path.join(folder, name)
     try:
-        kind = os.stat(file)
-        with open(file, "rb") if stat.S_ISREG(kind.st_mode) else open(os.devnull, "rb") as f:
-            start = f.read(len(_POINTER))
+        mode = os.stat(file).st_mode
     except FileNotFoundError:
         dangling = os.path.islink(file)
         said = f"a link to {os.readlink(file)}, which is not there" if dangling else "no such file"
         raise UserError(f"{file}: {said}; {remedy(file)}") from None
     except OSError as e:
         raise UserError(f"{file}: {e.strerror or e}") from None
-    if not stat.S_ISREG(kind.st_mode):
-        said = "a folder" if stat.S_ISDIR(kind.st_mode) else "no regular file"
+    if not stat.S_ISREG(mode):
+        said = "a folder" if stat.S_ISDIR(mode) else "no regular file"
         raise UserError(f"{file}: {said}; wanted a file of a Hugging Face model")
     if not _within(folder, file):
         raise UserError(
             f"{file}: a link that leads out of its folder, to {os.path.realpath(file)}; "
             "put the file itself there"
         )
+    try:
+        with open(file, "rb") as f:
+            start = f.read(len(_POINTER))
+    except OSError as e:
+        raise UserError(f"{file}: {e.strerror or e}") from None
     if start == _POINTER:
         raise UserError(
             f"{file}: a Git-LFS pointer in the place of the file; run git lfs pull in the clone, "

@@ -1,11 +1,25 @@
 """Ranges of a config's numbers; the command's words for them are in test_malformed_snapshots.py."""
 
+import json
 import math
+import os
+import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import sizes
+from cmarr_jax.extract.encoder import open_encoder
+from cmarr_jax.extract.models import bert, wav2vec2
+
+FAMILIES = {"bert": bert, "wav2vec2": wav2vec2}
+NUMBERS = st.one_of(st.integers(), st.floats(), st.integers(-2, 40))
+ODD = st.one_of(
+    NUMBERS, st.none(), st.booleans(), st.text(max_size=3), st.lists(NUMBERS, max_size=7),
+    st.dictionaries(st.text(max_size=2), NUMBERS, max_size=2), st.just([[1]]),
+)  # fmt: skip
 
 KINDS = (
     *("bert", "roberta", "xlm-roberta", "deberta-v2", "distilbert", "mpnet", "wav2vec2", "hubert"),
@@ -38,6 +52,29 @@ def test_what_is_no_size_is_named(config, match):
     with pytest.raises(UserError, match=match) as error:
         sizes.check("config.json", config)
     assert str(error.value).startswith("config.json: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "wav2vec2"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_field_holds_is_a_network_or_one_line(kind, tmp_path_factory, data):
+    """With the weights beside it; each value in each field was tried once by hand."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("safetensors")
+    golden = os.path.join(os.path.dirname(__file__), "golden", kind)
+    folder = tmp_path_factory.mktemp(kind)
+    for name in os.listdir(golden):
+        shutil.copy(os.path.join(golden, name), folder)
+    config = json.loads((folder / "config.json").read_text())
+    field = data.draw(st.sampled_from(sorted(config)))
+    (folder / "config.json").write_text(json.dumps(config | {field: data.draw(ODD)}))
+    said = ""
+    try:
+        open_encoder(str(folder), FAMILIES, layers="last", dtype="float32")
+    except UserError as e:
+        said = str(e)
+    assert "\n" not in said
 
 
 def test_the_samples_that_a_frame_sees():
