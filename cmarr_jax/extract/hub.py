@@ -184,7 +184,8 @@ def _found(name: str, folder: str, revision: str) -> Found:
 def _refusal(model: str, e: Exception) -> UserError:
     """What the hub's client says, as one line with a remedy."""
     name, _, revision = model.partition("@")
-    elsewhere = f"where there is a network run hf download {name} and give the folder that it names"
+    command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    elsewhere = f"where there is a network run {command} and give the folder that it names"
     status = e.response.status_code if isinstance(e, errors.HfHubHTTPError) else None
     if isinstance(e, errors.HFValidationError):
         said = (
@@ -220,7 +221,7 @@ def _refusal(model: str, e: Exception) -> UserError:
     else:
         said = (
             f"no such folder, not on this machine, and not to be had from the Hugging Face hub "
-            f"({_line(e)}); check the network and HF_ENDPOINT, or {elsewhere}"
+            f"({_line(e)}); check the network and HF_ENDPOINT and try again, or {elsewhere}"
         )
     return UserError(f"{model}: {said}")
 
