@@ -42,7 +42,7 @@ def folder(model: str) -> str:
 
 
 def pinned(model: str, progress: Bars) -> str:
-    """`model` by a name that gives the same files later: a folder as it is, NAME as NAME@COMMIT.
+    """`model` by a name that gives the same files later: a path as it is, NAME as NAME@COMMIT.
 
     Args:
       model: as of `folder`.
@@ -51,7 +51,7 @@ def pinned(model: str, progress: Bars) -> str:
     Raises:
       UserError: as `folder` does.
     """
-    if os.path.isdir(model):
+    if os.path.exists(model):
         return model
     found = _fetch(model)
     say = progress.say if found.as_asked else progress.warn
@@ -126,7 +126,7 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     # With none of them, transformers silently makes a tokenizer with five tokens.
     names = {*os.listdir(path)}
     if not names & {*_TOKENIZER}:
-        raise UserError(f"{path}: no tokenizer; wanted one of {', '.join(_TOKENIZER)}")
+        raise UserError(f"{path}: no tokenizer; wanted {' or '.join(_TOKENIZER)}")
     for name in sorted(names & {*_TOKENIZER_FILES}):
         if name.endswith(".json"):
             snapshot.read_json(os.path.join(path, name))  # transformers would not name the file

@@ -1,7 +1,5 @@
 """A stand-in for the Hugging Face hub: what its client asks of it, on this machine.
 
-    python -m tests.extract.stand_in    serves README's models, tiny, and prints its address
-
 It answers as the hub does as far as the client looks: model_info, the tree of a commit, refs,
 discussions, files with their ETag, their commit and ranges of bytes, a model that has moved to
 another name (307), and errors by their X-Error-Code.

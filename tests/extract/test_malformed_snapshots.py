@@ -525,7 +525,7 @@ def _(files, context, changes):
     files.update(changes)
 
 
-@case("no tokenizer; wanted one of tokenizer.json, vocab.txt")
+@case("no tokenizer; wanted tokenizer.json or vocab.txt")
 def no_tokenizer(files, context):
     del files["vocab.txt"]
 
