@@ -86,7 +86,7 @@ def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def remedy(file: str) -> str:
     """What to do about a file that is not whole."""
     blob = os.path.realpath(file)
-    if os.path.islink(file) and os.path.basename(os.path.dirname(blob)) == "blobs":
+    if os.path.islink(file) and "blobs" in blob.split(os.sep):
         # The hub's client takes what is in its cache for whole.
         return f"delete {blob}, then the same command downloads it again"
     return "download it again"

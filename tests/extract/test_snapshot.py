@@ -28,6 +28,7 @@ def test_the_links_of_the_hubs_cache(tmp_path, blob):
     (tmp_path / blob).write_text("x")
     (folder / "config.json").symlink_to(os.path.relpath(tmp_path / blob, folder))
     assert snapshot.path(str(folder), "config.json")
+    assert snapshot.remedy(f"{folder}/config.json").startswith(f"delete {tmp_path / blob}, then")
     (tmp_path.parent / "secret").write_text("x")
     (folder / "vocab.txt").symlink_to(tmp_path.parent / "secret")
     with pytest.raises(UserError, match=r"vocab.txt: a link that leads out of its folder"):
