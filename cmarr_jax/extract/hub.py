@@ -119,11 +119,7 @@ def _conversions(name: str) -> Iterator[str]:
         proposals = api.get_repo_discussions(
             name, author=_BOT, discussion_type="pull_request", discussion_status="open"
         )
-        numbers = [
-            p.num
-            for p in proposals
-            if p.is_pull_request and p.author == _BOT and p.status == "open"
-        ]
+        numbers = [p.num for p in proposals if p.is_pull_request and p.author == _BOT]
         yield from (f"{_PROPOSED}{number}" for number in sorted(numbers, reverse=True))
     except errors.HfHubHTTPError:  # discussions may be switched off
         return

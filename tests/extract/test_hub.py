@@ -134,13 +134,13 @@ def test_the_bots_open_pull_request_is_read_and_nobody_elses(hub, wav2vec2, tmp_
     forged = stand_in.files_of("bert")
     hub.models[NAME] = {
         "main": bare,
-        "refs/pr/1": wav2vec2 | {"config.json": b"{}"},
+        "refs/pr/5": wav2vec2 | {"config.json": b"{}"},
         "refs/pr/2": wav2vec2,
         "refs/pr/3": bare,
         "refs/pr/4": forged,
     }
     hub.proposals[NAME] = [
-        (1, stand_in.BOT, "closed", stand_in.TITLE),
+        (5, stand_in.BOT, "closed", stand_in.TITLE),
         (2, stand_in.BOT, "open", stand_in.TITLE),
         (3, stand_in.BOT, "open", "Another"),
         (4, "mallory", "open", stand_in.TITLE),
@@ -149,7 +149,7 @@ def test_the_bots_open_pull_request_is_read_and_nobody_elses(hub, wav2vec2, tmp_
     assert os.path.basename(folder) == hub.commit(NAME, "refs/pr/2")
     same_tensors(folder, wav2vec2)
     del hub.models[NAME]["refs/pr/2"], hub.models[NAME]["refs/pr/3"]
-    hub.proposals[NAME] = [p for p in hub.proposals[NAME] if p[0] in (1, 4)]
+    hub.proposals[NAME] = [p for p in hub.proposals[NAME] if p[0] in (4, 5)]
     assert "main holds no weights that are read, and there is no auto" in refusal(NAME)
     assert "NAME@REVISION" in refusal(NAME)
 
