@@ -19,6 +19,7 @@ OF_SEVERAL = {
     "data/test_pickles.py": "of data/importers/pickles.py, long enough to stand alone",
     "extract/models/test_bfloat16.py": "the encoders agree in either precision",
     "extract/test_end_to_end.py": "from a release's folder to a pack",
+    "extract/test_malformed_snapshots.py": "a model's folder with a fault, through the command",
     "systems/test_adding.py": "of docs/systems.md",
     "systems/test_baselines.py": "what every system promises, a parameter a system",
     "systems/test_float64.py": "the long sums of every system against float64",

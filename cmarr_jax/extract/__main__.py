@@ -152,6 +152,7 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
+    _pin_models(args, letters)
     dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
     sources = []
     if "t" in letters:
@@ -190,6 +191,17 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
             )
         )
     return sources
+
+
+def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
+    """Replaces names on the hub by NAME@COMMIT, so that the pack says what it was made with."""
+    from cmarr_jax.extract import pretrained
+
+    if args.quiet:  # of downloads; the hub's client reads it when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for letter, flag in {"t": "text_model", "s": "speech_model"}.items():
+        if letter in letters:
+            setattr(args, flag, pretrained.pinned(getattr(args, flag), Bars(args.quiet)))
 
 
 def _layers(said: Sequence[str]) -> dict[str, str]:

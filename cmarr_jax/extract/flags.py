@@ -65,7 +65,9 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         add("--strip-tags", action="store_true", help=help_)
     add("--keep-unlabelled", action="store_true", help="keep turns of other or no label")
     models = parser.add_argument_group(
-        "encoders", "a folder with a Hugging Face snapshot (config.json, weights), or a hub name"
+        "encoders",
+        "a folder with a Hugging Face snapshot (config.json, weights), or a hub name: NAME for its "
+        "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
