@@ -42,22 +42,31 @@ def get_config() -> ConfigDict:
 
     c.protocol = ConfigDict()
     c.protocol.scheme = "auto"  # the first that the pack admits of "split", "session", "speaker"
-    c.protocol.validation = "random"  # (#30); "rotate": next session; "none": last epoch
+    c.protocol.validation = "random"  # (#30); also "speaker", "rotate", "none"
     c.protocol.val_fraction = 0.1  # share of the training utterances that validates
     c.protocol.val_seed = 0  # of the choice of the validation part
     c.protocol.select_on_test = False  # optimistic, as some published code; printed in tables
     c.protocol.shuffled_labels = False  # the control that must score chance; printed in tables
+    c.protocol.complete = False  # True: only utterances with every modality; printed in tables
+    c.protocol.train_missing = ""  # "0.3", "t0.1+s0.5": dropped before training; printed in tables
+    c.protocol.train_missing_seed = 0  # of what is dropped, for all folds, runs and systems
 
     c.masking = ConfigDict()
     c.masking.patterns = "all"  # "missing" (as MMIN), "full", or names such as "t,s,svt" (#21)
     c.masking.probabilities = ()  # one a pattern; () = uniform
     c.masking.per_sample = True  # False: one pattern a batch
+    c.masking.rates = ""  # "0.3", "t0.1+s0.5": independent losses instead of patterns
+    c.masking.frame_rate = 0.0  # share of the frames of what is available that are lost
+    c.masking.span_rate = 0.0  # the same, as one span in each modality
 
     c.train = systems.training()
     c.pretrain = systems.training()  # of a system's earlier stage, a teacher, if any
 
     c.robustness = ConfigDict()  # further test conditions, beyond the paper
     c.robustness.missing_rates = ()  # each modality is lost with this probability, 0 to below 1
+    c.robustness.rates = ""  # "t0.1+s0.5": a probability for each; several with commas
+    c.robustness.frame_rates = ()  # share of the frames that is lost within each modality
+    c.robustness.span_rates = ()  # the same, as one span
     c.robustness.noise_levels = ()  # share of the features' variance that is noise, up to 1
 
     c.model = m = ConfigDict()

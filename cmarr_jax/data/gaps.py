@@ -7,20 +7,27 @@ import numpy as np
 from cmarr_jax.data import protocol
 
 
-def find(present: np.ndarray, modalities: Sequence[str], folds: Sequence) -> list[str]:
+def find(
+    present: np.ndarray,
+    modalities: Sequence[str],
+    folds: Sequence,
+    learnable: np.ndarray | None = None,
+) -> list[str]:
     """A line for every part of a fold where a condition has no utterance.
 
     Args:
       present: `[N, M]` bool, which utterance has which modality.
       modalities: M names.
       folds: `protocol.Fold` each.
+      learnable: the same where an utterance is not tested; None = the same.
     """
     conditions = protocol.make_conditions(modalities)
     lines = []
     for fold in folds:
         parts = (("training", fold.train), ("validation", fold.val), ("test", fold.test))
         for part, rows in parts:
-            there = present[rows].any(axis=0)
+            seen = present if part == "test" or learnable is None else learnable
+            there = seen[rows].any(axis=0)
             if not len(rows) or there.all():
                 continue
             lacking = ", ".join(m for m, has in zip(modalities, there, strict=True) if not has)

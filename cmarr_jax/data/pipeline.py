@@ -34,11 +34,18 @@ class Corpus(NamedTuple):
     provenance: dict[str, Any]
     fingerprint: str = ""  # of the pack's files, whatever was made of them here; "" = unknown
     longest: int = 0  # rows that an utterance has at most in the pack; 0 = unknown
+    # [N, M] bool; what nothing may be learned from, see `missing.drop`; None = nothing is dropped
+    dropped: np.ndarray | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """M names, in the order of `present`."""
         return tuple(self.features)
+
+    @property
+    def learnable(self) -> np.ndarray:
+        """`[N, M]` bool: what is present, where an utterance is learned from and not tested."""
+        return self.present if self.dropped is None else self.present & ~self.dropped
 
     @property
     def on_disk(self) -> bool:
@@ -48,7 +55,8 @@ class Corpus(NamedTuple):
     def digest(self) -> bytes:
         """Of what a model can see: features, labels, what is there."""
         digest = hashlib.blake2b()
-        for array in (*self.features.values(), self.mask, self.present, self.labels):
+        arrays = (*self.features.values(), self.mask, self.present, self.labels)
+        for array in arrays if self.dropped is None else (*arrays, self.dropped):
             digest.update(repr((array.dtype.str, array.shape)).encode())
             for block in blocks(len(array)):
                 digest.update(np.ascontiguousarray(array[block]))

@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 
 from cmarr_jax.data.utterances import SPLITS, canonical_splits, is_part_name
 from cmarr_jax.errors import UserError
@@ -49,6 +51,12 @@ class Condition(NamedTuple):
     available: np.ndarray | tuple[bool, ...]
     gaussian: float = 0.0  # share of the features' variance that is noise, 0 to 1
     impulse: float = 0.0  # the same of impulse noise
+    lost: np.ndarray | None = None  # [N, M, T] bool, frames of what is available
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether what is available is not as the pack has it, and is encoded anew."""
+        return bool(self.gaussian or self.impulse or self.lost is not None)
 
 
 def make_folds(
@@ -69,7 +77,9 @@ def make_folds(
       scheme: "session", "speaker", "split", or "auto" for what `choose_scheme` says.
       validation: for `session`, "random" carves `val_fraction` of the training sessions, classes
         balanced, groups kept whole; "rotate" takes the next session; "none" learns from all of
-        them, and no epoch is chosen.
+        them, and no epoch is chosen. "speaker" carves as "random" does, but whole speakers, with
+        all whom they share a dialogue with, and the smallest such set if each is above
+        `val_fraction`; an official validation part must already have its own speakers.
       val_fraction: share of the training utterances that validate.
       seed: of the random validation part; does not depend on the run's seed, so that the
         deviation over seeds is that of training alone.
@@ -92,8 +102,10 @@ def make_folds(
             "protocol.validation=none: wanted with protocol.scheme=session, without select_on_test"
         )
     scheme = choose_scheme(columns, labels) if scheme == "auto" else scheme
-    groups = columns.get("group")
+    groups = _circles(columns) if validation == "speaker" else columns.get("group")
     carve = functools.partial(_carve, labels=labels, groups=groups, fraction=val_fraction)
+    if validation == "speaker":
+        carve = functools.partial(carve, at_least_one=True)
     folds = []
     if scheme == "split":
         if "split" not in columns:
@@ -127,17 +139,26 @@ def make_folds(
             elif validation == "rotate":
                 is_next = columns["session"][rest] == units[number % len(units)]
                 val, train = rest[is_next], rest[~is_next]
-            elif validation == "random":
+            elif validation in ("random", "speaker"):
                 train, val = carve(rest, rng=np.random.default_rng([seed, number]))
             elif validation == "none":
                 train, val = rest, rest[:0]
             else:
-                raise UserError(f"protocol.validation={validation}: wanted random, rotate or none")
+                raise UserError(
+                    f"protocol.validation={validation}: wanted random, rotate, speaker or none"
+                )
             folds.append(Fold(number, f"{scheme} {unit}", train, val, test))
     else:
         raise UserError(f"protocol.scheme={scheme}: wanted session, speaker, split or auto")
     for fold in folds:
         _check_fold(fold, columns, labels, scheme, validated=validation != "none")
+        shared = shared_names(columns, "speaker", fold.train, fold.val)
+        if validation == "speaker" and shared:
+            raise UserError(
+                f"protocol.validation=speaker: fold {fold.number} ({fold.held_out}): speaker "
+                f"{shared[0]!r} is in its training and its validation part; use "
+                "protocol.validation=random, or empty the official val part"
+            )
     if select_on_test:
         folds = [fold._replace(val=fold.test) for fold in folds]
     return folds
@@ -227,39 +248,6 @@ def make_conditions(modalities: Sequence[str]) -> list[Condition]:
     return sorted(conditions, key=rank)
 
 
-def make_curves(
-    present: np.ndarray, missing_rates: Sequence[float], noise_levels: Sequence[float]
-) -> list[Condition]:
-    """Further test conditions, beyond the paper's: random missing rates and noise on everything.
-
-    At rate r each utterance loses each of its modalities with probability r, but never the last
-    one. Draws are fixed, and what is missing at one rate is missing at every higher one.
-
-    Args:
-      present: `[N, M]` bool.
-      missing_rates: 0 to below 1.
-      noise_levels: above 0, at most 1; each is one condition of Gaussian and one of impulse
-        noise.
-
-    Returns:
-      Conditions "missing=r", "gaussian=a" and "impulse=a".
-
-    Raises:
-      UserError: a rate or level stands twice.
-    """
-    for name, values in (("missing_rates", missing_rates), ("noise_levels", noise_levels)):
-        if len({f"{x:g}" for x in values}) < len(values):
-            raise UserError(f"--config.robustness.{name}={tuple(values)}: has a number twice")
-    luck = np.where(present, np.random.default_rng(0).random(present.shape), -1.0)
-    kept = luck == luck.max(axis=1, keepdims=True)
-    everything = np.ones(present.shape[1], bool)
-    return [
-        *(Condition(f"missing={r:g}", (luck >= r) | kept) for r in missing_rates),
-        *(Condition(f"gaussian={a:g}", everything, gaussian=a) for a in noise_levels),
-        *(Condition(f"impulse={a:g}", everything, impulse=a) for a in noise_levels),
-    ]
-
-
 def make_patterns(conditions: Sequence[Condition], names: str) -> np.ndarray:
     """The availability patterns that training draws from, `[P, M]` bool.
 
@@ -295,8 +283,12 @@ def _carve(
     groups: np.ndarray | None,
     fraction: float,
     rng: np.random.Generator,
+    at_least_one: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes whole groups, in random order, while they bring each class closer to its share."""
+    """Takes whole groups, in random order, while they bring each class closer to its share.
+
+    `at_least_one`: where none does, the one that comes closest, unless it is all there is.
+    """
     units = groups[indices] if groups is not None and (groups[indices] != "").all() else indices
     num_classes = int(labels.max()) + 1
     names, unit_of = np.unique(units, return_inverse=True)
@@ -308,7 +300,20 @@ def _carve(
         if np.square(target - taken - counts[unit]).sum() < np.square(target - taken).sum():
             taken += counts[unit]
             chosen[unit] = True
+    if at_least_one and not chosen.any() and len(names) > 1:
+        chosen[np.square(target - counts).sum(axis=1).argmin()] = True
     return indices[~chosen[unit_of]], indices[chosen[unit_of]]
+
+
+def _circles(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`[N]` str: for each utterance, the circle of speakers whom dialogues join."""
+    speakers, speaker = np.unique(columns["speaker"], return_inverse=True)
+    groups, group = np.unique(columns.get("group", np.full(len(speaker), "")), return_inverse=True)
+    named = groups[group] != ""
+    ends = speaker[named], len(speakers) + group[named]
+    size = len(speakers) + len(groups)
+    links = scipy.sparse.coo_matrix((np.ones(named.sum()), ends), shape=(size, size))
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1][speaker].astype(str)
 
 
 def shared_names(

@@ -63,9 +63,10 @@ def measure(experiment: Experiment) -> list[StagePlan]:
     stages = zip(experiment.stages, experiment.vectors, experiment.sections, strict=True)
     for k, (stage, vector, section) in enumerate(stages):
         size, batch = config[section].batch_size, config[section].eval_batch_size
+        learners = experiment.learners(k)
         steps = [
             min(most, len(fold.train) // size)
-            for (fold, _), most in zip(run_ids, short.steps, strict=True)
+            for (fold, _), most in zip(learners, short.steps, strict=True)
         ]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         more_batches = _batches(run_ids, batch) / _batches(short.run_ids, batch)
@@ -78,7 +79,7 @@ def measure(experiment: Experiment) -> list[StagePlan]:
                 stage.name,
                 vector.size,
                 config[section].epochs,
-                max(len(fold.train) // size for fold, _ in run_ids),
+                max(len(fold.train) // size for fold, _ in learners),
                 rounds * training_time / max(steps),
                 (second - training_time) * more_batches,
                 max(first - second, 0.0),

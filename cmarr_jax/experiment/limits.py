@@ -36,6 +36,7 @@ _ANY = Limit(lambda x: True, "a finite number")
 LIMITS = {
     "seed": _SEED,
     "val_seed": _SEED,
+    "train_missing_seed": _SEED,
     "fold": _MAYBE_NONE,
     "num_seeds": _COUNT,
     "checkpoint_seconds": _MAYBE_NONE,
@@ -50,6 +51,8 @@ LIMITS = {
     "beta1": _RATE,
     "clip_norm": _MAYBE_NONE,
     "averaging": _RATE,
+    "frame_rate": _RATE,
+    "span_rate": _RATE,
     "width": _COUNT,
     "hidden": _COUNT,
     "layers": _MAYBE_NONE,
@@ -85,9 +88,12 @@ LIMITS = {
     "model.spcl.temperature": _POSITIVE,
 }
 
+_RATES = Limit(lambda x: all(0 <= r < 1 for r in x), "numbers 0 to below 1")
 _LISTS = {
     "masking.probabilities": Limit(lambda x: all(0 <= p <= 1 for p in x), "numbers 0 to 1"),
-    "robustness.missing_rates": Limit(lambda x: all(0 <= r < 1 for r in x), "numbers 0 to below 1"),
+    "robustness.missing_rates": _RATES,
+    "robustness.frame_rates": _RATES,
+    "robustness.span_rates": _RATES,
     "robustness.noise_levels": Limit(
         lambda x: all(0 < a <= 1 for a in x), "numbers above 0, at most 1"
     ),

@@ -12,17 +12,17 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from cmarr_jax.cli.progress import Progress, Silent
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
-from cmarr_jax.data import audit, gaps, pipeline, protocol
+from cmarr_jax.data import audit, gaps, missing, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import memory, processes
 from cmarr_jax.runtime.devices import use_cores
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.systems.system import System
+from cmarr_jax.systems.system import Stage, System
 from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.layout import make_layout
-from cmarr_jax.training.runs import Settings, make_run_ids
+from cmarr_jax.training.runs import Settings, learners, make_run_ids
 from cmarr_jax.training.teachers import Teachers
 from cmarr_jax.training.train_step import SCHEDULES, Masking
 from cmarr_jax.training.vector import make_vectors
@@ -49,7 +49,7 @@ def prepare(
     config = configs[0]
     _check(config)
     progress.start(config.data.pack or config.data.data_dir)
-    corpus = _load(config, progress)
+    corpus, told = _taking_part(config, _load(config, progress))
     digest = functools.cache(corpus.digest)
     if not processes.same_everywhere(digest):
         raise UserError(
@@ -68,12 +68,10 @@ def prepare(
         chosen=is_auto,
     )
     audit.check(audited)
-    if lines := gaps.find(corpus.present, corpus.modalities, folds):
+    if lines := told + gaps.find(corpus.present, corpus.modalities, folds, corpus.learnable):
         audited = {**audited, "gaps": lines}
     conditions = protocol.make_conditions(corpus.modalities)
-    curves = protocol.make_curves(
-        corpus.present, config.robustness.missing_rates, config.robustness.noise_levels
-    )
+    curves = _make_curves(config, corpus)
     make_system = _maker(config, corpus)
     with _known_fields(config):
         stages = make_system(None).stages  # a mistake in the model's fields shows here
@@ -84,6 +82,7 @@ def prepare(
                 f"{', '.join(SCHEDULES)}"
             )
     sweeps = [make_sweep(each, corpus, folds, scheme) for each in configs]
+    _check_learners(sweeps[0], stages, corpus)
     kept = Teachers(teachers, corpus, digest)
     files = [kept.file(config, s, r) for s in stages[:-1] for r in sweeps[0].run_ids]
     if not all(kept.has(file) for file in files):
@@ -150,6 +149,80 @@ def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
             limit=memory.host() // 2,
             progress=progress.reading,
         )
+
+
+def _taking_part(config: ConfigDict, corpus: Corpus) -> tuple[Corpus, list[str]]:
+    """The corpus less what the protocol leaves out, and a line for each kind of it."""
+    told, flags = [], config.protocol
+    if flags.complete:
+        whole = corpus.present.all(axis=1)
+        labels = np.where(whole, corpus.labels, -1).astype(corpus.labels.dtype)
+        before, left = ((y >= 0).sum() for y in (corpus.labels, labels))
+        if not left:
+            raise UserError(
+                f"--config.protocol.complete: none of {before:,} labelled utterances has every one "
+                f"of {', '.join(corpus.modalities)}; leave it out"
+            )
+        told.append(f"protocol.complete: {left:,} of {before:,} labelled utterances take part")
+        corpus = corpus._replace(labels=labels)
+    if flags.train_missing:
+        flag = "protocol.train_missing"
+        rates = missing.parse_rates(flags.train_missing, corpus.modalities, flag)
+        dropped = missing.drop(corpus.present, rates, flags.train_missing_seed)
+        corpus = corpus._replace(dropped=dropped)
+        shares = dropped[corpus.labels >= 0].mean(axis=0)
+        pairs = zip(corpus.modalities, shares, strict=True)
+        told.append(
+            f"{flag}: dropped wherever an utterance is learned from or validates, "
+            + ", ".join(f"{m} of {share:.1%}" for m, share in pairs)
+        )
+    return corpus, told
+
+
+def _make_curves(config: ConfigDict, corpus: Corpus) -> list[Condition]:
+    """The test conditions that `robustness` names."""
+    flags, masking = config.robustness, config.masking
+    losing = {
+        "robustness.frame_rates": flags.frame_rates,
+        "robustness.span_rates": flags.span_rates,
+        "masking.frame_rate": masking.frame_rate,
+        "masking.span_rate": masking.span_rate,
+    }
+    for flag, value in losing.items():
+        if value and corpus.mask.shape[1] == 1:
+            raise UserError(
+                f"--config.{flag}={value}: one vector has no frames to lose; wanted "
+                "--config.data.length of 2 or more, or robustness.missing_rates, masking.rates"
+            )
+    parsed = [
+        missing.parse_rates(text, corpus.modalities, "robustness.rates")
+        for text in filter(None, flags.rates.split(","))
+    ]
+    rates = {missing.rates_text(each, corpus.modalities): each for each in parsed}
+    if len(rates) < len(parsed):
+        raise UserError(f"--config.robustness.rates={flags.rates}: has the same rates twice")
+    return missing.make_curves(
+        corpus.present,
+        corpus.mask,
+        missing_rates=flags.missing_rates,
+        rates=rates,
+        noise_levels=flags.noise_levels,
+        frame_rates=flags.frame_rates,
+        span_rates=flags.span_rates,
+    )
+
+
+def _check_learners(sweep: Sweep, stages: Sequence[Stage], corpus: Corpus) -> None:
+    """Refuses a stage on complete data to which `protocol.train_missing` leaves too little."""
+    for stage, section in zip(stages, sections(len(stages)), strict=True):
+        own = learners(sweep.run_ids, corpus, stage)
+        fold = min((run_id.fold for run_id in own), key=lambda fold: len(fold.train))
+        if (size := sweep.config[section].batch_size) > len(fold.train):
+            raise UserError(
+                f"--config.protocol.train_missing={sweep.config.protocol.train_missing}: leaves "
+                f"{len(fold.train)} complete utterances to the {stage.name} of fold {fold.number}, "
+                f"fewer than --config.{section}.batch_size={size}; lower one of them"
+            )
 
 
 def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
@@ -226,7 +299,7 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
     """The missing patterns that `masking`, a config's section, names.
 
     Raises:
-      UserError: its probabilities are not one a pattern, or do not sum to 1.
+      UserError: its probabilities are not one a pattern, or do not sum to 1; or its rates are none.
     """
     patterns = protocol.make_patterns(conditions, masking.patterns)
     probabilities = masking.probabilities or (1 / len(patterns),) * len(patterns)
@@ -238,7 +311,18 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
             f"{total:.6g}"
         )
     shares = np.array(probabilities) / total  # thirds have no last digit
-    return Masking(patterns, shares.astype(np.float32), masking.per_sample)
+    rates = None
+    if masking.rates:
+        if masking.probabilities:
+            raise UserError(
+                f"--config.masking.rates={masking.rates}: wanted without masking.probabilities, "
+                "which are those of patterns"
+            )
+        alone = {int(np.argmax(c.available)): c.name for c in conditions if len(c.name) == 1}
+        letters = [name for _, name in sorted(alone.items())]
+        rates = missing.parse_rates(masking.rates, letters, "masking.rates")
+    frames = masking.frame_rate, masking.span_rate
+    return Masking(patterns, shares.astype(np.float32), masking.per_sample, rates, *frames)
 
 
 def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:
@@ -247,4 +331,6 @@ def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: in
     text = f"fold {fold} of {text}" if fold and len(folds) > 1 else text
     text += " SELECTED ON TEST" if protocol.select_on_test else ""
     text += ", last epoch" if protocol.validation == "none" else ""
+    text += ", complete utterances" if protocol.complete else ""
+    text += f", training lacks {protocol.train_missing}" if protocol.train_missing else ""
     return text + (" SHUFFLED LABELS" if protocol.shuffled_labels else "")

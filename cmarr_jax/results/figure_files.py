@@ -16,7 +16,7 @@ import numpy as np
 from cmarr_jax.errors import UserError
 from cmarr_jax.results import figures, folder, names, panels, style, system_figures, tables
 from cmarr_jax.results.folder import Results
-from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces, plain_conditions
+from cmarr_jax.results.summary import WORSE_THAN_ZEROS, braces, notes, plain_conditions
 from cmarr_jax.runtime.files import write_whole
 from cmarr_jax.workdir import files
 
@@ -47,8 +47,8 @@ def robustness_caption(kinds: Sequence[str]) -> str:
     Args:
       kinds: those of `names.CURVES` that are drawn.
     """
-    told = [ONE_IS_KEPT] if "missing" in kinds else []
-    told += [_NOISE] if {*kinds} - {"missing"} else []
+    told = notes(f"{kind}=" for kind in kinds)
+    told += [_NOISE] if {"gaussian", "impulse"} & {*kinds} else []
     against = " and ".join("the " + names.CURVES[k] for k in kinds)
     return f"WAR and UAR against {against}; {'; '.join(told)}."
 
@@ -127,7 +127,7 @@ FIGURES = {
     ),
     "robustness": Figure(
         files.RESULTS,
-        lambda r: bool(r.curves),
+        lambda r: bool(system_figures.lines_of(r)),
         lambda r: system_figures.robustness(system_figures.lines_of(r)),
         lambda r: (
             f"{robustness_caption(list(system_figures.lines_of(r)))} Bands: "

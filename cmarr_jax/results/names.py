@@ -48,7 +48,13 @@ TERMS = {  # columns of history.csv
     "kl": "distillation (KL)",
     "gradient_norm": "norm of the gradient",
 }
-CURVES = {"missing": "missing rate", "gaussian": "Gaussian noise", "impulse": "impulse noise"}
+CURVES = {  # kinds of further conditions that have one number, "missing=0.3"
+    "missing": "missing rate",
+    "gaussian": "Gaussian noise",
+    "impulse": "impulse noise",
+    "frames": "share of lost frames",
+    "spans": "share lost in one span",
+}
 
 
 def member(name: str, titles: Mapping[str, str] = SYSTEMS) -> str:

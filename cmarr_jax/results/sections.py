@@ -27,7 +27,7 @@ from cmarr_jax.results import (
     panels,
 )
 from cmarr_jax.results.folder import Estimate, Results
-from cmarr_jax.results.summary import ONE_IS_KEPT, WORSE_THAN_ZEROS, braces
+from cmarr_jax.results.summary import WORSE_THAN_ZEROS, braces, notes
 from cmarr_jax.workdir import files
 
 FROZEN = (
@@ -164,15 +164,11 @@ def _results(r: Results, level: int, prefix: str) -> str:
     ]
     if r.curves:
         rows = [line(name, name) for name in r.curves]
-        caption = "Beyond the paper: random missing rates, noise."
-        if any(name.startswith("missing=") for name in r.curves):
-            caption += f" {ONE_IS_KEPT}."
-        content += [
-            '<div class="beside">',
-            markup.table(caption, *_filled(head, rows)),
-            _one(r, "robustness", prefix),
-            "</div>",
-        ]
+        caption = " ".join(["Beyond the paper.", *(f"{told}." for told in notes(r.curves))])
+        has = figure_files.FIGURES["robustness"].has(r)
+        drawn = [_one(r, "robustness", prefix)] if has else []
+        table = markup.table(caption, *_filled(head, rows))
+        content += ['<div class="beside">', table, *drawn, "</div>"]
     content.append(markup.details("each run", _runs(r)))
     return markup.section(f"{prefix}Results", "Results", *content, level=level)
 

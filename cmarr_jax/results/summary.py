@@ -1,6 +1,6 @@
 """The summary of result rows: mean and deviation over folds and seeds, and the table of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,19 @@ ONE_IS_KEPT = (
     "missing=r: each modality is lost with probability r, but an utterance always keeps one, so "
     "that less than r is missing"
 )
+RATES_DIFFER = "rates=t0.1+s0.5: the same with a probability for each modality"
+FRAMES_ARE_LOST = (
+    "frames=r, spans=r: in each modality a share r of the positions is zero, one by one or as one "
+    "span; a modality without any is missing"
+)
+
+
+def notes(conditions: Iterable[str]) -> list[str]:
+    """What a reader must know of the conditions beyond the paper's that stand in a table."""
+    kinds = {name.partition("=")[0] for name in conditions if "=" in name}
+    told = [ONE_IS_KEPT] if kinds & {"missing", "rates"} else []
+    told += [RATES_DIFFER] if "rates" in kinds else []
+    return told + ([FRAMES_ARE_LOST] if kinds & {"frames", "spans"} else [])
 
 
 def summarise(
@@ -96,23 +109,21 @@ def summary_table(summary: Sequence[Mapping[str, str]], scores: Sequence[str] = 
         rows = [row for row in summary if tuple(row[k] for k in KEY) == key]
         protocol = rows[0]["protocol"]
         lines += [f"{names.sweep(rows[0])}; {protocol}; {rows[0]['runs']} runs", ""]
-        lines.append("available".ljust(12) + "".join(map(str.rjust, titles, widths)))
         *missing, full = plain_conditions(rows)
         shown = {c: braces(c) for c in missing}
         shown |= {r["condition"]: r["condition"] for r in rows if "=" in r["condition"]}
         shown |= {"avg": "avg", "full": braces(f"full {full}")}
-        notes = {}
+        first = max(12, *(len(name) + 1 for name in shown.values()))
+        lines.append("available".ljust(first) + "".join(map(str.rjust, titles, widths)))
+        marked = False
         for row in rows:
             if row["condition"] in shown:
                 if row["condition"] == "avg":
-                    lines.append("-" * (12 + sum(widths)))
+                    lines.append("-" * (first + sum(widths)))
                 cells = "".join(map(str.rjust, (_cell(row, s) for s in scores), widths))
-                lines.append(f"{shown[row['condition']]:<12}{cells}".rstrip())
-                if "rec_error" in scores and _is_worse_than_zeros(row):
-                    notes["!"] = f"! {WORSE_THAN_ZEROS}"
-                if row["condition"].startswith("missing="):
-                    notes["missing"] = ONE_IS_KEPT
-        lines += [*notes.values(), ""]
+                lines.append(f"{shown[row['condition']]:<{first}}{cells}".rstrip())
+                marked |= "rec_error" in scores and _is_worse_than_zeros(row)
+        lines += [f"! {WORSE_THAN_ZEROS}"] * marked + [*notes(shown), ""]
     return "\n".join(lines)
 
 

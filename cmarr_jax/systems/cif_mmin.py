@@ -21,7 +21,14 @@ from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
 from cmarr_jax.systems.checks import check_faithful_to
-from cmarr_jax.systems.system import Batch, Stage, System, gather, whole_cross_entropy
+from cmarr_jax.systems.system import (
+    Batch,
+    Stage,
+    System,
+    gather,
+    whole_cross_entropy,
+    whole_squared_error,
+)
 from cmarr_jax.systems.teacher_student import make_student, make_teacher, teach, teacher_network
 
 _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
@@ -131,8 +138,8 @@ def make(
         invariants_target = teach(contrast, params, batch, batch.present)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "forward": jnp.mean(jnp.square(imagined - target)),
-            "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
+            "forward": whole_squared_error(imagined, target, batch, batch_axis),
+            "invariance": whole_squared_error(invariants, invariants_target, batch, batch_axis),
         }
 
     weights = {"forward": _FORWARD_WEIGHT, "invariance": _INVARIANCE_WEIGHT}

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
-from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
+from cmarr_jax.systems.system import Batch, System, whole_cross_entropy, whole_squared_error
 from cmarr_jax.systems.teacher_student import make_student, make_teacher, teach, teacher_network
 
 
@@ -77,7 +77,7 @@ def make(
         target = teach(teacher, params, batch, batch.present & ~available)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "forward": jnp.mean(jnp.square(imagined - target)),
+            "forward": whole_squared_error(imagined, target, batch, batch_axis),
             "backward": jnp.mean(jnp.square(back - jax.lax.stop_gradient(vectors))),
         }
 

@@ -23,7 +23,7 @@ from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
 from cmarr_jax.systems.if_mmin import SharedEncoder, make_discrepancy_teacher
-from cmarr_jax.systems.system import Batch, System, whole_cross_entropy
+from cmarr_jax.systems.system import Batch, System, whole_cross_entropy, whole_squared_error
 from cmarr_jax.systems.teacher_student import make_student, teach, teacher_network
 
 _LATENT = 64
@@ -149,8 +149,8 @@ def make(
         target, invariants_target = teach(teacher, params, batch, batch.present)
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
-            "invariance": jnp.mean(jnp.square(invariants - invariants_target)),
-            "rec": jnp.mean(jnp.square(restored - target)),
+            "invariance": whole_squared_error(invariants, invariants_target, batch, batch_axis),
+            "rec": whole_squared_error(restored, target, batch, batch_axis),
             "kl": jnp.mean(divergence),
         }
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from cmarr_jax import losses
 
@@ -118,6 +119,20 @@ def gather(x: jax.Array, axis: int = 0, *, batch_axis: str | None) -> jax.Array:
     what one computes.
     """
     return jax.lax.all_gather(x, batch_axis, axis=axis, tiled=True) if batch_axis else x
+
+
+def whole_squared_error(
+    x: jax.Array, y: jax.Array, batch: Batch, batch_axis: str | None
+) -> jax.Array:
+    """Mean of (x - y)^2 `[B, M, W]` over the modalities that are present in the whole batch.
+
+    What an utterance lacks has no truth to learn from.
+    """
+    here = batch.present[:, :, None].astype(jnp.float32)
+    whole_present = gather(here, batch_axis=batch_axis)
+    squares = jnp.square(x.astype(jnp.float32) - y.astype(jnp.float32))
+    # A factor that is exactly 1 for complete data.
+    return jnp.mean(squares * here) * (whole_present.size / jnp.maximum(whole_present.sum(), 1))
 
 
 def whole_cross_entropy(logits: jax.Array, batch: Batch, batch_axis: str | None) -> jax.Array:

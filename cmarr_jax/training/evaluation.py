@@ -1,5 +1,6 @@
 """Scores a sweep's models on their own utterances under every condition."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -91,7 +92,8 @@ class Scorer:
     ) -> list[Scored]:
         """Predictions of each run r on the utterances `rows[r]`; `params` as `Layout.deal` gives.
 
-        All conditions are scored in one pass, so they must have the same noise.
+        All conditions are scored in one pass, so they must have the same noise; lost frames stand
+        alone.
         """
         probe = self._probe(conditions)
         predict = self._predict[bool(probe.gaussian or probe.impulse)]
@@ -148,9 +150,10 @@ class Scorer:
     ) -> list[Scored]:
         """`score` for `params` `[R, P]` on the host, under `conditions` and then `curves`."""
         params = self._layout.deal(params)
-        noiseless = [c for c in curves if not (c.gaussian or c.impulse)]
-        passes = [conditions] + ([noiseless] if noiseless else [])
-        passes += [[c] for c in curves if c.gaussian or c.impulse]
+        passes = [conditions]
+        for is_degraded, some in itertools.groupby(curves, lambda c: c.is_degraded):
+            together = list(some)
+            passes += [[c] for c in together] if is_degraded else [together]
         scored = zip(*(self.score(params, rows, p) for p in passes), strict=True)
         return [
             Scored(run[0].rows, *(np.concatenate(x) for x in list(zip(*run, strict=True))[1:]))
@@ -227,10 +230,11 @@ class Scorer:
         return means[alone, :, 0], means[alone, :, 1]
 
     def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe[np.ndarray]:
-        """The probe of `conditions`, which must have the same noise."""
+        """The probe of `conditions`: of the same noise; one alone where it loses frames."""
         (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
-        assert not others
+        lost = conditions[0].lost
+        assert not others and (len(conditions) == 1 or all(c.lost is None for c in conditions))
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
         levels = (np.array(level, np.float32) for level in (gaussian, impulse))
-        return predict_step.Probe(available, *levels)
+        return predict_step.Probe(available, *levels, lost)

@@ -13,7 +13,7 @@ from cmarr_jax.data import audit
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.systems.system import Stage, System
-from cmarr_jax.training.runs import RunId, Settings
+from cmarr_jax.training.runs import RunId, Settings, learners
 from cmarr_jax.training.teachers import Teachers
 from cmarr_jax.training.train_step import Masking
 from cmarr_jax.training.vector import Vector, make_vectors
@@ -50,7 +50,7 @@ class Experiment:
       make_system: mapped batch axis or None -> the system.
       teachers: where the models of earlier stages are kept.
       digest: -> the corpus' digest, computed once.
-      curves: further conditions of the test: missing rates and noise levels.
+      curves: further conditions of the test: missing rates, noise levels, lost frames.
       audited: what `cmarr_jax.data.audit` found.
       memory: bytes that training is expected to take; 0 = unknown.
       steps: of each run, the most steps that an epoch takes; None = all, the whole training part.
@@ -92,6 +92,22 @@ class Experiment:
     def run_ids(self) -> list[RunId]:
         """Fold and seed of each of the R runs."""
         return [run_id for sweep in self.sweeps for run_id in sweep.run_ids]
+
+    def learners(self, number: int) -> list[RunId]:
+        """The R runs with what stage `number` learns from as their training parts."""
+        return learners(self.run_ids, self.corpus, self.stages[number])
+
+    def validated(self, number: int) -> list[Condition]:
+        """The conditions under which stage `number` is validated.
+
+        Modalities that are dropped from the training part are dropped here too.
+        """
+        last = number == len(self.stages) - 1
+        conditions = self.conditions if last else self.conditions[-1:]
+        if self.corpus.dropped is None:
+            return list(conditions)
+        left = self.corpus.learnable
+        return [c._replace(available=np.asarray(c.available) & left) for c in conditions]
 
     @property
     def settings(self) -> list[tuple[Settings, ...]]:

@@ -25,7 +25,10 @@ class Feed:
         self._corpus, self._layout = corpus, layout
         self._all = None
         if not corpus.on_disk:
-            self._all = layout.share(Arrays(corpus.features, corpus.mask, corpus.present))
+            everything = Arrays(corpus.features, corpus.mask, corpus.present)
+            if corpus.dropped is not None:
+                everything = everything._replace(learnable=corpus.learnable)
+            self._all = layout.share(everything)
 
     def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays[jax.Array]]]:
         """Splits `order` `[R, S, B]`, rows of the corpus with -1 for none, into chunks of steps.
@@ -58,4 +61,6 @@ class Feed:
         wanted = np.resize(wanted, min(chunk.size, len(corpus.labels)))
         features = {m: values[wanted] for m, values in corpus.features.items()}
         arrays = Arrays(features, corpus.mask[wanted], corpus.present[wanted], wanted)
+        if corpus.dropped is not None:
+            arrays = arrays._replace(learnable=corpus.learnable[wanted])
         return rows, self._layout.share(arrays)

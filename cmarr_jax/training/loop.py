@@ -24,7 +24,7 @@ from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import Layout, make_layout
 from cmarr_jax.training.normalise import A
-from cmarr_jax.training.runs import epoch_order, make_runs
+from cmarr_jax.training.runs import RunId, epoch_order, make_runs
 from cmarr_jax.training.train_step import TrainState
 from cmarr_jax.training.vector import Vector, init_params
 from cmarr_jax.workdir.checkpoints import Resumed
@@ -202,6 +202,7 @@ class _Plan(NamedTuple):
     experiment: Experiment
     name: str  # of an earlier stage, "" of the last
     to_come: int  # stages after this one
+    learners: Sequence[RunId]  # see `Experiment.learners`
     config: ConfigDict  # the stage's section
     conditions: Sequence[Condition]  # of the validation
     layout: Layout
@@ -235,6 +236,7 @@ def _start(
     batch_sizes = config.batch_size, config.eval_batch_size
     layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
     stage = experiment.make_system(layout.batch_axis).stages[number]
+    learners = experiment.learners(number)
     runs = make_runs(
         corpus,
         run_ids,
@@ -242,6 +244,7 @@ def _start(
         section,
         to_come=to_come,
         settings=[each[number] for each in experiment.settings],
+        learn=learners,
     )
     known = (vectors[number - 1], before) if number else None
     params = init_params(stage, vectors[number], runs.key, corpus, known)
@@ -253,8 +256,9 @@ def _start(
         experiment,
         stage.name if to_come else "",
         to_come,
+        learners,
         config,
-        experiment.conditions[-1:] if to_come else experiment.conditions,
+        experiment.validated(number),
         layout,
         feed,
         on_devices,
@@ -287,7 +291,7 @@ def _train_epoch(
       The new point; mean losses, name -> `[R]`; utterances a second over all runs.
     """
     epoch, size = point.epoch + 1, plan.config.batch_size
-    order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
+    order = epoch_order(plan.learners, epoch, size, plan.to_come)
     order[~trained] = -1
     for row, most in zip(order, plan.experiment.steps or (), strict=False):
         row[most:] = -1

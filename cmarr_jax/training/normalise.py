@@ -66,7 +66,7 @@ def measure(
     """
     mean, scale, quantiles = {}, {}, {}
     for m, (modality, values) in enumerate(corpus.features.items()):
-        having = rows[corpus.present[rows, m]]
+        having = rows[corpus.learnable[rows, m]]
         dim = values.shape[-1]
         mean[modality], scale[modality] = np.zeros(dim, np.float32), np.ones(dim, np.float32)
         count = int(corpus.mask[having].sum())

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from cmarr_jax.systems.system import Batch, Stage
 from cmarr_jax.training import prng
 from cmarr_jax.training.normalise import A
-from cmarr_jax.training.train_step import Arrays, Run, take_batch, utterances
+from cmarr_jax.training.train_step import Arrays, Run, take_batch, utterances, zero_frames
 from cmarr_jax.training.vector import Vector
 
 
@@ -19,6 +19,7 @@ class Probe(NamedTuple, Generic[A]):
     available: A  # [K, N, M] bool, of every utterance of the corpus
     gaussian: A  # scalar in [0, 1], share of the variance that is noise
     impulse: A  # scalar in [0, 1], the same of impulse noise
+    lost: A | None = None  # [N, M, T] bool, frames that are lost under all K
 
 
 def add_noise(batch: Batch, rows: jax.Array, probe: Probe[jax.Array]) -> Batch:
@@ -54,10 +55,10 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
     Returns:
       (params, run, rows `[B]`, (arrays, probe)) -> (posteriors `[K, B, C]`, recovery
       `[K, B, M, 2]`, means `[K, B, 2, D]`). Recovery holds, for each missing modality, the squared
-      error of what was recovered and the squared length of the truth; 0 where nothing was
-      missing. Means are those of what was recovered and of the truth, over all missing positions;
-      D is 0 where the stage recovers nothing. What does not depend on the condition is computed
-      once.
+      error of what was recovered and the squared length of the truth; 0 where nothing was missing,
+      and where frames are lost, which the truth would lack too. Means are those of what was
+      recovered and of the truth, over all missing positions; D is 0 where the stage recovers
+      nothing. What does not depend on the condition is computed once.
     """
 
     def predict(
@@ -71,13 +72,15 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
         batch = take_batch(arrays, run, rows)
         if noisy:
             batch = add_noise(batch, utterances(arrays, rows), probe)
+        if probe.lost is not None:
+            batch = zero_frames(batch, probe.lost[utterances(arrays, rows)])
         encoded = stage.encode(params, batch)
 
         def under(available):
             available = available & batch.present
             prediction = stage.predict(params, encoded, batch.mask, available)
             posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
-            if prediction.recovered is None:
+            if prediction.recovered is None or probe.lost is not None:
                 return (
                     posteriors,
                     jnp.zeros((*batch.present.shape, 2)),

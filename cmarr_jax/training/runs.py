@@ -72,6 +72,20 @@ def make_run_ids(
     return [RunId(f, s) for s in range(seed, seed + num_seeds) for f in chosen]
 
 
+def learners(run_ids: Sequence[RunId], corpus: Corpus, stage: Stage) -> list[RunId]:
+    """The runs with training parts that hold the utterances which `stage` learns from.
+
+    These are all, but where modalities are dropped from the training part and the stage trains on
+    complete data, those that kept each of them.
+    """
+    if corpus.dropped is None or not stage.complete:
+        return list(run_ids)
+    whole = corpus.learnable.all(axis=1)
+    return [
+        RunId(fold._replace(train=fold.train[whole[fold.train]]), seed) for fold, seed in run_ids
+    ]
+
+
 def make_runs(
     corpus: Corpus,
     run_ids: Sequence[RunId],
@@ -80,6 +94,7 @@ def make_runs(
     *,
     to_come: int = 0,
     settings: Sequence[Settings] = (),
+    learn: Sequence[RunId] = (),
 ) -> train_step.Run[np.ndarray]:
     """The runs' constants, leaves `[R, ...]`, from each fold's training part alone.
 
@@ -90,6 +105,8 @@ def make_runs(
       section: name of the stage's section, `train` or `pretrain`.
       to_come: how many stages follow this one; each has keys of its own.
       settings: of each run; () where nothing is to be trained.
+      learn: the runs as `learners` gives them; () = `run_ids`. Features are normalised by the whole
+        training part in every stage.
     """
     c, runs, statistics = config[section], [], {}
     num_classes = len(corpus.class_names)
@@ -105,10 +122,11 @@ def make_runs(
         labels = corpus.labels
         if config.protocol.shuffled_labels:
             labels = protocol.shuffle_labels(labels, fold, seed)
-        counts = np.bincount(labels[fold.train], minlength=num_classes)
+        train = (learn or run_ids)[r].fold.train
+        counts = np.bincount(labels[train], minlength=num_classes)
         weights = np.ones(num_classes)
         if c.balance_classes:
-            weights = len(fold.train) / (num_classes * np.maximum(counts, 1))
+            weights = len(train) / (num_classes * np.maximum(counts, 1))
         key = jax.random.fold_in(jax.random.key(seed), fold.number)
         key = jax.random.fold_in(key, to_come) if to_come else key
         runs.append(
@@ -117,7 +135,7 @@ def make_runs(
                 statistics=statistics[fold.number],
                 labels=labels,
                 class_weights=weights.astype(np.float32),
-                total_steps=np.array(len(fold.train) // c.batch_size * c.epochs, np.int32),
+                total_steps=np.array(len(train) // c.batch_size * c.epochs, np.int32),
                 **own,
             )
         )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cmarr_jax.data import missing
 from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import prng
 from cmarr_jax.training.normalise import A, Statistics, normalise
@@ -25,6 +26,7 @@ class Arrays(NamedTuple, Generic[A]):
     mask: A  # [n, T] bool
     present: A  # [n, M] bool
     held: A | None = None  # [n] int32, which of the corpus; None = all, in its order
+    learnable: A | None = None  # [n, M] bool, what training sees of them; None = what is present
 
 
 class Run(NamedTuple, Generic[A]):
@@ -56,6 +58,9 @@ class Masking(NamedTuple):
     patterns: np.ndarray  # [P, M] bool
     probabilities: np.ndarray  # [P]
     per_sample: bool  # else one pattern a batch
+    rates: np.ndarray | None = None  # [M], of independent losses; then patterns are not drawn
+    frame_rate: float = 0.0  # share of the frames of what is available that are lost
+    span_rate: float = 0.0  # the same, as one span in each modality
 
 
 def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
@@ -72,14 +77,36 @@ def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) 
     )
 
 
+def without_dropped(arrays: Arrays[jax.Array], rows: jax.Array) -> tuple[Arrays, jax.Array]:
+    """The utterances `rows` `[B]` as training sees them: what is dropped is not in the pack.
+
+    Returns:
+      Arrays of these utterances alone, and their rows in them.
+    """
+    if arrays.learnable is None:
+        return arrays, rows
+    there = arrays.learnable[rows]
+    features = {
+        m: jnp.where(there[:, k, None, None], x[rows], 0)
+        for k, (m, x) in enumerate(arrays.features.items())
+    }
+    alone = Arrays(features, arrays.mask[rows], there, utterances(arrays, rows))
+    return alone, jnp.arange(len(rows))
+
+
 def draw_available(
     key: jax.Array, masking: Masking, present: jax.Array, batch_axis: str | None = None
 ) -> jax.Array:
     """Simulated availability `[B, M]`: random patterns, limited to what is `present` `[B, M]`.
 
-    An utterance that would have no modality left keeps all that it has.
+    An utterance that would have no modality left keeps all that it has; with `masking.rates`, one.
     """
     batch = present.shape[0]
+    if masking.rates is not None:
+        size = batch if masking.per_sample else 1
+        cut = batch_axis if masking.per_sample else None
+        luck = _uniform(key, (size, present.shape[1]), cut)
+        return missing.keep(luck, present, jnp.float32(masking.rates)[None])
     shards = jax.lax.axis_size(batch_axis) if batch_axis else 1
     draws = jax.random.choice(
         key,
@@ -92,6 +119,50 @@ def draw_available(
         draws = jax.lax.dynamic_slice_in_dim(draws, start, batch)
     available = jnp.asarray(masking.patterns)[draws] & present
     return jnp.where(available.any(axis=1, keepdims=True), available, present)
+
+
+def lose_frames(
+    key: jax.Array,
+    masking: Masking,
+    batch: Batch,
+    available: jax.Array,
+    batch_axis: str | None = None,
+) -> tuple[Batch, jax.Array]:
+    """Loses frames of what is `available` `[B, M]`; what is to be recovered stays whole.
+
+    Returns:
+      The batch, zero where a frame is lost, and what is available still: a modality that would
+      lose its last frame is missing.
+    """
+    frame_key, span_key = jax.random.split(key)
+    there = batch.mask[:, None] & available[:, :, None]
+    margin = _uniform(frame_key, there.shape, batch_axis) - masking.frame_rate
+    if masking.span_rate:
+        draws = _uniform(span_key, (*there.shape[:2], 2), batch_axis)
+        mask = jnp.broadcast_to(batch.mask[:, None], there.shape)
+        span = missing.span_luck(draws[..., :1], draws[..., 1:], mask) - masking.span_rate
+        margin = jnp.minimum(margin, span)
+    kept = missing.keep_frames(margin, there, 0.0)
+    available = kept.any(axis=-1)
+    return zero_frames(batch, available[:, :, None] & there & ~kept), available
+
+
+def zero_frames(batch: Batch, lost: jax.Array) -> Batch:
+    """The batch with normalised features of zero, their mean, where `lost` `[B, M, T]`."""
+    features = {
+        m: jnp.where(lost[:, k, :, None], 0, x) for k, (m, x) in enumerate(batch.features.items())
+    }
+    return batch._replace(features=features)
+
+
+def _uniform(key: jax.Array, shape: tuple[int, ...], batch_axis: str | None) -> jax.Array:
+    """Numbers 0 to 1 `[B, ...]`; of a batch that is cut, this device's rows of the whole."""
+    if not batch_axis:
+        return jax.random.uniform(key, shape)
+    size, *rest = shape
+    whole = jax.random.uniform(key, (size * jax.lax.axis_size(batch_axis), *rest))
+    start = jax.lax.axis_index(batch_axis) * size
+    return jax.lax.dynamic_slice_in_dim(whole, start, size)
 
 
 def make_optimizer(
@@ -176,10 +247,14 @@ def make_train_epoch(
         @jax.jit  # else `eval_shape` below would trace it a second time
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-            batch = take_batch(arrays, run, rows)
+            seen, rows = without_dropped(arrays, rows)
+            batch = take_batch(seen, run, rows)
             available = batch.present
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
+            if not stage.complete and (masking.frame_rate or masking.span_rate):
+                frame_key = jax.random.fold_in(mask_key, 1)
+                batch, available = lose_frames(frame_key, masking, batch, available, batch_axis)
             (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
                 vector.unravel(state.params), batch, available, loss_key, run.loss_weights
             )

@@ -140,24 +140,6 @@ def test_patterns():
         protocol.make_patterns(conditions, "t,x")
 
 
-def test_missing_rates_nest_spare_the_last_modality_and_hit_their_rate():
-    present = np.ones((4000, 3), bool)
-    present[:100, 1:] = False
-    curves = protocol.make_curves(present, (0, 0.3, 0.7), (0.5,))
-    names = [c.name for c in curves]
-    assert names == ["missing=0", "missing=0.3", "missing=0.7", "gaussian=0.5", "impulse=0.5"]
-    none, some, many = (c.available for c in curves[:3])
-    assert (none & present == present).all()
-    assert not (many & present & ~some).any()  # what is missing stays missing
-    for available in (some, many):
-        assert (available & present).any(axis=1).all()
-    # P(lost) = r less the one that is given back where all three would go: r - r^3 / 3.
-    np.testing.assert_allclose(1 - some[100:].mean(), 0.3 - 0.3**3 / 3, atol=0.01)
-    np.testing.assert_allclose(1 - many[100:].mean(), 0.7 - 0.7**3 / 3, atol=0.01)
-    again = protocol.make_curves(present, (0.3,), ())
-    np.testing.assert_array_equal(again[0].available, some)
-
-
 def test_the_control_shuffles_what_a_fold_learns_and_nothing_of_its_test_part():
     columns, labels = corpus()
     first, second = protocol.make_folds(columns, labels)[:2]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cmarr_jax.data import protocol
+from cmarr_jax.data import missing, protocol
 from cmarr_jax.results.arrays import write_representations
 from cmarr_jax.results.history import History
 from cmarr_jax.results.rows import join, write_results
@@ -65,7 +65,8 @@ def write(
         labels=labels, class_names=classes, columns={"id": np.array(ids)}, modalities=modalities
     )
     conditions = protocol.make_conditions(modalities)
-    extra = protocol.make_curves(np.ones((num, len(modalities)), bool), curves, ())
+    there, mask = np.ones((num, len(modalities)), bool), np.ones((num, 1), bool)
+    extra = missing.make_curves(there, mask, missing_rates=curves)
     available = np.array([c.available for c in conditions])
     scored = []
     for fold, _ in run_ids:
