@@ -207,3 +207,39 @@ def test_other_words_for_val_are_understood(word):
         columns | {"split": named(columns, **{"4": word})}, labels, scheme="split"
     )
     assert (columns["session"][fold.val] == "4").all() and len(fold.val) == 48
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.4])
+def test_validation_by_speaker_shares_no_speaker_and_no_dialogue(fraction):
+    """Speakers without dialogues one by one; those whom dialogues join, together."""
+    columns, labels = corpus(num=480)
+    alone = {name: x for name, x in columns.items() if name != "group"}
+    for given, circles in ((alone, 8), (columns, 4)):
+        for fold in protocol.make_folds(given, labels, validation="speaker", val_fraction=fraction):
+            train, val = (set(given["speaker"][rows]) for rows in (fold.train, fold.val))
+            assert train and val and not train & val
+            assert len(fold.train) + len(fold.val) + len(fold.test) == 480
+            if given is columns:
+                assert not set(given["group"][fold.train]) & set(given["group"][fold.val])
+            share = len(fold.val) / (len(fold.val) + len(fold.train))
+            assert abs(share - max(fraction, 1 / circles)) <= 1 / circles
+    again = protocol.make_folds(columns, labels, validation="speaker", val_fraction=fraction)
+    np.testing.assert_array_equal(again[-1].val, fold.val)
+
+
+def test_validation_by_speaker_of_an_official_split():
+    columns, labels = corpus()
+    columns["split"] = np.where(columns["session"] == "5", "test", "train")
+    (fold,) = protocol.make_folds(columns, labels, scheme="split", validation="speaker")
+    assert not set(columns["speaker"][fold.train]) & set(columns["speaker"][fold.val])
+    half = columns["session"] == "1"
+    columns["split"][half & (np.arange(240) % 12 < 6)] = "val"
+    with pytest.raises(UserError, match="speaker '1F' is in its training and its validation part"):
+        protocol.make_folds(columns, labels, scheme="split", validation="speaker")
+    assert protocol.make_folds(columns, labels, scheme="split")  # on request alone
+
+
+def test_one_circle_of_speakers_is_no_validation_part():
+    columns, labels = corpus(sessions=2)
+    with pytest.raises(UserError, match="its val part is empty"):
+        protocol.make_folds(columns, labels, validation="speaker")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from cmarr_jax.data import pipeline
+from cmarr_jax.data import missing, pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.nn.flows import RealNVP
 from cmarr_jax.systems import SYSTEMS, mmin, nmer, teacher_student
@@ -243,6 +243,54 @@ def test_a_kept_teacher_is_not_trained_again(corpus):
     assert len(teachers.saved) == 2 and teachers.saved["teacher", 1, 0] is kept
 
 
+def trained(corpus, name):
+    """Teachers, chosen models and test posteriors of fold 1."""
+    fields = {"train.epochs": 2, "pretrain.epochs": 1} | SMALL.get(name, {})
+    teachers = tiny.NoTeachers()
+    _, best, (scored,) = tiny.train(
+        corpus, tiny.Memory(), folds=(1,), argument=name, teachers=teachers, **fields
+    )
+    return [*teachers.saved.values(), best.params, scored.posteriors]
+
+
+def are_equal(ones, others):
+    return all(np.array_equal(a, b) for a, b in zip(ones, others, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["mmin", *(pytest.param(n, marks=pytest.mark.slow) for n in SYSTEMS if n != "mmin")]
+)
+def test_no_system_sees_what_is_dropped_from_the_training_set(corpus, rng, name):
+    """Teachers, students, statistics, the chosen epoch and the test are the same bit for bit."""
+    (fold, *_) = protocol.make_folds(corpus.columns, corpus.labels)
+    dropped = missing.drop(corpus.present, np.full(3, 0.2), 0)
+    learned = np.concatenate([fold.train, fold.val])
+    changed = {m: x.copy() for m, x in corpus.features.items()}
+    for k, values in enumerate(changed.values()):
+        rows = learned[dropped[learned, k]]
+        assert len(rows)
+        values[rows] = 100 * rng.normal(size=values[rows].shape)
+    lacking = corpus._replace(dropped=dropped)
+    made = trained(lacking, name)
+    assert are_equal(made, trained(lacking._replace(features=changed), name))
+    if name != "mmin":
+        return
+    # Both differences show where nothing is dropped.
+    whole = trained(corpus, name)
+    assert not are_equal(made, whole)
+    assert not are_equal(whole, trained(corpus._replace(features=changed), name))
+
+
+@pytest.mark.parametrize("name", ["cra", pytest.param("cmarr", marks=pytest.mark.slow)])
+def test_what_is_dropped_is_as_if_the_pack_lacked_it(corpus, name):
+    (fold, *_) = protocol.make_folds(corpus.columns, corpus.labels)
+    dropped = missing.drop(corpus.present, np.array([0.1, 0.5, 0.2]), 0)
+    dropped[fold.test] = False
+    really = {m: x * ~dropped[:, k, None, None] for k, (m, x) in enumerate(corpus.features.items())}
+    pack = corpus._replace(features=really, present=corpus.present & ~dropped)
+    assert are_equal(trained(corpus._replace(dropped=dropped), name), trained(pack, name))
+
+
 def test_cras_loss_is_over_the_missing_mean_inputs(rng):
     """Also what `predict` shows as recovered and true, filled up to the widest modality."""
     batch = make_batch(rng)
@@ -283,7 +331,8 @@ def test_mmins_loss_is_its_parts(rng):
     )
     posterior = np.asarray(jax.nn.softmax(logits))[np.arange(6), batch.labels]
     want = -np.log(posterior).mean()
-    want += 3 * np.mean((forward - target) ** 2) + 0.5 * np.mean((back - h) ** 2)
+    has_truth = np.asarray(batch.present)
+    want += 3 * np.mean(((forward - target) ** 2)[has_truth]) + 0.5 * np.mean((back - h) ** 2)
     np.testing.assert_allclose(total, want, rtol=1e-5)
     assert set(terms) == {"cls", "forward", "backward"}
 

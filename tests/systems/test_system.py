@@ -7,7 +7,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from cmarr_jax.systems import SYSTEMS, cmarr
-from cmarr_jax.systems.system import for_cpu
+from cmarr_jax.systems.system import for_cpu, whole_squared_error
 from tests import tiny
 from tests.conftest import DIMS
 from tests.systems.test_baselines import make_batch
@@ -87,3 +87,17 @@ def test_a_cpu_trains_a_large_batch_by_chunks_and_nothing_else_otherwise():
         stage, _ = first_stage(name)
         own = name in ("cmarr", "cmarr_plus")
         assert (for_cpu(stage).loss is not stage.loss) == own
+
+
+def test_squared_errors_count_where_there_is_a_truth(rng):
+    batch = make_batch(rng)
+    x, y = np.float32(rng.normal(size=(2, 6, 3, 5)))
+    here = np.argwhere(np.asarray(batch.present))
+    want = np.mean([np.square(x[i, m] - y[i, m]) for i, m in here])
+    assert len(here) < batch.present.size
+    np.testing.assert_allclose(whole_squared_error(x, y, batch, None), want, rtol=1e-6)
+    complete = batch._replace(present=jnp.ones((6, 3), bool))
+    error = jax.jit(lambda x: whole_squared_error(x, y, complete, None))
+    plain = jax.jit(lambda x: jnp.mean(jnp.square(x - y)))
+    np.testing.assert_array_equal(error(x), plain(x))  # to the last bit
+    np.testing.assert_array_equal(jax.grad(error)(x), jax.grad(plain)(x))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.data import missing, pipeline, protocol
 from cmarr_jax.systems.system import Output, Stage
 from cmarr_jax.training import predict_step, train_step
 from cmarr_jax.training.evaluation import Scored, Scorer
@@ -90,3 +90,53 @@ def test_what_is_shown_is_each_modality_recovered_while_it_alone_is_missing(
             valid = zip(np.asarray(theirs[m]), corpus.mask[chosen], strict=True)
             wanted = [x[of].mean(axis=0) for x, of in valid]
             np.testing.assert_allclose(ours[m], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_lost_frames_are_zeros_to_the_model_whatever_the_batch(tiny_pack, tmp_path):
+    """Against the system's own prediction for normalised features with zeros at those frames."""
+    corpus = pipeline.load(pack=tiny_pack.path, loader="numpy", length=4)
+    params, runs, made, vector = tiny.export_model(
+        str(tmp_path / "model"), corpus, tiny.config("augmented"), folds=1
+    )
+    (stage,), rows = made.stages, [np.arange(50)]
+    curves = missing.make_curves(
+        corpus.present,
+        corpus.mask,
+        missing_rates=(0.5,),
+        noise_levels=(0.5,),
+        frame_rates=(0.0, 0.6),
+        span_rates=(0.9,),
+    )
+    plain = protocol.make_conditions(corpus.modalities)
+    scored = []
+    for size in (16, 7):
+        layout = make_layout(1, ())._replace(devices=tuple(jax.devices()[:1]))
+        feed = Feed(corpus, layout)
+        scorer = Scorer(stage, vector, layout, layout.deal(runs), feed, corpus, size)
+        scored += scorer.score_best(params, rows, plain, curves)
+    np.testing.assert_array_equal(scored[0].predictable, scored[1].predictable)
+    np.testing.assert_allclose(scored[0].posteriors, scored[1].posteriors, atol=1e-5)
+    of = dict(zip([c.name for c in (*plain, *curves)], scored[0].posteriors, strict=True))
+    assert list(of) == [
+        *("t", "s", "v", "vt", "sv", "st", "svt", "missing=0.5", "gaussian=0.5", "impulse=0.5"),
+        *("frames=0", "frames=0.6", "spans=0.9"),
+    ]
+    np.testing.assert_allclose(of["frames=0"], of["svt"], atol=1e-6)
+
+    run = jax.tree.map(lambda leaf: leaf[0], runs)
+    arrays = train_step.Arrays(corpus.features, corpus.mask, corpus.present)
+    batch = train_step.take_batch(jax.tree.map(jnp.asarray, arrays), run, rows[0])
+    tree = vector.unravel(jnp.asarray(params[0]))
+    for condition in curves[-2:]:
+        features = {m: np.array(x) for m, x in batch.features.items()}
+        available = np.array(corpus.present[:50])
+        for i, m in np.ndindex(50, 3):
+            lost = condition.lost[i, m]
+            list(features.values())[m][i, lost] = 0
+            available[i, m] &= bool((corpus.mask[i] & ~lost).any())
+        assert (available != corpus.present[:50]).any()
+        zeroed = batch._replace(features=jax.tree.map(jnp.asarray, features))
+        encoded = stage.encode(tree, zeroed)
+        logits = stage.predict(tree, encoded, batch.mask, jnp.array(available)).logits
+        np.testing.assert_allclose(of[condition.name], jax.nn.softmax(logits), atol=1e-5)
+        assert np.abs(of[condition.name] - of["svt"]).max() > 0.01

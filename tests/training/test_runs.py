@@ -1,14 +1,16 @@
 """Runs depend on their fold and seed alone, and learn from the training part alone."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 import scipy.stats
 
-from cmarr_jax.data import pipeline, protocol
+from cmarr_jax.data import missing, pipeline, protocol
 from cmarr_jax.errors import UserError
 from cmarr_jax.training import train_step
-from cmarr_jax.training.runs import RunId, epoch_order, make_run_ids, make_runs
+from cmarr_jax.training.runs import RunId, epoch_order, learners, make_run_ids, make_runs
 from tests import tiny
 
 BALANCED = {"train.batch_size": 8, "train.epochs": 1, "train.balance_classes": True}
@@ -52,6 +54,43 @@ def test_normalisation_and_class_weights_know_the_training_part_alone(corpus, ru
             ours, theirs = getattr(runs, name), getattr(again, name)
             for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
                 np.testing.assert_array_equal(a[k], b[0])
+
+
+@pytest.mark.parametrize("quantiles", [False, True])
+def test_normalisation_knows_nothing_of_what_is_dropped(corpus, run_ids, quantiles):
+    config = tiny.config(**BALANCED, **{"data.quantiles": quantiles})
+    lacking = corpus._replace(dropped=missing.drop(corpus.present, np.full(3, 0.4), 0))
+    poisoned = {m: x.copy() for m, x in corpus.features.items()}
+    for k, values in enumerate(poisoned.values()):
+        values[lacking.dropped[:, k]] = 1e4
+    runs = [
+        make_runs(each, run_ids, config, "train").statistics
+        for each in (lacking, lacking._replace(features=poisoned), corpus)
+    ]
+    left, again, whole = map(jax.tree.leaves, runs)
+    for a, b, c in zip(left, again, whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+
+
+def test_a_stage_on_complete_data_learns_from_utterances_that_kept_all(corpus, run_ids):
+    dropped = missing.drop(corpus.present, np.full(3, 0.3), 0)
+    lacking = corpus._replace(dropped=dropped)
+    complete, simulated = (SimpleNamespace(complete=c) for c in (True, False))
+    assert learners(run_ids, corpus, complete) == run_ids == learners(run_ids, lacking, simulated)
+    own = learners(run_ids, lacking, complete)
+    runs = make_runs(lacking, run_ids, CONFIG, "train", learn=own)
+    for r, ((fold, seed), (whole, _)) in enumerate(zip(own, run_ids, strict=True)):
+        kept = [i for i in whole.train if corpus.present[i].all() and not dropped[i].any()]
+        assert fold.train.tolist() == kept and 0 < len(kept) < len(whole.train) and seed == 0
+        counts = np.bincount(corpus.labels[kept], minlength=3)
+        weights = len(kept) / (3 * np.maximum(counts, 1))
+        np.testing.assert_allclose(runs.class_weights[r], weights, rtol=1e-6)
+        assert runs.total_steps[r] == len(kept) // 8
+    # They are normalised as the student will be.
+    student = make_runs(lacking, run_ids, CONFIG, "train").statistics
+    for a, b in zip(*map(jax.tree.leaves, (runs.statistics, student)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_by_quantiles_the_training_part_is_standard_normal_however_skewed(corpus, run_ids):

@@ -5,7 +5,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from cmarr_jax.systems import SYSTEMS
-from cmarr_jax.systems.system import Stage, objective
+from cmarr_jax.systems.system import Batch, Stage, objective
 from cmarr_jax.training import train_step
 from cmarr_jax.training.normalise import Statistics
 from cmarr_jax.training.vector import make_vector as vector_of
@@ -64,6 +64,87 @@ def test_one_pattern_a_batch_on_request():
         jax.random.key(0), make_masking(per_sample=False), jnp.ones((50, 3), bool)
     )
     assert (available == available[:1]).all()
+
+
+def test_rates_of_their_own_are_drawn_for_each_modality():
+    masking = make_masking()._replace(rates=np.array([0.1, 0.5, 0.0]))
+    present = jnp.ones((6000, 3), bool).at[:3000, 2].set(False)
+    available = train_step.draw_available(jax.random.key(0), masking, present)
+    np.testing.assert_allclose((~available[3000:]).mean(axis=0), [0.1, 0.5, 0], atol=0.02)
+    # Of two modalities one stays where both would go.
+    assert available.any(axis=1).all() and not (available & ~present).any()
+    np.testing.assert_allclose((~available[:3000, :2]).sum(1).mean(), 0.6 - 0.1 * 0.5, atol=0.03)
+    one = masking._replace(per_sample=False)
+    drawn = train_step.draw_available(jax.random.key(1), one, present[:100, :])
+    assert (drawn == drawn[:1]).all()
+
+
+def make_frames(rng, size=40, length=8):
+    mask = np.arange(length)[None] < rng.integers(1, length + 1, (size, 1))
+    features = {m: jnp.float32(1 + rng.random((size, length, 2))) for m in ("text", "speech")}
+    available = jnp.array(rng.random((size, 2)) > 0.3)
+    return Batch(features, jnp.array(mask), jnp.ones((size, 2), bool), None, None), available
+
+
+@pytest.mark.parametrize("rates", [(0.4, 0.0), (0.0, 0.4), (0.3, 0.3), (0.9, 0.9)])
+def test_frames_are_lost_from_what_is_available_and_nothing_else_changes(rng, rates):
+    masking = make_masking()._replace(frame_rate=rates[0], span_rate=rates[1])
+    batch, before = make_frames(rng, size=2000)
+    degraded, after = jax.jit(lambda key: train_step.lose_frames(key, masking, batch, before))(
+        jax.random.key(0)
+    )
+    assert not (after & ~before).any() and (after.any(axis=1) == before.any(axis=1)).all()
+    lost = np.zeros((2, 0))
+    for k, m in enumerate(batch.features):
+        x, y = np.asarray(batch.features[m]), np.asarray(degraded.features[m])
+        gone = (y == 0).all(axis=-1)
+        np.testing.assert_array_equal(y[~gone], x[~gone])
+        assert not (gone & ~np.asarray(batch.mask)).any()
+        assert not gone[~after[:, k]].any()  # the truth of what is missing stays whole
+        assert not (gone == np.asarray(batch.mask)).all(axis=1).any()
+        every = np.where(np.asarray(before[:, k] & ~after[:, k])[:, None], batch.mask, gone)
+        there = np.asarray(batch.mask)[before[:, k]]
+        lost = np.append(lost, [[every.sum()], [there.sum()]], axis=1)
+    share = lost[0].sum() / lost[1].sum()
+    np.testing.assert_allclose(share, 1 - (1 - rates[0]) * (1 - rates[1]), atol=0.04)
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_a_batch_cut_over_two_devices_loses_the_same(rng, per_sample):
+    masking = make_masking(per_sample)._replace(
+        rates=np.array([0.3, 0.5]), frame_rate=0.3, span_rate=0.2
+    )
+    batch, _ = make_frames(rng)
+    batch = batch._replace(labels=jnp.arange(40), weights=jnp.ones(40))
+
+    def draw(batch, axis=None):
+        available = train_step.draw_available(jax.random.key(0), masking, batch.present, axis)
+        return train_step.lose_frames(jax.random.key(1), masking, batch, available, axis)
+
+    halves = jax.tree.map(lambda x: x.reshape(2, 20, *x.shape[1:]), batch)
+    cut = jax.pmap(lambda half: draw(half, "devices"), axis_name="devices")(halves)
+    for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(draw(batch)), strict=True):
+        np.testing.assert_array_equal(a.reshape(b.shape), b)
+
+
+def test_what_is_dropped_is_zero_before_it_is_normalised(rng):
+    arrays = train_step.Arrays(
+        {m: jnp.float32(rng.normal(size=(6, 4, 2))) for m in ("text", "speech")},
+        jnp.ones((6, 4), bool),
+        jnp.ones((6, 2), bool),
+        learnable=jnp.array(rng.random((6, 2)) > 0.5),
+    )
+    rows = jnp.array([4, 0, 3])
+    alone, own = train_step.without_dropped(arrays, rows)
+    np.testing.assert_array_equal(alone.present[own], arrays.learnable[rows])
+    np.testing.assert_array_equal(train_step.utterances(alone, own), rows)
+    for k, m in enumerate(arrays.features):
+        want = (
+            np.asarray(arrays.features[m])[rows] * np.asarray(arrays.learnable)[rows, k, None, None]
+        )
+        np.testing.assert_array_equal(alone.features[m][own], want)
+    plain = arrays._replace(learnable=None)
+    assert train_step.without_dropped(plain, rows) == (plain, rows)
 
 
 @pytest.mark.parametrize("schedule, last", [("constant", 1.0), ("cosine", 0.0)])
