@@ -90,7 +90,7 @@ def experiment(corpus, *configs, run_ids=None, folds=(1, 2, 3), teachers=None, *
         ],
         corpus=corpus,
         conditions=conditions,
-        masking=prepare.make_masking(configs[0].masking, conditions),
+        masking=prepare.make_masking(configs[0].masking, conditions, corpus.modalities),
         make_system=make_system,
         teachers=teachers or NoTeachers(),
         digest=corpus.digest,

@@ -99,7 +99,7 @@ def prepare(
         sweeps=sweeps,
         corpus=corpus,
         conditions=conditions,
-        masking=make_masking(config.masking, conditions),
+        masking=make_masking(config.masking, conditions, corpus.modalities),
         make_system=make_system,
         teachers=kept,
         digest=digest,
@@ -295,8 +295,15 @@ def _fit_memory(
     )
 
 
-def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Masking:
+def make_masking(
+    masking: ConfigDict, conditions: Sequence[Condition], modalities: Sequence[str] = ()
+) -> Masking:
     """The missing patterns that `masking`, a config's section, names.
+
+    Args:
+      masking: the section.
+      conditions: of `protocol.make_conditions`.
+      modalities: names, in the corpus' order; () will do where patterns alone are drawn.
 
     Raises:
       UserError: its probabilities are not one a pattern, or do not sum to 1; or its rates are none.
@@ -318,11 +325,16 @@ def make_masking(masking: ConfigDict, conditions: Sequence[Condition]) -> Maskin
                 f"--config.masking.rates={masking.rates}: wanted without masking.probabilities, "
                 "which are those of patterns"
             )
-        alone = {int(np.argmax(c.available)): c.name for c in conditions if len(c.name) == 1}
-        letters = [name for _, name in sorted(alone.items())]
-        rates = missing.parse_rates(masking.rates, letters, "masking.rates")
-    frames = masking.frame_rate, masking.span_rate
-    return Masking(patterns, shares.astype(np.float32), masking.per_sample, rates, *frames)
+        rates = missing.parse_rates(masking.rates, modalities, "masking.rates")
+    return Masking(
+        patterns,
+        shares.astype(np.float32),
+        masking.per_sample,
+        rates,
+        masking.frame_rate,
+        masking.span_rate,
+        tuple(modalities),
+    )
 
 
 def _describe(protocol: ConfigDict, scheme: str, folds: Sequence[Fold], fold: int) -> str:

@@ -110,12 +110,20 @@ class Student(nn.Module):
 
 
 def corrupt(
-    batch: Batch, available: jax.Array, key: jax.Array, batch_axis: str | None = None
+    batch: Batch,
+    modalities: Sequence[str],
+    available: jax.Array,
+    key: jax.Array,
+    batch_axis: str | None = None,
 ) -> Batch:
-    """Mixes noise into what is not available; its strength is drawn for each modality and batch."""
+    """Mixes noise into what is not available; its strength is drawn for each modality and batch.
+
+    `modalities` are the names of the columns of `available`: `jit` sorts the keys of a dictionary.
+    """
     left = jnp.asarray(noise_schedule())
     features = {}
-    for k, (modality, x) in enumerate(batch.features.items()):
+    for k, modality in enumerate(modalities):
+        x = batch.features[modality]
         strength_key, noise_key = jax.random.split(jax.random.fold_in(key, k))
         share = left[jax.random.randint(strength_key, (), 0, len(left))]
         noise = draw_normal(noise_key, x.shape, batch_axis)
@@ -142,7 +150,7 @@ def make(
 
     def loss(params, batch, available, key):
         noise_key, dropout_key = jax.random.split(key)
-        noisy = corrupt(batch, available, noise_key, batch_axis)
+        noisy = corrupt(batch, modalities, available, noise_key, batch_axis)
         restored, invariants, logits, divergence = network.apply(
             params, noisy, batch.present, rngs={"dropout": dropout_key}
         )

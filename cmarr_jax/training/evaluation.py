@@ -232,8 +232,10 @@ class Scorer:
     def _probe(self, conditions: Sequence[Condition]) -> predict_step.Probe[np.ndarray]:
         """The probe of `conditions`: of the same noise; one alone where it loses frames."""
         (gaussian, impulse), *others = {(c.gaussian, c.impulse) for c in conditions}
-        lost = conditions[0].lost
         assert not others and (len(conditions) == 1 or all(c.lost is None for c in conditions))
+        lost = conditions[0].lost
+        if lost is not None:
+            lost = dict(zip(self._corpus.modalities, np.moveaxis(lost, 1, 0), strict=True))
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
         levels = (np.array(level, np.float32) for level in (gaussian, impulse))

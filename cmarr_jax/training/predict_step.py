@@ -19,7 +19,7 @@ class Probe(NamedTuple, Generic[A]):
     available: A  # [K, N, M] bool, of every utterance of the corpus
     gaussian: A  # scalar in [0, 1], share of the variance that is noise
     impulse: A  # scalar in [0, 1], the same of impulse noise
-    lost: A | None = None  # [N, M, T] bool, frames that are lost under all K
+    lost: dict[str, A] | None = None  # modality -> [N, T] bool, frames that are lost under all K
 
 
 def add_noise(batch: Batch, rows: jax.Array, probe: Probe[jax.Array]) -> Batch:
@@ -73,7 +73,8 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
         if noisy:
             batch = add_noise(batch, utterances(arrays, rows), probe)
         if probe.lost is not None:
-            batch = zero_frames(batch, probe.lost[utterances(arrays, rows)])
+            lost = {m: x[utterances(arrays, rows)] for m, x in probe.lost.items()}
+            batch = zero_frames(batch, lost)
         encoded = stage.encode(params, batch)
 
         def under(available):

@@ -4,7 +4,7 @@ A run is one fold with one seed. Everything random in a run follows from its key
 that its result does not depend on the runs beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple
 
 import jax
@@ -61,6 +61,7 @@ class Masking(NamedTuple):
     rates: np.ndarray | None = None  # [M], of independent losses; then patterns are not drawn
     frame_rate: float = 0.0  # share of the frames of what is available that are lost
     span_rate: float = 0.0  # the same, as one span in each modality
+    modalities: tuple[str, ...] = ()  # names of the M columns; `jit` sorts a dictionary's keys
 
 
 def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
@@ -77,7 +78,9 @@ def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) 
     )
 
 
-def without_dropped(arrays: Arrays[jax.Array], rows: jax.Array) -> tuple[Arrays, jax.Array]:
+def without_dropped(
+    arrays: Arrays[jax.Array], rows: jax.Array, modalities: Sequence[str]
+) -> tuple[Arrays, jax.Array]:
     """The utterances `rows` `[B]` as training sees them: what is dropped is not in the pack.
 
     Returns:
@@ -87,8 +90,8 @@ def without_dropped(arrays: Arrays[jax.Array], rows: jax.Array) -> tuple[Arrays,
         return arrays, rows
     there = arrays.learnable[rows]
     features = {
-        m: jnp.where(there[:, k, None, None], x[rows], 0)
-        for k, (m, x) in enumerate(arrays.features.items())
+        m: jnp.where(there[:, k, None, None], arrays.features[m][rows], 0)
+        for k, m in enumerate(modalities)
     }
     alone = Arrays(features, arrays.mask[rows], there, utterances(arrays, rows))
     return alone, jnp.arange(len(rows))
@@ -144,14 +147,13 @@ def lose_frames(
         margin = jnp.minimum(margin, span)
     kept = missing.keep_frames(margin, there, 0.0)
     available = kept.any(axis=-1)
-    return zero_frames(batch, available[:, :, None] & there & ~kept), available
+    lost = jnp.moveaxis(available[:, :, None] & there & ~kept, 1, 0)
+    return zero_frames(batch, dict(zip(masking.modalities, lost, strict=True))), available
 
 
-def zero_frames(batch: Batch, lost: jax.Array) -> Batch:
-    """The batch with normalised features of zero, their mean, where `lost` `[B, M, T]`."""
-    features = {
-        m: jnp.where(lost[:, k, :, None], 0, x) for k, (m, x) in enumerate(batch.features.items())
-    }
+def zero_frames(batch: Batch, lost: Mapping[str, jax.Array]) -> Batch:
+    """The batch with normalised features of zero, their mean, where `lost`: name -> `[B, T]`."""
+    features = {m: jnp.where(lost[m][..., None], 0, x) for m, x in batch.features.items()}
     return batch._replace(features=features)
 
 
@@ -247,7 +249,7 @@ def make_train_epoch(
         @jax.jit  # else `eval_shape` below would trace it a second time
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-            seen, rows = without_dropped(arrays, rows)
+            seen, rows = without_dropped(arrays, rows, masking.modalities)
             batch = take_batch(seen, run, rows)
             available = batch.present
             if not stage.complete:

@@ -132,7 +132,7 @@ def test_lost_frames_are_zeros_to_the_model_whatever_the_batch(tiny_pack, tmp_pa
         available = np.array(corpus.present[:50])
         for i, m in np.ndindex(50, 3):
             lost = condition.lost[i, m]
-            list(features.values())[m][i, lost] = 0
+            features[corpus.modalities[m]][i, lost] = 0
             available[i, m] &= bool((corpus.mask[i] & ~lost).any())
         assert (available != corpus.present[:50]).any()
         zeroed = batch._replace(features=jax.tree.map(jnp.asarray, features))

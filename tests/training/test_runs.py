@@ -68,9 +68,9 @@ def test_normalisation_knows_nothing_of_what_is_dropped(corpus, run_ids, quantil
         for each in (lacking, lacking._replace(features=poisoned), corpus)
     ]
     left, again, whole = map(jax.tree.leaves, runs)
-    for a, b, c in zip(left, again, whole, strict=True):
+    for a, b in zip(left, again, strict=True):
         np.testing.assert_array_equal(a, b)
-        assert (a != c).any()
+    assert any((a != c).any() for a, c in zip(left, whole, strict=True))
 
 
 def test_a_stage_on_complete_data_learns_from_utterances_that_kept_all(corpus, run_ids):
