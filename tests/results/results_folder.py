@@ -2,7 +2,7 @@
 
 import json
 import os
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
@@ -44,6 +44,7 @@ def write(
     system="cmarr",
     variant="default",
     curves=(),
+    further=MappingProxyType({}),
     nasty=False,
     modalities=MODALITIES,
     validated=True,
@@ -66,7 +67,7 @@ def write(
     )
     conditions = protocol.make_conditions(modalities)
     there, mask = np.ones((num, len(modalities)), bool), np.ones((num, 1), bool)
-    extra = missing.make_curves(there, mask, missing_rates=curves)
+    extra = missing.make_curves(there, mask, missing_rates=curves, **further)
     available = np.array([c.available for c in conditions])
     scored = []
     for fold, _ in run_ids:

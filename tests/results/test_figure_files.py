@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import figure_files, figures, panels, style
+from cmarr_jax.results import (
+    figure_files,
+    figures,
+    panels,
+    sections,
+    style,
+    summary,
+    system_figures,
+)
 from cmarr_jax.results.folder import load
+from cmarr_jax.results.rows import read_results, read_summary
 from cmarr_jax.results.tensorboard import to_tensorboard
 from tests.results import results_folder
 from tests.tiny import MODALITIES
@@ -110,3 +119,27 @@ def test_tensorboard_shows_each_figure_once(folder, r, monkeypatch):
     png = events[2].summary.value[0].image.encoded_image_string
     assert events[2].step == 3 and png.startswith(b"\x89PNG")
     assert np.frombuffer(png[16:24], ">u4").min() > 300
+
+
+def test_rates_of_each_modalitys_own_are_a_row_and_no_line(tmp_path):
+    """Frames and spans are lines; all are in the tables, with what a reader must know of them."""
+    own = np.array([0.1, 0.5, 0.0])
+    made = load(results_folder.write(tmp_path / "a", further={"rates": {"t0.1+s0.5": own}}))
+    assert made.curves == ["rates=t0.1+s0.5"] and "robustness" not in figure_files.drawable(made)
+    text = summary.summary_table(read_summary(str(tmp_path / "a")))
+    rows = [line for line in text.splitlines() if "±" in line]
+    assert rows[-1].startswith("rates=t0.1+s0.5 ")
+    ends = {re.search(r"[\d.]+ ± [\d.]+", line).end() for line in rows}
+    assert len(ends) == 1  # one beneath the other
+    assert summary.RATES_DIFFER in text and summary.FRAMES_ARE_LOST not in text
+    further = {"frame_rates": (0.3, 0.6), "span_rates": (0.9,), "noise_levels": (0.3,)}
+    lost = load(results_folder.write(tmp_path / "b", further=further))
+    assert list(system_figures.lines_of(lost)) == ["gaussian", "impulse", "frames", "spans"]
+    caption = figure_files.caption(lost, "robustness")
+    assert "the share of lost frames and the share lost in one span" in caption
+    assert summary.FRAMES_ARE_LOST in caption and summary.ONE_IS_KEPT not in caption
+    for r, drawn in ((made, 1), (lost, 2)):
+        page = sections.SECTIONS["Results"](r, 2, "")
+        assert page.count("<figure") == drawn and all(name in page for name in r.curves)
+    for row in read_results(str(tmp_path / "b")):
+        assert row["weighted_f1"] and len(row["recalls"].split()) == 4
