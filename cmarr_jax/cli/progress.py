@@ -79,8 +79,7 @@ class Progress:
             + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()}"
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
-        gaps = experiment.audited.get("gaps", ())
-        for line in filter(None, (experiment.scheme, *gaps, experiment.advice)):
+        for line in filter(None, (experiment.scheme, *experiment.gaps, experiment.advice)):
             _say(line)
         there = size(memory.total())
         _say(f"memory: expected at most {size(experiment.memory)} of {there}")

@@ -99,7 +99,7 @@ def audit(
                 "normalised_by": {
                     "part": "train",
                     "utterances": {
-                        m: int(corpus.present[fold.train, k].sum())
+                        m: int(corpus.learnable[fold.train, k].sum())
                         for k, m in enumerate(corpus.modalities)
                     },
                 },

@@ -12,14 +12,14 @@ Reconstruction Network for Robust Multimodal Sentiment Analysis, ACM Multimedia 
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.errors import UserError
 
-A = TypeVar("A")  # of an array: jax.Array in a program, np.ndarray on the host
+Array: TypeAlias = Any  # jax.Array in a program, np.ndarray on the host
 
 _RATE = re.compile(r"([^\d.+]+)(.+)")
 
@@ -62,7 +62,7 @@ def rates_text(rates: np.ndarray, modalities: Sequence[str]) -> str:
     return "+".join(f"{m[0]}{rate:g}" for m, rate in pairs if rate) or "0"
 
 
-def keep(luck: A, there: A, rates: A | float) -> A:
+def keep(luck: Array, there: Array, rates: Array | float) -> Array:
     """What is left `[..., K]` bool of what is `there`; one of it at least.
 
     Args:
@@ -74,13 +74,13 @@ def keep(luck: A, there: A, rates: A | float) -> A:
     return ((margin >= 0) | (margin == margin.max(-1, keepdims=True))) & there
 
 
-def keep_frames(luck: A, there: A, rate: A | float) -> A:
+def keep_frames(luck: Array, there: Array, rate: float) -> Array:
     """`keep` for the frames of all modalities of an utterance together, `[..., M, T]` each."""
     flat = (*luck.shape[:-2], -1)
     return keep(luck.reshape(flat), there.reshape(flat), rate).reshape(luck.shape)
 
 
-def span_luck(place: A, rounding: A, mask: A) -> A:
+def span_luck(place: Array, rounding: Array, mask: Array) -> Array:
     """Numbers `[..., T]` below r at the frames of one span, of floor(r n + `rounding`) frames.
 
     The span grows with r about a point at the share `place` of the utterance, in front of it and
@@ -140,7 +140,7 @@ def make_curves(
         if len({f"{x:g}" for x in values}) < len(values):
             raise UserError(f"--config.robustness.{name}={tuple(values)}: has a number twice")
     luck = np.random.default_rng(0).random(present.shape)
-    named = {f"missing={r:g}": r for r in missing_rates}
+    named: dict[str, Array | float] = {f"missing={r:g}": r for r in missing_rates}
     named |= {f"rates={name}": each for name, each in (rates or {}).items()}
     made = [Condition(name, keep(luck, present, each)) for name, each in named.items()]
     everything = np.ones(present.shape[1], bool)

@@ -165,7 +165,8 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
         f"{size(state)} for all runs; expected at most {size(experiment.memory)} of "
         f"{size(memory.total())}; {_peak()}",
-        *filter(None, [*experiment.audited.get("gaps", ()), experiment.advice]),
+        *experiment.gaps,
+        *filter(None, [experiment.advice]),
         f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)

@@ -238,5 +238,5 @@ class Scorer:
             lost = dict(zip(self._corpus.modalities, np.moveaxis(lost, 1, 0), strict=True))
         shape = self._corpus.present.shape
         available = np.stack([np.broadcast_to(c.available, shape) for c in conditions])
-        levels = (np.array(level, np.float32) for level in (gaussian, impulse))
-        return predict_step.Probe(available, *levels, lost)
+        levels = [np.array(level, np.float32) for level in (gaussian, impulse)]
+        return predict_step.Probe(available, levels[0], levels[1], lost)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -124,6 +125,11 @@ class Experiment:
     def scheme(self) -> str:
         """Whose folds these are, in words; "" where nothing was audited."""
         return audit.scheme_text(self.audited) if self.audited else ""
+
+    @property
+    def gaps(self) -> list[str]:
+        """What the folds lack and what takes no part, a line each."""
+        return list(cast(Sequence[str], self.audited.get("gaps", ())))
 
     @property
     def advice(self) -> str:

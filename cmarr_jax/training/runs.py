@@ -80,7 +80,7 @@ def learners(run_ids: Sequence[RunId], corpus: Corpus, stage: Stage) -> list[Run
     """
     if corpus.dropped is None or not stage.complete:
         return list(run_ids)
-    whole = corpus.learnable.all(axis=1)
+    whole = np.asarray(corpus.learnable.all(axis=1))
     return [
         RunId(fold._replace(train=fold.train[whole[fold.train]]), seed) for fold, seed in run_ids
     ]

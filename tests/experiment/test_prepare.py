@@ -55,7 +55,7 @@ def test_a_training_set_that_lacks_modalities_is_the_same_for_everyone(tiny_pack
     digests = {e.digest() for e in (made, again, experiment(tiny_pack))}
     assert len(digests) == 3 and others[0].digest() in digests
     assert made.sweeps[0].identity["protocol"] == "3 folds by session, training lacks t0.1+s0.5"
-    (line,) = made.audited["gaps"]
+    line, *_ = made.audited["gaps"]
     shares = made.corpus.dropped.mean(axis=0)
     assert f"text of {shares[0]:.1%}, speech of {shares[1]:.1%}, video of 0.0%" in line
     plan = dry_run.StagePlan("train", 1, 1, 1, 1.0, 1.0, 1.0, 1, 0)
