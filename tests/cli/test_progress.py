@@ -130,7 +130,7 @@ def begun(runs=2, variants=("default",)):
             scheme="",
             advice="",
             variants="; ".join(variants),
-            audited={},
+            gaps=[],
         )
     )
     return progress
@@ -304,7 +304,7 @@ progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 progress.sweep(Some(
     sweeps=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
-    memory=10**9, scheme="", advice="", variants="default", audited={},
+    memory=10**9, scheme="", advice="", variants="default", gaps=[],
 ))
 one = np.ones(1)
 try:
