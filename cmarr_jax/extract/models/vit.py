@@ -3,7 +3,6 @@
 Its module serves CLIP's vision tower and DINOv2 too, which differ in a few parts.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,7 +80,7 @@ class VisionTransformer(nn.Module):
           `num_layers + 1` times `[B, D]` float32.
         """
         batch, side = len(pictures), pictures.shape[1] // self.patch_size
-        pixels = pictures.astype(jnp.float32) * scale + shift
+        pixels = pictures.astype(jnp.float32) * scale[None, None, None] + shift[None, None, None]
         shape = (1, (self.image_size // self.patch_size) ** 2 + 1, self.features)
         positions = self.param("positions", nn.initializers.normal(0.02), shape)
         token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.features))
@@ -129,7 +128,7 @@ class _Patches(nn.Module):
         kernel = kernel.reshape(-1, self.features)
         x = (rows.astype(self.dtype) @ kernel.astype(self.dtype)).astype(jnp.float32)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,))[None, None]
         return x
 
 
@@ -219,7 +218,7 @@ def sizes(file: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def tensors(module: VisionTransformer) -> Tensors:
     """The names of a published checkpoint's tensors."""
-    return named(module, ("vit.",), _MODULES, _LAYER, "encoder.layer", _IGNORED, _old_names)
+    return named(module, ("vit.",), _MODULES, _LAYER, "encoder.layer", _IGNORED)
 
 
 def named(
@@ -229,7 +228,7 @@ def named(
     layer: Mapping[str, str],
     layers: str,
     ignored: str,
-    adapt: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    adapt: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict,
 ) -> Tensors:
     """`Tensors` of a family; `layers`: where its layers lie, the rest as in `Tensors`."""
     modules = dict(modules)
