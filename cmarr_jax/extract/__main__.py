@@ -5,7 +5,7 @@
         --text-model bert-base-uncased --speech-model facebook/wav2vec2-base
     python -m cmarr_jax.extract msp_improv --root MSP-IMPROV --scenarios S --out packs/msp
 
-Text is encoded by BERT, speech by wav2vec 2.0, faces by DenseNet; each is frozen. A run that was
+Text is encoded by BERT, speech by wav2vec 2.0, faces by ViT; each is frozen. A run that was
 stopped goes on when the same command is given again and ends with the same pack, byte for byte.
 What could not be read stands in PACK/problems.csv.
 
@@ -163,12 +163,18 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
     if "v" in letters:
         from cmarr_jax.extract import video
 
+        if not args.video_features:
+            args.video_model = args.video_model or flags.VIDEO_MODEL
+
         sources.append(
             video.source(
                 model=args.video_model,
                 features=args.video_features,
                 faces=args.faces,
                 fps=args.video_fps,
+                margin=args.face_margin,
+                size=args.face_size,
+                layers=layers["video"],
                 dtype=dtype,
             )
         )

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 from types import ModuleType
@@ -18,6 +19,8 @@ _TOKENIZER = ("tokenizer.json", "vocab.txt")
 _FILES = ("config.json", *_TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
 # What a model wants its sound to be; either of the first two, or the config itself, may say it.
 _SOUND = ("preprocessor_config.json", "processor_config.json", "config.json")
+# What a vision model wants its pictures to be.
+_PICTURES = ("preprocessor_config.json", "processor_config.json")
 _CONVERT = (
     "python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{model}')"
     ".save_pretrained('{folder}')\""
@@ -106,6 +109,28 @@ def tokenizer(path: str, vocab_size: int) -> Any:
             "wanted the tokenizer that belongs to the model"
         )
     return found
+
+
+def image_processor(path: str) -> Any:
+    """What scales pictures for the vision model in the folder `path`, on top of Pillow.
+
+    Raises:
+      UserError: the folder does not say how, or Pillow is not installed.
+    """
+    if not {*_PICTURES} & {*os.listdir(path)}:
+        raise UserError(
+            f"{path}: no {_PICTURES[0]}; wanted the vision model's own beside its config.json: it "
+            "says how pictures are scaled"
+        )
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("a vision model needs pillow; pip install -r requirements-extract.txt")
+    try:
+        return _transformers().AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, backend="pil"
+        )
+    except Exception as e:  # transformers raises what comes
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        raise UserError(f"{path}: {_PICTURES[0]} not readable ({reason})") from None
 
 
 def hashes(path: str) -> dict[str, str]:
