@@ -25,11 +25,10 @@ _SHRINK = 0.709  # from one size of the picture to the next
 _THRESHOLDS = (0.6, 0.7, 0.7)  # scores that the three networks let through
 _BATCH = 16  # crops, at most
 _KEPT = 64  # prepared networks
-# Around a face of side s seen a moment ago: sizes from s / 2 to s are looked for near it,
-# in a square of so many pixels of the shrunk picture; sizes from s everywhere.
-_SMALLER = 0.5
-_NEAR = 60
-_SHRUNK = 0.75  # a face that became smaller than that is looked for anew, everywhere
+# A face of side s seen a moment ago is looked for near it, in sizes from s / 2 to 3 / 2 s, each in
+# a square of so many pixels of the picture shrunk for that size.
+_SIZES = (0.5, 1.5)
+_NEAR = 48
 
 
 class Mtcnn:
@@ -65,16 +64,15 @@ class Mtcnn:
         Args:
           picture: `[H, W, 3]` uint8, red first.
           smallest: side in pixels of the smallest faces to look for.
-          last: the largest face a moment ago. Then faces much smaller than it may be passed
-            over, unless it is gone.
+          last: a face a moment ago: only what may be that face is looked for, near it.
         """
-        if last is None:
-            return self._cascade(picture, smallest, None)
-        found = self._cascade(picture, smallest, last)
-        side = _SHRUNK * max(last[2:])
-        if any(max(width, height) >= side for _, _, width, height in found):
-            return found
-        return self._cascade(picture, smallest, None)
+        rows = [np.zeros((0, 9))]
+        side = smallest  # of a face that fills a cell
+        while side <= min(picture.shape[:2]):
+            if last is None or _SIZES[0] <= side / max(last[2:]) <= _SIZES[1]:
+                rows.append(self._propose(picture, side, last))
+            side /= _SHRINK
+        return self._judged(picture, np.concatenate(rows))
 
     def confirms(self, picture: np.ndarray, box: Box) -> bool:
         """Whether the last network sees a face in the square around `box`."""
@@ -82,18 +80,9 @@ class Mtcnn:
         corners = np.array([[x, y, x + width, y + height]], float)
         return bool(self._last(picture, np.fix(_square(corners))))
 
-    def _cascade(self, picture: np.ndarray, smallest: float, last: Box | None) -> list[Box]:
-        rows = [np.zeros((0, 9))]
-        side = smallest  # of a face that fills a cell
-        while side <= min(picture.shape[:2]):
-            if last is None or side >= max(last[2:]):
-                rows.append(self._propose(picture, (0, 0), side))
-            elif side >= _SMALLER * max(last[2:]):
-                left, top, width, height = _near(last, picture.shape[:2], side)
-                part = picture[top : top + height, left : left + width]
-                rows.append(self._propose(part, (left, top), side))
-            side /= _SHRINK
-        boxes = _suppress(np.concatenate(rows), 0.7)
+    def _judged(self, picture: np.ndarray, rows: np.ndarray) -> list[Box]:
+        """What the second and third network make of what the first one let through."""
+        boxes = _suppress(rows, 0.7)
         sides = (boxes[:, 2:4] - boxes[:, :2])[:, [0, 1, 0, 1]]
         boxes = np.fix(_square(boxes[:, :4] + boxes[:, 5:] * sides))
         score, shift = self._judge("rnet", picture, boxes, 24, ("softmax_1", "dense_2"))
@@ -112,26 +101,29 @@ class Mtcnn:
         corners[:, :2] = np.maximum(corners[:, :2], 0)
         return [(x, y, r - x, b - y) for x, y, r, b in corners.tolist()]
 
-    def _propose(self, part: np.ndarray, place: tuple[int, int], side: float) -> np.ndarray:
+    def _propose(self, picture: np.ndarray, side: float, last: Box | None) -> np.ndarray:
         """What the first network lets through: `[n, 9]`, corners, score and shifts of corners.
 
         Args:
-          part: of the picture.
-          place: left and top of the part.
+          picture: that of `faces`.
           side: pixels of a face that fills a cell.
+          last: that of `faces`.
         """
         scale = _CELL / side
-        size = (int(np.ceil(part.shape[1] * scale)), int(np.ceil(part.shape[0] * scale)))
-        small = self._cv2.resize(part, size, interpolation=self._cv2.INTER_AREA)
+        size = (int(np.ceil(picture.shape[1] * scale)), int(np.ceil(picture.shape[0] * scale)))
+        small = self._cv2.resize(picture, size, interpolation=self._cv2.INTER_AREA)
+        left, top = 0, 0
+        if last is not None:
+            left, top = _corner(last, small.shape[:2], scale)
+            small = small[top : top + _NEAR, left : left + _NEAR]
         # The networks were converted from ones that have width before height.
-        score, shift = self._run(
-            "pnet", _levels(small.swapaxes(0, 1)[None]), ("softmax", "conv2d_4")
-        )
+        pixels = _levels(small.swapaxes(0, 1)[None])
+        score, shift = self._run("pnet", pixels, ("softmax", "conv2d_4"))
         score = score[0, :, :, 1]
         places = np.argwhere(score >= _THRESHOLDS[0])
         chosen = tuple(places.T)
-        corners = np.fix((_STRIDE * places[:, [0, 1, 0, 1]] + [1, 1, _CELL, _CELL]) / scale)
-        corners += place * 2
+        corners = _STRIDE * places[:, [0, 1, 0, 1]] + np.array([left, top, left, top])
+        corners = np.fix((corners + np.array([1, 1, _CELL, _CELL])) / scale)
         return _suppress(np.column_stack([corners, score[chosen], shift[0][chosen]]), 0.5)
 
     def _judge(
@@ -163,19 +155,17 @@ class Mtcnn:
         return network.forward(outputs)
 
 
-def _near(last: Box, shape: tuple[int, int], side: float) -> tuple[int, int, int, int]:
-    """Left, top, width, height of the square around `last`, moved into a picture of `shape`.
+def _corner(last: Box, shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Left and top of the part to look at around `last`, in a picture of `shape` at `scale`.
 
-    Its corner is one that the first network looks at in the whole picture too.
+    They are places that the first network looks at in the whole picture too.
     """
-    step = _STRIDE * side / _CELL
-    window = []
-    for start, length, end in ((last[0], last[2], shape[1]), (last[1], last[3], shape[0])):
-        size = min(end, int(_NEAR * side / _CELL))
-        first = min(max(0.0, start + length / 2 - size / 2), end - size)
-        window.append((min(round(round(first / step) * step), end - size), size))
-    (left, width), (top, height) = window
-    return left, top, width, height
+    middles = (last[0] + last[2] / 2) * scale, (last[1] + last[3] / 2) * scale
+    corner = []
+    for middle, length in zip(middles, shape[::-1], strict=True):
+        first = min(max(0.0, middle - _NEAR / 2), max(0, length - _NEAR))
+        corner.append(int(first) // _STRIDE * _STRIDE)
+    return corner[0], corner[1]
 
 
 def _levels(pixels: np.ndarray) -> np.ndarray:
@@ -205,19 +195,17 @@ def _suppress(rows: np.ndarray, share: float, of_smaller: bool = False) -> np.nd
       share: of overlap that is suppressed.
       of_smaller: a share of the smaller box, not of both together.
     """
-    corners, areas = rows[:, :4], np.prod(rows[:, 2:4] - rows[:, :2] + 1, axis=1)
-    left, kept = np.argsort(rows[:, 4]), []
+    first, last = rows[:, None, :2], rows[:, None, 2:4]
+    common = np.minimum(last, last.swapaxes(0, 1)) - np.maximum(first, first.swapaxes(0, 1)) + 1
+    common = common.clip(0).prod(axis=2)
+    areas = common.diagonal()
+    pairs = np.minimum if of_smaller else np.add
+    whole = pairs(areas[:, None], areas) - (0 if of_smaller else common)
+    apart = common <= share * whole
+    left, kept = np.argsort(-rows[:, 4], kind="stable"), []
     while len(left):
-        best, left = left[-1], left[:-1]
-        kept.append(best)
-        first = np.maximum(corners[best, :2], corners[left, :2])
-        last = np.minimum(corners[best, 2:], corners[left, 2:])
-        common = np.prod(np.maximum(last - first + 1, 0), axis=1)
-        if of_smaller:
-            whole = np.minimum(areas[best], areas[left])
-        else:
-            whole = areas[best] + areas[left] - common
-        left = left[common <= share * whole]
+        kept.append(left[0])
+        left = left[1:][apart[left[0], left[1:]]]
     return rows[kept]
 
 
