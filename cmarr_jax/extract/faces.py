@@ -99,7 +99,7 @@ def of_video(
                 yield half(frame, side)
 
     images, frames = [], 0
-    for frame, box in _followed(readable(), detector, max(1, round(_SEARCH_EVERY * fps))):
+    for frame, box in _followed(readable(), detector, searched_every(fps)):
         frames += 1
         if box is not None:
             picture = cropped(frame, box, margin)
@@ -108,6 +108,11 @@ def of_video(
         between = "" if start is None and end is None else f" between {start} and {end} s"
         raise ValueError(f"{file}: no frame{between}")
     return Faces(images, frames, unread)
+
+
+def searched_every(fps: float) -> int:
+    """One frame in how many is surely searched."""
+    return max(1, round(_SEARCH_EVERY * fps))
 
 
 def of_pictures(path: str, colour: bool = False) -> Faces:
