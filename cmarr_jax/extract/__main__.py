@@ -121,6 +121,7 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
         "v": any(u.video for u in utterances) or args.video_features or args.faces,
     }
     with_video = args.video_model or args.video_features or args.faces
+    with_video = with_video or args.face_margin is not None or args.face_size
     letters = (args.modalities or ("t,s,v" if with_video else "t,s")).split(",")
     if set(letters) - set(_MODALITIES) or len(set(letters)) < len(letters):
         raise UserError(f"--modalities={args.modalities}: wanted some of t,s,v, each once")
