@@ -1,4 +1,4 @@
-"""From a video, or a folder of pictures, to faces: grey ones of 64 x 64, or crops in colour.
+"""From a video, or a folder of pictures, to faces: grey ones of 64 x 64, or other looks at them.
 
 A frame without a face is left out: it gives no row, never a row of zeros.
 
@@ -10,7 +10,7 @@ that comes into the picture is seen within 1.6 s.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, NamedTuple, Protocol
 
@@ -46,7 +46,7 @@ class Detector(Protocol):
 class Faces(NamedTuple):
     """The faces of one clip."""
 
-    images: list[np.ndarray]  # n uint8, grey [64, 64] or in colour [h, w, 3], red first
+    images: list[np.ndarray]  # n, what was made of each: grey [64, 64] uint8, or see `look`
     frames: int  # number of sampled frames; n of them show a face
     unread: int = 0  # that the file promises and does not have
 
@@ -70,7 +70,7 @@ def of_video(
     fps: float,
     detector: Detector,
     margin: float | None = None,
-    colour: bool = False,
+    look: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Faces:
     """The largest face of each sampled frame.
 
@@ -83,7 +83,7 @@ def of_video(
       detector: finds faces.
       margin: None = crops are the boxes as found; else squares around them, this part larger
         than their longer side, beyond the frame filled with its edge.
-      colour: whether the faces are in colour and of their own size, not grey of 64 x 64.
+      look: what to make of a crop `[h, w, 3]` uint8, red first, at once; None = `grey`.
 
     Raises:
       ValueError: OpenCV cannot read the video, or no frame lies between `start` and `end`.
@@ -103,7 +103,7 @@ def of_video(
         frames += 1
         if box is not None:
             picture = cropped(frame, box, margin)
-            images.append(_red_first(picture) if colour else grey(picture))
+            images.append(look(_red_first(picture)) if look else grey(picture))
     if not frames:
         between = "" if start is None and end is None else f" between {start} and {end} s"
         raise ValueError(f"{file}: no frame{between}")
@@ -115,11 +115,11 @@ def searched_every(fps: float) -> int:
     return max(1, round(_SEARCH_EVERY * fps))
 
 
-def of_pictures(path: str, colour: bool = False) -> Faces:
+def of_pictures(path: str, look: Callable[[np.ndarray], np.ndarray] | None = None) -> Faces:
     """Pre-cropped faces: a folder of pictures, in the order of their names, also in folders below;
     or a .npy file `[n, H, W]` or `[n, H, W, 3]` uint8 (OpenCV's order of colours).
 
-    A picture of a single grey level is a frame without a face, as some croppers write it. `colour`
+    A picture of a single grey level is a frame without a face, as some croppers write it. `look`
     is that of `of_video`.
 
     Raises:
@@ -132,7 +132,7 @@ def of_pictures(path: str, colour: bool = False) -> Faces:
             raise ValueError(f"{path}: {pictures.dtype} {pictures.shape}, wanted uint8 [n, H, W]")
     else:
         files = picture_files(path)
-        flag = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
+        flag = cv2.IMREAD_COLOR if look else cv2.IMREAD_GRAYSCALE
         pictures = [cv2.imread(f, flag) for f in files]
         for file, picture in zip(files, pictures, strict=True):
             if picture is None:
@@ -140,7 +140,7 @@ def of_pictures(path: str, colour: bool = False) -> Faces:
     if not len(pictures):
         raise ValueError(f"{path}: holds no picture")
     shown = [p for p in pictures if p.min() < p.max()]
-    return Faces([_red_first(p) if colour else grey(p) for p in shown], len(pictures))
+    return Faces([look(_red_first(p)) if look else grey(p) for p in shown], len(pictures))
 
 
 def picture_files(folder: str) -> list[str]:

@@ -6,8 +6,7 @@ Multi-task Cascaded Convolutional Networks, 2016, arXiv:1604.02878. Numbers are 
 package, whose boxes these are but for rounding.
 
 What is faster: networks are kept for each shape of input, for which OpenCV prepares them; crops
-stay in bytes; and where a face was seen a moment ago, only what can be that face or a larger one is
-looked for.
+stay in bytes; and a face that was seen a moment ago can be looked for near its place alone.
 """
 
 import importlib.util

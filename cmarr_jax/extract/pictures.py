@@ -4,7 +4,7 @@ The work is done by transformers' own processor on top of Pillow, which `preproc
 of the model sets; scaling of levels is left to the device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -23,8 +23,7 @@ class Pictures(NamedTuple):
     """What becomes of a face before the network."""
 
     side: int  # S
-    # n faces [h, w, 3] uint8, red first -> [n, S, S, 3] uint8
-    resize: Callable[[Sequence[np.ndarray]], np.ndarray]
+    resize: Callable[[np.ndarray], np.ndarray]  # [h, w, 3] uint8, red first -> [S, S, 3] uint8
     scale: np.ndarray  # [3] float32, what levels are multiplied with
     shift: np.ndarray  # [3] float32, what is added then
     recipe: dict[str, Any]  # all numbers that it depends on
@@ -45,18 +44,16 @@ def open_pictures(folder: str, size: int | None) -> Pictures:
     facts = {name: _plain(getattr(processor, name, None)) for name in _FIELDS}
     options = _options(facts, size)
 
-    def resize(faces: Sequence[np.ndarray]) -> np.ndarray:
-        out = processor(
-            list(faces), do_rescale=False, do_normalize=False, return_tensors="np", **options
-        )
-        return np.ascontiguousarray(out["pixel_values"].transpose(0, 2, 3, 1))
+    def resize(face: np.ndarray) -> np.ndarray:
+        out = processor(face, do_rescale=False, do_normalize=False, return_tensors="np", **options)
+        return np.ascontiguousarray(out["pixel_values"][0].transpose(1, 2, 0))
 
     try:
-        made = resize([np.zeros((50, 40, 3), np.uint8), np.zeros((60, 60, 3), np.uint8)])
+        made = np.stack([resize(np.zeros((*hw, 3), np.uint8)) for hw in ((50, 40), (60, 60))])
     except Exception as e:  # what the processor does not like of its file, it says as it likes
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(
-            f"{folder}: preprocessor_config.json makes no pictures of one size ({reason})"
+            f"{folder}: preprocessor_config.json makes no pictures of one size ({reason[:200]})"
         ) from None
     if made.dtype != np.uint8 or made.shape[1] != made.shape[2] or made.shape[3] != 3:
         raise UserError(

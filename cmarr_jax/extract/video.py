@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -144,9 +144,8 @@ class _Network(NamedTuple):
 
     dim: int
     chunk: int  # faces in a call
-    colour: bool  # whether it wants them so, of any size; else grey of 64 x 64
     margin: float | None  # around a face, if none is asked for
-    join: Callable[[Sequence[np.ndarray]], np.ndarray]  # faces -> [n, ...] uint8, of one size
+    look: Callable[[np.ndarray], np.ndarray] | None  # that of `faces.of_video`
     encode: Callable[[np.ndarray], np.ndarray]  # [chunk, ...] -> [chunk, dim] float32
     recipe: dict[str, Any]
 
@@ -169,7 +168,6 @@ def _vision(model: str, size: int | None, layers: str, dtype: str) -> _Network:
     return _Network(
         encoder.dim,
         _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK,
-        True,
         MARGIN,
         pictures.resize,
         lambda images: encoder.forward(images, pictures.scale, pictures.shift),
@@ -190,30 +188,24 @@ def _denseface(file: str, size: int | None, layers: str, dtype: str) -> _Network
         "dtype": dtype,
     }
     dim = weights.variables["params"]["classes"]["kernel"].shape[0]
-    return _Network(dim, _CHUNK, False, None, np.stack, _encoder(weights, dtype), recipe)
+    return _Network(dim, _CHUNK, None, None, _encoder(weights, dtype), recipe)
 
 
 def _faces_through(
     network: _Network, faces: str | None, fps: float, margin: float | None
 ) -> Source:
-    recipe = network.recipe
     if faces is not None:
-        recipe |= {"faces": _hash(faces)}
-        find, amount = _find_cropped(faces, network.colour)
+        recipe = {"faces": _hash(faces)}
+        load, amount = _load_cropped(faces, network.look)
     else:
         Mtcnn()  # reports a missing package now, not at the first clip
-        recipe |= {"fps": fps, "margin": margin, **faces_lib.recipe()}
-        find, amount = _find_in_video(fps, margin, network.colour)
-
-    def load(utterance: Utterance) -> Loaded:
-        loaded = find(utterance)
-        return loaded if loaded.item is None else loaded._replace(item=network.join(loaded.item))
-
+        recipe = {"fps": fps, "margin": margin, **faces_lib.recipe()}
+        load, amount = _load_video(fps, margin, network.look)
     return Source(
         modality="video",
         dim=network.dim,
         unit="frames",
-        recipe=recipe,
+        recipe=network.recipe | recipe,
         amount=amount,
         load=load,
         bucket=lambda item: network.chunk,
@@ -223,19 +215,19 @@ def _faces_through(
     )
 
 
-def _find_cropped(folder: str, colour: bool):
+def _load_cropped(folder: str, look: Callable | None):
     def path_of(utterance: Utterance) -> str | None:
         for path in (os.path.join(folder, utterance.id), f"{folder}/{utterance.id}.npy"):
             if os.path.exists(path):
                 return path
         return None
 
-    def find(utterance: Utterance) -> Loaded:
+    def load(utterance: Utterance) -> Loaded:
         path = path_of(utterance)
         if path is None:
             return Loaded("missing_file", None, f"{folder} has no {utterance.id}")
         try:
-            return _found(faces_lib.of_pictures(path, colour))
+            return _found(faces_lib.of_pictures(path, look))
         except Exception as e:  # a damaged picture can make OpenCV raise anything
             return Loaded("unreadable", None, _line(e))
 
@@ -247,13 +239,13 @@ def _find_cropped(folder: str, colour: bool):
             return os.path.getsize(path) / faces_lib.SIZE**2
         return float(len(os.listdir(path)))
 
-    return find, amount
+    return load, amount
 
 
-def _find_in_video(fps: float, margin: float | None, colour: bool):
+def _load_video(fps: float, margin: float | None, look: Callable | None):
     of_thread = threading.local()  # OpenCV's networks are not for two threads at once
 
-    def find(utterance: Utterance) -> Loaded:
+    def load(utterance: Utterance) -> Loaded:
         if utterance.video is None or not os.path.exists(utterance.video):
             return Loaded("missing_file", None, utterance.video or "no video")
         if not hasattr(of_thread, "detector"):
@@ -267,7 +259,7 @@ def _find_in_video(fps: float, margin: float | None, colour: bool):
                 fps=fps,
                 detector=of_thread.detector,
                 margin=margin,
-                colour=colour,
+                look=look,
             )
         except Exception as e:  # a damaged video can make OpenCV raise anything
             return Loaded("unreadable", None, _line(e))
@@ -283,7 +275,7 @@ def _find_in_video(fps: float, margin: float | None, colour: bool):
         except ValueError:
             return 0.0
 
-    return find, amount
+    return load, amount
 
 
 def _found(found: faces_lib.Faces) -> Loaded:
@@ -294,8 +286,9 @@ def _found(found: faces_lib.Faces) -> Loaded:
     if found.unread > 1:  # of one frame headers are often wrong
         promised = found.frames + found.unread
         short = f"ends after {found.frames} of {promised} frames"
-        return Loaded("cut_short", found.images, f"{short}; {detail}" if detail else short)
-    return Loaded("ok", found.images, detail)
+        detail = f"{short}; {detail}" if detail else short
+        return Loaded("cut_short", np.stack(found.images), detail)
+    return Loaded("ok", np.stack(found.images), detail)
 
 
 def _encoder(weights: denseface.Weights, dtype: str):
