@@ -307,7 +307,7 @@ def test_video_has_a_default_model_and_its_flags_reach_the_source(tmp_path, monk
     assert default["margin"] is default["size"] is None and default["layers"] == "last"
     assert ready["model"] is None and ready["features"] == "x"
     assert (given["model"], given["margin"], given["size"], given["layers"]) == (
-        "m",
+        "m@1",
         0.3,
         96,
         "all",
