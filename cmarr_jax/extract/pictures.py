@@ -13,6 +13,7 @@ import numpy as np
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import pretrained
 
+_LARGEST = 2048  # pixels a side
 _FIELDS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
@@ -43,6 +44,12 @@ def open_pictures(folder: str, size: int | None) -> Pictures:
     processor = pretrained.image_processor(folder)
     facts = {name: _plain(getattr(processor, name, None)) for name in _FIELDS}
     options = _options(facts, size)
+    sides = [n for name in ("size", "crop_size") for n in _sides((facts | options)[name])]
+    if not all(isinstance(n, int) and 0 < n <= _LARGEST for n in sides):
+        raise UserError(
+            f"{folder}: preprocessor_config.json or --face-size asks for pictures of "
+            f"{', '.join(map(str, sides))[:100]} pixels; wanted 1 to {_LARGEST}"
+        )
 
     def resize(face: np.ndarray) -> np.ndarray:
         out = processor(face, do_rescale=False, do_normalize=False, return_tensors="np", **options)
@@ -60,15 +67,23 @@ def open_pictures(folder: str, size: int | None) -> Pictures:
             f"{folder}: preprocessor_config.json makes pictures {made.shape[1:]}; wanted "
             "squares in colour"
         )
-    mean, std = np.zeros(3), np.ones(3)
-    if facts["do_normalize"]:
-        mean, std = (np.array(facts[name], float) for name in ("image_mean", "image_std"))
-    if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
-        raise UserError(
-            f"{folder}: preprocessor_config.json has image_mean {facts['image_mean']} and "
-            f"image_std {facts['image_std']}; wanted three numbers each, of the second above 0"
+    try:
+        factor = float(facts["rescale_factor"]) if facts["do_rescale"] else 1.0
+        mean, std = np.zeros(3), np.ones(3)
+        if facts["do_normalize"]:
+            mean, std = (np.array(facts[name], float) for name in ("image_mean", "image_std"))
+        fits = mean.shape == std.shape == (3,) and np.isfinite(mean).all() and factor > 0
+        fits = fits and (std > 0).all() and np.isfinite([*std, factor]).all()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        found = ", ".join(
+            f"{n} {facts[n]!r}" for n in ("rescale_factor", "image_mean", "image_std")
         )
-    factor = facts["rescale_factor"] if facts["do_rescale"] else 1.0
+        raise UserError(
+            f"{folder}: preprocessor_config.json has {found[:200]}; wanted a number above 0, three "
+            "numbers, and three above 0"
+        )
     return Pictures(
         made.shape[1],
         resize,
@@ -93,9 +108,13 @@ def _options(facts: dict[str, Any], size: int | None) -> dict[str, Any]:
     return options
 
 
+def _sides(size: Any) -> list[Any]:
+    return list(size.values()) if isinstance(size, dict) else []
+
+
 def _plain(value: Any) -> Any:
     """`value`, a field of a processor, as JSON can hold it."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):  # also one with a name, as ways to resample are
         return int(value)
