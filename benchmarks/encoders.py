@@ -1,8 +1,8 @@
 """Our encoders beside PyTorch's: utterances per CPU-second on one core, float32.
 
-    python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--json FILE]
+    python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--only MODEL] [--json FILE]
 
-BERT-base and wav2vec2-base with random weights. PYTHON is an interpreter with torch and
+BERT-base, wav2vec2-base and ViT-base with random weights. PYTHON is an interpreter with torch and
 transformers 5 (its models' weights go through our loader, and outputs are compared); without
 it our side runs alone. Each engine is a process of its own, pinned to the same core, and they
 take turns batch by batch, so that both meet the same neighbours on a shared machine. The bare
@@ -24,12 +24,13 @@ sys.path[:0] = [ROOT]
 from benchmarks import command
 from benchmarks.engines import Engine, serve
 
-# name: (model, rows, valid length, padded length); tokens or samples at 16 kHz
+# name: (model, rows, valid length, padded length); tokens, samples at 16 kHz, or pixels a side
 CASES = {
     "BERT, T=30, B=16": ("bert", 16, 30, 30),
     "BERT, T=30 in its bucket of 32, B=16": ("bert", 16, 30, 32),
     "wav2vec2, 4.5 s, B=4": ("wav2vec2", 4, 72_000, 72_000),
     "wav2vec2, 4.5 s in its bucket of 4.88 s, B=4": ("wav2vec2", 4, 72_000, 78_125),
+    "ViT, faces of 224 x 224, B=8": ("vit", 8, 224, 224),
 }
 PRODUCT = (512, 768, 3072)  # M, K, N of the matrix product that tells the machine's rate
 
@@ -40,6 +41,8 @@ def main() -> int:
     )
     parser.add_argument("--torch-python", help="interpreter with torch and transformers 5")
     parser.add_argument("--rounds", type=int, default=7, help="batches a case and engine")
+    models = sorted({case[0] for case in CASES.values()})
+    parser.add_argument("--only", choices=models, help="the cases of this model alone")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -51,15 +54,16 @@ def main() -> int:
         if args.torch_python:
             engines["torch"] = _start(args.torch_python, "torch", folder)
         engines["jax"] = _start(sys.executable, "jax", folder if args.torch_python else "")
-        report = _race(engines, args.rounds, folder)
+        cases = [name for name, case in CASES.items() if args.only in (None, case[0])]
+        report = _race(engines, ["product", *cases], args.rounds, folder)
     _print(report)
     command.write(report, args.json)
     return 0
 
 
-def _race(engines: dict, rounds: int, folder: str) -> dict:
+def _race(engines: dict, cases: list[str], rounds: int, folder: str) -> dict:
     report = {"rounds": rounds, "cases": {}}
-    for name in ["product", *CASES]:
+    for name in cases:
         row = {"compile_s": engines["jax"].ask("prepare", name)}
         for worker in engines.values():
             worker.ask("run", name)  # warm
@@ -135,9 +139,12 @@ def _timed(step) -> float:
 
 
 def _inputs(name: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Model, padded ids or samples, and how many of each row are valid."""
+    """Model, padded ids or samples or pixels, and how many of each row are valid."""
     model, rows, valid, padded = CASES[name]
     rng = np.random.default_rng(0)
+    if model == "vit":
+        pixels = rng.normal(size=(rows, valid, valid, 3)).astype(np.float32)
+        return model, pixels, np.full(rows, valid, np.int32)
     x = np.zeros((rows, padded), np.int32 if model == "bert" else np.float32)
     x[:, :valid] = (
         rng.integers(1, 30_522, (rows, valid))
@@ -153,7 +160,7 @@ def _jax_engine(folder: str) -> dict:
     import jax.numpy as jnp
 
     from cmarr_jax.extract import weights
-    from cmarr_jax.extract.models import bert, wav2vec2
+    from cmarr_jax.extract.models import bert, vit, wav2vec2
 
     base = {"features": 768, "num_layers": 12, "num_heads": 12, "hidden_features": 3072}
     base["dtype"] = jnp.dtype("float32")
@@ -170,7 +177,9 @@ def _jax_engine(folder: str) -> dict:
             **base,
         ),
     }
-    families, variables, ready = {"bert": bert, "wav2vec2": wav2vec2}, {}, {}
+    modules["vit"] = vit.VisionTransformer(image_size=224, patch_size=16, epsilon=1e-12, **base)
+    families = {"bert": bert, "wav2vec2": wav2vec2, "vit": vit}
+    variables, ready = {}, {}
 
     def prepare(name: str) -> float:
         if name == "product":
@@ -179,7 +188,9 @@ def _jax_engine(folder: str) -> dict:
             return 0.0
         model, x, valid = _inputs(name)
         mask = np.arange(x.shape[1])[None] < valid[:, None]
-        arguments = (x, mask if model == "bert" else valid)
+        as_it_is = np.ones(3, np.float32), np.zeros(3, np.float32)
+        rest = {"bert": (mask,), "wav2vec2": (valid,), "vit": as_it_is}[model]
+        arguments = (x, *rest)
         if model not in variables and folder:
             file = os.path.join(folder, model, "model.safetensors")
             variables[model] = jax.device_put(
@@ -201,8 +212,9 @@ def _jax_engine(folder: str) -> dict:
     def save(argument: str) -> float:
         name, file = argument.split("|")
         model, _, valid = _inputs(name)
-        frames = valid[0] if model == "bert" else modules[model].num_frames(valid[0])
-        np.save(file, np.asarray(ready[name]())[:, :frames])
+        frames = modules[model].num_frames(valid[0]) if model == "wav2vec2" else valid[0]
+        out = np.asarray(ready[name]())
+        np.save(file, out if model == "vit" else out[:, :frames])
         return 0.0
 
     return {"prepare": prepare, "run": lambda name: _timed(ready[name]), "save": save}
@@ -218,6 +230,7 @@ def _torch_engine(folder: str) -> dict:
     models = {
         "bert": transformers.BertModel(transformers.BertConfig()),
         "wav2vec2": transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()),
+        "vit": transformers.ViTModel(transformers.ViTConfig(), add_pooling_layer=False),
     }
     with torch.no_grad():
         for name, model in models.items():
@@ -233,6 +246,8 @@ def _torch_engine(folder: str) -> dict:
         model, x, valid = _inputs(name)
         x = torch.from_numpy(x[:, : valid[0]])
         with torch.inference_mode():
+            if model == "vit":  # the class token's vector, as ours gives
+                return models[model](x.permute(0, 3, 1, 2)).last_hidden_state[:, 0]
             return models[model](x.long() if model == "bert" else x).last_hidden_state
 
     def save(argument: str) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,8 @@ _TOKENIZER_FILES = (
 _FILES = ("config.json", *_TOKENIZER_FILES)
 # What a model wants its sound to be; either of the first two, or the config itself, may say it.
 _SOUND = ("preprocessor_config.json", "processor_config.json", "config.json")
+# What a vision model wants its pictures to be.
+_PICTURES = ("preprocessor_config.json", "processor_config.json")
 
 
 def folder(model: str) -> str:
@@ -145,6 +148,28 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     if found.pad_token_id is None:
         raise UserError(f"{path}: the tokenizer has no pad_token; wanted an encoder's tokenizer")
     return found
+
+
+def image_processor(path: str) -> Any:
+    """What scales pictures for the vision model in the folder `path`, on top of Pillow.
+
+    Raises:
+      UserError: the folder does not say how, or Pillow is not installed.
+    """
+    if not {*_PICTURES} & {*os.listdir(path)}:
+        raise UserError(
+            f"{path}: no {_PICTURES[0]}; wanted the vision model's own beside its config.json: it "
+            "says how pictures are scaled"
+        )
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("a vision model needs pillow; pip install -r requirements-extract.txt")
+    try:
+        return _transformers().AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, backend="pil"
+        )
+    except Exception as e:  # transformers raises what comes
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        raise UserError(f"{path}: {_PICTURES[0]} not readable ({reason})") from None
 
 
 def hashes(path: str) -> dict[str, str]:

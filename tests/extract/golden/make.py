@@ -18,7 +18,7 @@ import transformers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
-from samples import CLIPS, SENTENCES, TEXTS, WORDS, clip  # noqa: E402
+from samples import CLIPS, FACES, SENTENCES, TEXTS, WORDS, clip, face  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     _bert(os.path.join(HERE, "bert"))
     _wav2vec2(os.path.join(HERE, "wav2vec2"))
     _pytorch(os.path.join(HERE, "pytorch"))
+    _vision(HERE)
     if argv:
         tokenizer = transformers.AutoTokenizer.from_pretrained(argv[0])
         model = transformers.AutoModel.from_pretrained(argv[0]).eval()
@@ -108,6 +109,69 @@ def _wav2vec2(folder: str) -> None:
             expected[f"features_{number}"] = model(inputs.input_values).last_hidden_state[0]
         expected[f"samples_{number}"] = inputs.input_values[0, :400]
     _save(os.path.join(folder, "expected.npz"), expected)
+
+
+def _vision(folder: str) -> None:
+    """A classifier on ViT, both towers of CLIP, and DINOv2, whose pictures want other positions."""
+    torch.manual_seed(0)
+    tower = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    picture = {"patch_size": 8, "image_size": 32, "initializer_range": 0.3}
+    text = {"vocab_size": 9, "bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 4}
+    vit = transformers.ViTConfig(**tower, **picture, intermediate_size=24, num_labels=3)
+    dinov2 = transformers.Dinov2Config(**tower, **picture | {"image_size": 40}, mlp_ratio=2)
+    clip = transformers.CLIPConfig(
+        vision_config={**tower, **picture, "intermediate_size": 24},
+        text_config={**tower, **text, "intermediate_size": 8},
+        projection_dim=8,
+    )
+    # The processors' files as published models have them, at these sizes.
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    half = [0.5] * 3
+    common = {"do_normalize": True, "do_resize": True, "resample": 3}
+    cut = common | {"do_center_crop": True, "image_mean": mean, "image_std": std}
+    processors = {
+        "vit": {"do_normalize": True, "do_resize": True, "resample": 2, "size": 32}
+        | {"image_mean": half, "image_std": half, "feature_extractor_type": "ViTFeatureExtractor"},
+        "clip": cut
+        | {"size": 32, "crop_size": 32, "feature_extractor_type": "CLIPFeatureExtractor"},
+        "dinov2": cut
+        | {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
+        | {"do_convert_rgb": True, "do_rescale": True, "rescale_factor": 1 / 255}
+        | {"image_processor_type": "BitImageProcessor"},
+    }
+    models = {
+        "vit": transformers.ViTForImageClassification(vit),
+        "clip": transformers.CLIPModel(clip),
+        "dinov2": transformers.Dinov2Model(dinov2),
+    }
+    encoders = {"vit": "vit", "clip": "vision_model", "dinov2": "base_model"}
+    for name, model in models.items():
+        place = os.path.join(folder, name)
+        _perturb(model.eval())
+        model.save_pretrained(place)
+        with open(os.path.join(place, "preprocessor_config.json"), "w", encoding="utf-8") as f:
+            json.dump(processors[name], f)
+        processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
+        faces = [face(number, side) for number, side in enumerate(FACES)]
+        pixels = processor(faces, return_tensors="pt").pixel_values
+        encoder = getattr(model, encoders[name])
+        expected = {"pixels": pixels, "states": _class_states(encoder, pixels)}
+        if name != "dinov2":
+            wide = torch.nn.functional.pad(pixels, (0, 16, 0, 16))
+            options = {"interpolate_pos_encoding": True}
+            expected["wide_states"] = _class_states(encoder, wide, **options)
+        _save(os.path.join(place, "expected.npz"), expected)
+
+
+def _class_states(model, pixels, **options) -> torch.Tensor:
+    """`[B, layers + 1, D]`: the class token before and after each layer, the last one normed."""
+    with torch.no_grad():
+        out = model(pixels, output_hidden_states=True, **options)
+    states = torch.stack([state[:, 0] for state in out.hidden_states], dim=1)
+    norm = model.post_layernorm if hasattr(model, "post_layernorm") else model.layernorm
+    with torch.no_grad():
+        states[:, -1] = norm(states[:, -1])
+    return states
 
 
 def _texts(tokenizer, model, texts) -> dict[str, torch.Tensor]:
