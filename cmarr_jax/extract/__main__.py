@@ -5,9 +5,9 @@
         --text-model bert-base-uncased --speech-model facebook/wav2vec2-base
     python -m cmarr_jax.extract msp_improv --root MSP-IMPROV --scenarios S --out packs/msp
 
-Text is encoded by BERT, speech by wav2vec 2.0, faces by DenseNet; each is frozen. A run that was
-stopped goes on when the same command is given again and ends with the same pack, byte for byte.
-What could not be read stands in PACK/problems.csv.
+Text is encoded by BERT or its kin, speech by wav2vec 2.0, faces by DenseNet; each is
+frozen. A run that was stopped goes on when the same command is given again and ends with the same
+pack, byte for byte. What could not be read stands in PACK/problems.csv.
 
 Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 the pack is
 written but more utterances than --max-bad lack a modality; 130 interrupted.
@@ -135,7 +135,8 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
-    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
+    modalities = [_MODALITIES[letter] for letter in letters]
+    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers, modalities)
     sources = []
     if "t" in letters:
         from cmarr_jax.extract import text
@@ -175,13 +176,14 @@ def _sources(args: argparse.Namespace, utterances: Sequence[Utterance]) -> list[
     return sources
 
 
-def _layers(said: Sequence[str]) -> dict[str, str]:
+def _layers(said: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
     """Modality -> what `--layers` says of it; a later one replaces an earlier one."""
-    layers = dict.fromkeys(_MODALITIES.values(), "last")
+    layers = dict.fromkeys(modalities, "last")
     for each in said:
         modality, _, which = each.rpartition("=")
         if modality and modality not in layers:
-            raise UserError(f"--layers={each}: wanted WHICH or one of {', '.join(layers)}, =WHICH")
+            forms = ", ".join(f"{modality}=WHICH" for modality in layers)
+            raise UserError(f"--layers={each}: wanted WHICH or, of these modalities, {forms}")
         layers |= dict.fromkeys([modality] if modality else layers, which)
     return layers
 

@@ -14,8 +14,17 @@ import jax.numpy as jnp
 from cmarr_jax.errors import UserError
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
-_TOKENIZER = ("tokenizer.json", "vocab.txt")
-_FILES = ("config.json", *_TOKENIZER, "tokenizer_config.json", "special_tokens_map.json")
+# A tokenizer is in any one of these, alone or with the others.
+_SENTENCEPIECE = ("spm.model", "sentencepiece.bpe.model")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE)
+_FILES = (
+    "config.json",
+    *_TOKENIZER,
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 # What a model wants its sound to be; either of the first two, or the config itself, may say it.
 _SOUND = ("preprocessor_config.json", "processor_config.json", "config.json")
 _CONVERT = (
@@ -93,9 +102,13 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     Raises:
       UserError: it has none, or one with more than the model's `vocab_size` tokens.
     """
-    # With neither file, transformers silently makes a tokenizer with five tokens.
-    if not set(_TOKENIZER) & set(os.listdir(path)):
+    # With none of them, transformers silently makes a tokenizer with five tokens.
+    if not set(_TOKENIZER) & (files := {*os.listdir(path)}):
         raise UserError(f"{path}: no tokenizer; wanted {' or '.join(_TOKENIZER)} in this folder")
+    # What is written for the tokenizers library is read in place of SentencePiece's file.
+    if "tokenizer.json" not in files:
+        for name in files & {*_SENTENCEPIECE}:
+            _check_sentencepiece(os.path.join(path, name))
     try:
         found = _transformers().AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as e:  # the tokenizers library raises bare Exception on a damaged file
@@ -106,6 +119,24 @@ def tokenizer(path: str, vocab_size: int) -> Any:
             "wanted the tokenizer that belongs to the model"
         )
     return found
+
+
+def _check_sentencepiece(file: str) -> None:
+    """Says what is wrong with a SentencePiece model; transformers would ask for tiktoken.
+
+    Raises:
+      UserError: the package is not there to read it, or it is damaged.
+    """
+    try:
+        import sentencepiece
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{file}: needs sentencepiece; pip install -r requirements-extract.txt"
+        ) from None
+    try:
+        sentencepiece.SentencePieceProcessor(model_file=file)
+    except (OSError, RuntimeError):
+        raise UserError(f"{file}: not a whole SentencePiece model; download it again") from None
 
 
 def hashes(path: str) -> dict[str, str]:
