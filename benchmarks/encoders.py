@@ -158,7 +158,9 @@ def _jax_engine(folder: str) -> dict:
     base = {"features": 768, "num_layers": 12, "num_heads": 12, "hidden_features": 3072}
     base["dtype"] = jnp.dtype("float32")
     modules = {
-        "bert": bert.Bert(vocab_size=30_522, max_length=512, num_segments=2, epsilon=1e-12, **base),
+        "bert": bert.Bert(
+            vocab_size=30_522, num_positions=512, num_segments=2, epsilon=1e-12, **base
+        ),
         "wav2vec2": wav2vec2.Wav2Vec2(
             conv_features=(512,) * 7,
             conv_kernels=(10, 3, 3, 3, 3, 2, 2),

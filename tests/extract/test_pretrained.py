@@ -7,10 +7,16 @@ import pytest
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import pretrained
-from cmarr_jax.extract.models import bert, wav2vec2
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, wav2vec2
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
-FROM_CONFIG = {"bert": bert.from_config, "wav2vec2": wav2vec2.from_config}
+FROM_CONFIG = {
+    "bert": bert.from_config,
+    "wav2vec2": wav2vec2.from_config,
+    "deberta-v2": deberta.from_config,
+    "distilbert": distilbert.from_config,
+    "mpnet": mpnet.from_config,
+}
 
 
 def edited(kind, tmp_path, **fields):
@@ -31,10 +37,20 @@ def edited(kind, tmp_path, **fields):
         ("wav2vec2", {"feat_extract_norm": "layer"}, "feat_extract_norm is 'layer', wanted 'group'"),
         ("wav2vec2", {"add_adapter": True}, "add_adapter is True"),
         ("wav2vec2", {"model_type": "hubert"}, "model_type is 'hubert', wanted 'wav2vec2'"),
-        ("bert", {"model_type": "roberta"}, "model_type is 'roberta', wanted 'bert'"),
-        ("bert", {"hidden_act": "relu"}, "hidden_act is 'relu', wanted 'gelu'"),
+        ("bert", {"hidden_act": "silu"}, "hidden_act is 'silu', wanted 'gelu' or"),
+        ("bert", {"is_decoder": True}, "is_decoder is True, wanted False"),
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ("bert", {"model_type": "nonesuch"}, "nonesuch"),
+        ("distilbert", {"activation": "swish"}, "activation is 'swish'"),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "num_buckets is 64, wanted 32"),
+        ("deberta-v2", {"relative_attention": False}, "relative_attention is False, wanted True"),
+        ("deberta-v2", {"pos_att_type": "p2c"}, r"pos_att_type is \['p2c'\], wanted \['p2c', 'c2p'\]"),
+        ("deberta-v2", {"pos_att_type": None}, "pos_att_type is None"),
+        ("deberta-v2", {"norm_rel_ebd": "batch"}, "norm_rel_ebd is 'batch', wanted 'none' or"),
+        ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size is 4, wanted an odd number"),
+        ("deberta-v2", {"conv_kernel_size": 3, "conv_groups": 2}, "conv_groups is 2, wanted 1"),
+        ("deberta-v2", {"conv_act": "mish"}, "conv_act is 'mish'"),
+        ("deberta-v2", {"attention_head_size": 9}, "attention_head_size is 9, wanted 8"),
     ],
 )  # fmt: skip
 def test_another_kind_of_model_is_refused_in_one_line(tmp_path, kind, fields, match):
@@ -75,7 +91,7 @@ def test_of_a_name_on_the_hub_one_file_of_weights_is_asked_for_at_a_time(
     asked = []
 
     def download(model, allow_patterns):
-        asked.append([p for p in allow_patterns if "model" in p])
+        asked.append([p for p in allow_patterns if p.endswith(("model.safetensors", ".bin"))])
         (tmp_path / "config.json").write_text("{}")
         if published in allow_patterns:
             (tmp_path / published).write_text("x")

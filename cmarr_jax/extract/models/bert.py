@@ -84,7 +84,7 @@ class Bert(nn.Module):
         place = positions(token_positions(ids, self.padding))
         if self.num_segments:
             segments = nn.Embed(self.num_segments, self.features, name="segments")
-            place = place + segments(jnp.zeros(1, jnp.int32))
+            place = place + segments(jnp.zeros((1, 1), jnp.int32))
         x = nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
         states = [x]
         for k in range(self.num_layers):

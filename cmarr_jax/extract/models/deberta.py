@@ -113,9 +113,9 @@ class Deberta(nn.Module):
 
         x = table(self.vocab_size, "tokens")(ids)
         if self.absolute:
-            x = x + table(self.num_positions, "positions")(jnp.arange(ids.shape[1]))
+            x = x + table(self.num_positions, "positions")(jnp.arange(ids.shape[1])[None])
         if self.num_segments:
-            x = x + table(self.num_segments, "segments")(jnp.zeros(1, jnp.int32))
+            x = x + table(self.num_segments, "segments")(jnp.zeros((1, 1), jnp.int32))
         if self.embedding_features != self.features:
             x = nn.Dense(
                 self.features, use_bias=False, dtype=self.dtype, name="embedding_projection"
@@ -157,7 +157,7 @@ def _products(tokens: jax.Array, rows: jax.Array) -> jax.Array:
     """`[B, T, H, D/H]` with `[N, H, D/H]` to `[B, H, T, N]` float32."""
     return jnp.matmul(
         tokens.transpose(0, 2, 1, 3),
-        rows.transpose(1, 2, 0),
+        rows.transpose(1, 2, 0)[None],
         preferred_element_type=jnp.float32,
     )
 

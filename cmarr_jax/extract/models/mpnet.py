@@ -53,7 +53,7 @@ class MPNet(nn.Module):
         place = positions(bert.token_positions(ids, _PADDING))
         x = nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
         by_distance = nn.Embed(_NUM_BUCKETS, self.num_heads, name="distances")
-        bias = by_distance(buckets(ids.shape[1])).transpose(2, 0, 1)
+        bias = by_distance(buckets(ids.shape[1])).transpose(2, 0, 1)[None]
         states = [x]
         for k in range(self.num_layers):
             x = Layer(
