@@ -261,7 +261,7 @@ def test_the_whole_way_from_a_release_to_the_sweeps_own_test(tmp_path):
 @pytest.mark.slow
 def test_a_model_of_several_layers_says_of_raw_input_what_the_sweep_said(tmp_path):
     """RoBERTa's last two layers as their mean, two of wav2vec2's side by side."""
-    models = MODELS[4:] + ["--text-model", f"{GOLDEN}/roberta", "--layers=-2:"]
+    models = [*MODELS[4:], "--text-model", f"{GOLDEN}/roberta", "--layers=-2:"]
     out = f"{tmp_path}/pack"
     code, _, err = run(
         "-m", "cmarr_jax.extract", "msp_improv", "--out", out, "--scenarios", "S", *models,
