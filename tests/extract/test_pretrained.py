@@ -7,7 +7,7 @@ import pytest
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import pretrained
-from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, wav2vec2
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta, wav2vec2
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 FROM_CONFIG = {
@@ -15,6 +15,7 @@ FROM_CONFIG = {
     "wav2vec2": wav2vec2.from_config,
     "deberta-v2": deberta.from_config,
     "distilbert": distilbert.from_config,
+    "roberta": roberta.from_config,
     "mpnet": mpnet.from_config,
 }
 
@@ -50,6 +51,14 @@ def edited(kind, tmp_path, **fields):
         ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size is 4, wanted an odd number"),
         ("deberta-v2", {"conv_kernel_size": 3, "conv_groups": 2}, "conv_groups is 2, wanted 1"),
         ("deberta-v2", {"conv_act": "mish"}, "conv_act is 'mish'"),
+        ("deberta-v2", {"position_buckets": "8"}, "position_buckets is '8', wanted a whole number from -1"),
+        ("deberta-v2", {"position_buckets": 1}, "position_buckets is 1, wanted 2 to 317"),
+        ("deberta-v2", {"position_buckets": 500}, "position_buckets is 500, wanted 2 to 317"),
+        ("deberta-v2", {"max_relative_positions": -7}, "max_relative_positions is -7"),
+        ("deberta-v2", {"share_att_key": "yes"}, "share_att_key is 'yes', wanted True or False"),
+        ("deberta-v2", {"conv_kernel_size": None}, "conv_kernel_size is None"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id is None, wanted a whole number from 0 to 158"),
+        ("roberta", {"pad_token_id": 161}, "pad_token_id is 161, wanted"),
         ("deberta-v2", {"attention_head_size": 9}, "attention_head_size is 9, wanted 8"),
     ],
 )  # fmt: skip

@@ -26,6 +26,20 @@ def require(file: str, config: Mapping[str, Any], wanted: Mapping[str, Iterable[
             )
 
 
+def whole(file: str, config: Mapping[str, Any], field: str, least: int, most: int) -> int:
+    """The whole number, `least` to `most`, that `field` holds.
+
+    Raises:
+      UserError: it holds another thing.
+    """
+    found = config[field]
+    if type(found) is not int or not least <= found <= most:
+        raise UserError(
+            f"{file}: {field} is {found!r:.40}, wanted a whole number from {least} to {most}"
+        )
+    return found
+
+
 def activation(file: str, config: Mapping[str, Any], field: str) -> str:
     """The activation function that `field` names, one of `ACTIVATIONS`.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import bert
-from cmarr_jax.extract.models.config import activation, require
+from cmarr_jax.extract.models.config import activation, require, whole
 from cmarr_jax.extract.models.tensors import Tensors
 from cmarr_jax.extract.models.transformer import ACTIVATIONS, Bias, Layer
 
@@ -35,6 +35,15 @@ _LAYER = {
     "value": "attention.self.value_proj",
     "distance_key": "attention.self.pos_key_proj",
     "distance_query": "attention.self.pos_query_proj",
+}
+_FARTHEST = 100_000  # tokens
+# Of fields that a config may leave out and that transformers does not fill in.
+_DEFAULTS = {
+    "share_att_key": False,
+    "norm_rel_ebd": "none",
+    "position_buckets": -1,
+    "conv_kernel_size": 0,
+    "conv_act": "tanh",
 }
 # The third version's own heads, and a table of positions that is published and not used.
 _IGNORED = rf"({bert.IGNORED}|(lm|mask)_predictions\..*|embeddings\.position_embeddings\.weight)"
@@ -190,6 +199,7 @@ def bucketed(distances: np.ndarray, buckets: int, max_distance: int) -> np.ndarr
 
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deberta:
     """The module that a Hugging Face `config.json` describes, see `bert.from_config`."""
+    config = _DEFAULTS | dict(config)
     width, heads = config["hidden_size"], config["num_attention_heads"]
     require(
         file,
@@ -197,6 +207,7 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deber
         {
             "relative_attention": (True,),
             "norm_rel_ebd": ("none", "layer_norm"),
+            "share_att_key": (True, False),
             "conv_groups": (1,),
             "attention_head_size": (width // heads,),
         },
@@ -206,11 +217,18 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deber
             f"{file}: pos_att_type is {config['pos_att_type']!r}, wanted ['p2c', 'c2p']; "
             "this library has no other kind of this model"
         )
-    kernel = config.get("conv_kernel_size", 0)
+    kernel = whole(file, config, "conv_kernel_size", 0, 99)
     if kernel and kernel % 2 == 0:
         raise UserError(f"{file}: conv_kernel_size is {kernel}, wanted an odd number")
     positions = config["max_position_embeddings"]
-    max_distance = config.get("max_relative_positions", -1)
+    max_distance = whole(file, config, "max_relative_positions", -1, _FARTHEST)
+    max_distance = max_distance if max_distance > 0 else positions
+    buckets = max(whole(file, config, "position_buckets", -1, _FARTHEST), 0)
+    if buckets and not 2 <= buckets < 2 * (max_distance - 1):
+        raise UserError(
+            f"{file}: position_buckets is {buckets}, wanted 2 to {2 * max_distance - 3} for "
+            f"distances up to {max_distance}"
+        )
     return Deberta(
         vocab_size=config["vocab_size"],
         num_positions=positions,
@@ -223,13 +241,13 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deber
         dtype=dtype,
         activation=activation(file, config, "hidden_act"),
         absolute=config["position_biased_input"],
-        embedding_features=config.get("embedding_size", width),
-        buckets=max(config.get("position_buckets", -1), 0),
-        max_distance=max_distance if max_distance > 0 else positions,
-        norm_distances=config.get("norm_rel_ebd", "none") == "layer_norm",
-        shared=config.get("share_att_key", False),
+        embedding_features=config.get("embedding_size") or width,
+        buckets=buckets,
+        max_distance=max_distance,
+        norm_distances=config["norm_rel_ebd"] == "layer_norm",
+        shared=config["share_att_key"],
         kernel=kernel,
-        kernel_activation=activation(file, {"conv_act": "tanh"} | dict(config), "conv_act"),
+        kernel_activation=activation(file, config, "conv_act"),
     )
 
 

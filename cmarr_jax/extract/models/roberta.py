@@ -9,12 +9,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from cmarr_jax.extract.models import bert
+from cmarr_jax.extract.models.config import whole
 from cmarr_jax.extract.models.tensors import Tensors
 
 
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> bert.Bert:
     """As `bert.from_config`."""
-    return bert.from_config(file, config, dtype).clone(padding=config["pad_token_id"])
+    module = bert.from_config(file, config, dtype)
+    return module.clone(padding=whole(file, config, "pad_token_id", 0, module.num_positions - 4))
 
 
 def tensors(module: bert.Bert) -> Tensors:
