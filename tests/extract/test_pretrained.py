@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -121,6 +122,21 @@ def test_what_a_model_says_of_its_sound_is_read_wherever_it_says_it(tmp_path, fi
     assert pretrained.sound(str(tmp_path)) == {}
     (tmp_path / file).write_text(json.dumps(content))
     assert pretrained.sound(str(tmp_path)) == {"sampling_rate": 8000, "do_normalize": False}
+
+
+def test_a_sentencepiece_model_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    folder = edited("deberta-v2", tmp_path)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(UserError, match=r"spm.model: needs sentencepiece; pip install -r req"):
+        pretrained.tokenizer(folder, 100)
+    monkeypatch.undo()
+    pytest.importorskip("sentencepiece")
+    for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:c6\n", b""):
+        with open(f"{folder}/spm.model", "wb") as f:
+            f.write(content)
+        with pytest.raises(UserError, match=r"spm\.model: not a whole SentencePiece model") as error:
+            pretrained.tokenizer(folder, 100)
+        assert "\n" not in str(error.value)
 
 
 def test_a_damaged_preprocessor_is_one_line(tmp_path):

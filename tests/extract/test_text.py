@@ -77,6 +77,16 @@ def check_against_torch(source, texts, expected, every, limit=2e-6):
     return by_bucket
 
 
+def test_camembert_is_roberta(tmp_path):
+    shutil.copytree(f"{GOLDEN}/roberta", tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "camembert"}))
+    encoder = open_encoder(str(tmp_path / "m"), text.FAMILIES, layers="last", dtype="float32")
+    golden = np.load(f"{GOLDEN}/roberta/states.npz")
+    ids, wanted = golden["ids_1"][None], golden["states_1"][-1]
+    np.testing.assert_allclose(encoder.forward(ids, ids >= 0)[0], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_padded_batch_equals_torch_on_each_text_alone(kind):
     expected = np.load(os.path.join(GOLDEN, kind, "expected.npz"))
