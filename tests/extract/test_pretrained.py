@@ -134,7 +134,9 @@ def test_a_sentencepiece_model_that_cannot_be_read_is_one_line(tmp_path, monkeyp
     for content in (b"version https://git-lfs.github.com/spec/v1\noid sha256:c6\n", b""):
         with open(f"{folder}/spm.model", "wb") as f:
             f.write(content)
-        with pytest.raises(UserError, match=r"spm\.model: not a whole SentencePiece model") as error:
+        with pytest.raises(
+            UserError, match=r"spm\.model: not a whole SentencePiece model"
+        ) as error:
             pretrained.tokenizer(folder, 100)
         assert "\n" not in str(error.value)
 
