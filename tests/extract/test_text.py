@@ -199,7 +199,9 @@ def test_a_tokenizer_without_marks_at_the_ends_is_refused(tmp_path):
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"post_processor": None}))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}'
+    )
     with pytest.raises(UserError, match="the tokenizer puts 0 marks around a text; wanted 2"):
         text.source(str(folder), keep_special_tokens=False, max_length=None, dtype="float32")
 
