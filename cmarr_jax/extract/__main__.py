@@ -7,8 +7,8 @@
     python -m cmarr_jax.extract csv --root MINE.csv
     python -m cmarr_jax.extract csv --help           the layout that a corpus must have
 
-Text is encoded by BERT, speech by wav2vec 2.0, faces by ViT; each is frozen. A run that was
-stopped goes on when the same command is given again and ends with the same pack, byte for byte.
+Text is encoded by BERT or its kin, speech by wav2vec 2.0, faces by a ViT; each is frozen. A run that
+was stopped goes on when the same command is given again and ends with the same pack, byte for byte.
 What could not be read stands in PACK/problems.csv.
 
 Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 the pack is
@@ -153,8 +153,9 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
+    dtype = args.dtype or _default_dtype()
+    layers = _layers(args.layers, [_MODALITIES[letter] for letter in letters])
     _pin_models(args, letters)
-    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
     sources = []
     if "t" in letters:
         from cmarr_jax.extract import text
@@ -211,13 +212,14 @@ def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
             setattr(args, flag, pretrained.pinned(model, Bars(args.quiet)))
 
 
-def _layers(said: Sequence[str]) -> dict[str, str]:
+def _layers(said: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
     """Modality -> what `--layers` says of it; a later one replaces an earlier one."""
-    layers = dict.fromkeys(_MODALITIES.values(), "last")
+    layers = dict.fromkeys(modalities, "last")
     for each in said:
         modality, _, which = each.rpartition("=")
         if modality and modality not in layers:
-            raise UserError(f"--layers={each}: wanted WHICH or one of {', '.join(layers)}, =WHICH")
+            forms = ", ".join(f"{modality}=WHICH" for modality in layers)
+            raise UserError(f"--layers={each}: wanted WHICH or, of these modalities, {forms}")
         layers |= dict.fromkeys([modality] if modality else layers, which)
     return layers
 

@@ -11,6 +11,7 @@ from cmarr_jax.extract.layers import FORMS
 
 # A ViT fitted to facial expressions (FER-2013): 2022, Apache 2.0.
 VIDEO_MODEL = "trpakov/vit-face-expression"
+_TEXT = "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DeBERTa-v2 or -v3, DistilBERT or MPNet"
 
 
 def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
@@ -73,9 +74,18 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
-    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
-    add("--keep-special-tokens", action="store_true", help="keep the vectors of [CLS] and [SEP]")
-    add("--max-tokens", type=_positive(int), default=512, metavar="N", help="cut longer texts")
+    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help=_TEXT)
+    add(
+        "--keep-special-tokens",
+        action="store_true",
+        help="keep the vectors of the marks at a text's ends, [CLS] and [SEP] or <s> and </s>",
+    )
+    add(
+        "--max-tokens",
+        type=_positive(int),
+        metavar="N",
+        help="cut longer texts (default: 512, or what the model has)",
+    )
     add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
     add(

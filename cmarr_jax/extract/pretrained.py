@@ -16,7 +16,8 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.extract import checkpoint, sizes, snapshot
 
 # A tokenizer is in any one of these, alone or with the others.
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+_SENTENCEPIECE = ("spm.model", "sentencepiece.bpe.model")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE)
 _TOKENIZER_FILES = (
     *_TOKENIZER,
     "merges.txt",
@@ -133,6 +134,10 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     for name in sorted(names & {*_TOKENIZER_FILES}):
         if name.endswith(".json"):
             snapshot.read_json(os.path.join(path, name))  # transformers would not name the file
+    # What is written for the tokenizers library is read in place of SentencePiece's file.
+    if "tokenizer.json" not in names:
+        for name in sorted(names & {*_SENTENCEPIECE}):
+            _check_sentencepiece(os.path.join(path, name))
     try:
         found = _transformers().AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
@@ -170,6 +175,24 @@ def image_processor(path: str) -> Any:
     except Exception as e:  # transformers raises what comes
         reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
         raise UserError(f"{path}: {_PICTURES[0]} not readable ({reason})") from None
+
+
+def _check_sentencepiece(file: str) -> None:
+    """Says what is wrong with a SentencePiece model; transformers would ask for tiktoken.
+
+    Raises:
+      UserError: the package is not there to read it, or it is damaged.
+    """
+    try:
+        import sentencepiece
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{file}: needs sentencepiece; pip install -r requirements-extract.txt"
+        ) from None
+    try:
+        sentencepiece.SentencePieceProcessor(model_file=file)
+    except (OSError, RuntimeError):
+        raise UserError(f"{file}: not a whole SentencePiece model; download it again") from None
 
 
 def hashes(path: str) -> dict[str, str]:

@@ -99,6 +99,11 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
         ),
         (["iemocap", "--root", iemocap, "--out", out, "--max-bad", "5"], "a share from 0 to 1"),
         (["iemocap", "--root", iemocap, "--out", out, "--max-tokens", "0"], "more than 0"),
+        (["iemocap", "--root", iemocap, "--out", out, "--layers=sound=last"], "text=WHICH, speech"),
+        (
+            ["iemocap", "--root", iemocap, "--out", out, "--modalities", "t", "--layers=speech=0"],
+            "--layers=speech=0: wanted WHICH or, of these modalities, text=WHICH",
+        ),
         (["iemocap", "--root", iemocap, "--out", out, "--speaker-side", "up"], "marker_left"),
         (["msp_improv", "--root", msp_improv, "--out", out, "--scenarios", "Z"], "letters PRST"),
         (["msp_improv", "--root", iemocap, "--out", out], "no Evaluation.txt"),

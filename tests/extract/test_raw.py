@@ -61,6 +61,28 @@ def test_raw_input_has_the_features_of_the_pack(extracted):
     assert all("cut to" in reason for p in problems for reason in p.values())
 
 
+def test_raw_input_has_the_layers_of_the_pack(extracted, tmp_path):
+    """Features of another --layers have another fingerprint, and are opened as they were made."""
+    whole = extracted[0]
+    root = os.path.dirname(whole.path) + "/IEMOCAP_full_release"
+    out = str(tmp_path / "pack")
+    argv = ["iemocap", "--root", root, "--out", out, *MODELS[:4], "--modalities", "t"]
+    assert command.main([*argv, "--layers=0,2", "--max-bad", "1"]) == 0
+    made = pack_lib.read(out)
+    facts = made.provenance["modalities"]["text"]
+    assert facts["source"]["states"] == [0, 2] and facts["source"]["layout"] == "side by side"
+    assert facts["fingerprint"] != whole.provenance["modalities"]["text"]["fingerprint"]
+    encoders = provenance.encoders(made.provenance, made.modalities)
+    source = open_(encoders, text=None)["text"]
+    assert source.dim == made.features["text"].shape[1] == 32
+    text = raw.utterance("a", made.columns["text"][0])
+    (found,) = raw.encode({"text": source}, [text], {"text": "float16"})[0]["text"]
+    np.testing.assert_allclose(
+        found.astype("f4"), made.sequence("text", 0).astype("f4"), atol=4e-3, rtol=2e-3
+    )
+    np.testing.assert_array_equal(made.features["text"][:, 16:], whole.features["text"])
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
     _, wavs, encoders = extracted
     silent = str(tmp_path / "silent.wav")
