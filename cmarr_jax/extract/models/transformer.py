@@ -4,6 +4,8 @@ Matrix products run in the encoder's `dtype`; norms, softmax and the residual st
 float32, so that bfloat16 costs rounding in the products alone.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,14 +56,19 @@ class Layer(nn.Module):
     residual_scale: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        bias: jax.Array | Callable[[jax.Array], jax.Array] | None = None,
+    ) -> jax.Array:
         """Encodes.
 
         Args:
           x: `[B, T, D]` float32.
           mask: `[B, T]`, False = padding.
-          bias: added to the scores before the softmax, broadcast to `[B, H, T, T]`; queries come
-            before keys.
+          bias: added to the scores before the softmax, broadcast to `[B, H, T, T]`, queries before
+            keys; or what makes it from what attention sees, `[B, T, D]`.
 
         Returns:
           `[B, T, D]` float32.
@@ -76,6 +83,7 @@ class Layer(nn.Module):
             return x + branch
 
         inner = norm_attention(x) if self.pre_norm else x
+        bias = bias(inner) if callable(bias) else bias
 
         def heads(name, use_bias=True):
             split = (self.num_heads, width // self.num_heads)
@@ -113,7 +121,10 @@ def attend(
     if bias is not None:
         scores = scores + bias
     scores = scores + jnp.where(mask, 0, _MASKED)[:, None, None, :]
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    # The maximum changes no weight. Its gradient compares scores that XLA computes twice, not
+    # always to the same bits, and would divide by the number of equal ones, 0.
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
     mixed = weights.astype(value.dtype) @ value.transpose(0, 2, 1, 3)
     mixed = mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(value.dtype)
     return mixed.transpose(0, 2, 1, 3)
