@@ -184,7 +184,8 @@ def _texts(tokenizer, model, texts) -> dict[str, torch.Tensor]:
 def _perturb(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if tensor.ndim == 1 and tensor.is_floating_point() or "gru_rel_pos_const" in name:
+            vector = tensor.ndim == 1 or "gru_rel_pos_const" in name
+            if vector and tensor.is_floating_point():
                 tensor += 0.3 * (torch.rand if "running_var" in name else torch.randn)(tensor.shape)
 
 
