@@ -12,7 +12,7 @@ from cmarr_jax.extract.models import bert
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
-_FAMILIES = {"bert": bert}
+FAMILIES = {"bert": bert}
 _CPU_TOKENS = 512  # a batch
 _ACCELERATOR_TOKENS = 16_384
 
@@ -29,7 +29,7 @@ def source(
     """The text modality, one vector a word piece.
 
     Args:
-      model: a folder with a Hugging Face model of `_FAMILIES` (`config.json`, weights and its
+      model: a folder with a Hugging Face model of `FAMILIES` (`config.json`, weights and its
         tokenizer's files), or its name on the hub.
       keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
       max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
@@ -41,7 +41,7 @@ def source(
       UserError: the model is not there, is of another kind, or its files contradict each
         other; `max_length` or `layers` is out of its range.
     """
-    encoder = open_encoder(model, _FAMILIES, layers=layers, dtype=dtype)
+    encoder = open_encoder(model, FAMILIES, layers=layers, dtype=dtype)
     module = encoder.module
     if not 3 <= max_length <= module.max_length:
         raise UserError(f"--max-tokens={max_length}: wanted 3 to {module.max_length}, {model}'s")

@@ -4,7 +4,7 @@ Matrix products run in the encoder's `dtype`; norms, softmax and the residual st
 float32, so that bfloat16 costs rounding in the products alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -28,7 +28,11 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": nn.gelu,
     "quick_gelu": quick_gelu,
     "relu": nn.relu,
+    "tanh": jnp.tanh,
 }
+# What a layer adds to its scores, from what attention sees `[B, T, D]`, the queries and keys
+# `[B, T, H, D/H]` made from it, and the projections that made them, by name.
+Bias = Callable[[jax.Array, jax.Array, jax.Array, Mapping[str, nn.Dense]], jax.Array]
 
 
 class Layer(nn.Module):
@@ -44,6 +48,7 @@ class Layer(nn.Module):
       key_bias: whether the projection to keys has a bias.
       residual_scale: whether each branch is multiplied by one learned number a channel before it
         is added (LayerScale, Touvron et al., 2021, arXiv:2103.17239).
+      score_scale: of a query's product with a key; None = 1 / sqrt(D / H).
     """
 
     num_heads: int
@@ -54,21 +59,19 @@ class Layer(nn.Module):
     activation: str = "gelu"
     key_bias: bool = True
     residual_scale: bool = False
+    score_scale: float | None = None
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        mask: jax.Array,
-        bias: jax.Array | Callable[[jax.Array], jax.Array] | None = None,
+        self, x: jax.Array, mask: jax.Array, bias: jax.Array | Bias | None = None
     ) -> jax.Array:
         """Encodes.
 
         Args:
           x: `[B, T, D]` float32.
           mask: `[B, T]`, False = padding.
-          bias: added to the scores before the softmax, broadcast to `[B, H, T, T]`, queries before
-            keys; or what makes it from what attention sees, `[B, T, D]`.
+          bias: added to the scores before the softmax, broadcast to `[B, H, T, T]`; queries come
+            before keys. Or what makes it.
 
         Returns:
           `[B, T, D]` float32.
@@ -83,14 +86,17 @@ class Layer(nn.Module):
             return x + branch
 
         inner = norm_attention(x) if self.pre_norm else x
-        bias = bias(inner) if callable(bias) else bias
 
-        def heads(name, use_bias=True):
-            split = (self.num_heads, width // self.num_heads)
-            dense = nn.Dense(width, use_bias=use_bias, dtype=self.dtype, name=name)
-            return dense(inner).reshape(*x.shape[:-1], *split)
-
-        mixed = attend(heads("query"), heads("key", self.key_bias), heads("value"), mask, bias)
+        biased = {"query": True, "key": self.key_bias, "value": True}
+        project = {
+            name: nn.Dense(width, use_bias=use, dtype=self.dtype, name=name)
+            for name, use in biased.items()
+        }
+        heads = (*x.shape[:-1], self.num_heads, width // self.num_heads)
+        query, key, value = (dense(inner).reshape(heads) for dense in project.values())
+        if callable(bias):
+            bias = bias(inner, query, key, project)
+        mixed = attend(query, key, value, mask, bias, self.score_scale)
         mixed = nn.Dense(width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
         x = add(x, mixed, "attention_scale")
         x = x if self.pre_norm else norm_attention(x)
@@ -108,14 +114,16 @@ def attend(
     value: jax.Array,
     mask: jax.Array,
     bias: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
-    """Scaled dot-product attention, `[B, T, H, D]`, `bias` as `Layer` has it.
+    """Scaled dot-product attention, `[B, T, H, D]`; `bias` and `scale` as `Layer` has them.
 
     Twice as fast on XLA:CPU as `cmarr_jax.nn.attention.attend` at speech's lengths: heads come
     before time, so that both products are plain batched ones, and the division by the weights'
     sum comes after the second.
     """
-    query = query.transpose(0, 2, 1, 3) * np.array(query.shape[-1] ** -0.5, query.dtype)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    query = query.transpose(0, 2, 1, 3) * np.array(scale, query.dtype)
     key = key.transpose(0, 2, 3, 1)
     scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
     if bias is not None:

@@ -68,8 +68,7 @@ class Wav2Vec2(nn.Module):
         after each of its convolutions.
       position_convs: convolutions of the position embedding.
       pre_norm: norms what goes into a residual branch, and the last sum, instead of each sum.
-      attention_bias: a module that makes what is added to attention's scores, `[B, H, T, T]`, from
-        a layer's number and what attention sees, `[B, T, D]`.
+      attention_bias: a module that, given a layer's number, is that layer's `transformer.Bias`.
     """
 
     conv_features: tuple[int, ...]

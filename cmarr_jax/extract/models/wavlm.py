@@ -31,8 +31,11 @@ class GatedPositions(nn.Module):
     max_distance: int
 
     @nn.compact
-    def __call__(self, layer: int, x: jax.Array) -> jax.Array:
-        """What attention sees in layer number `layer`, `[B, T, D]` -> `[B, H, T, T]` float32."""
+    def __call__(self, layer: int, x: jax.Array, *_: Any) -> jax.Array:
+        """What attention sees in layer number `layer`, `[B, T, D]` -> `[B, H, T, T]` float32.
+
+        A `transformer.Bias`, once `layer` is given; it needs no queries or keys.
+        """
         length, heads = x.shape[1], self.num_heads
         # One row a distance, [2 T - 1, H], laid out as [H, T, T].
         found = buckets(length, self.num_buckets, self.max_distance)

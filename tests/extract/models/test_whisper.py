@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cmarr_jax.extract.models import whisper
 from cmarr_jax.extract.models.whisper import Whisper, log_mel, mel_filters
-from tests.extract.samples import clip, variables
+from tests.extract.samples import clip, parameters, variables
 
 SHAPE = {
     "num_mels": 8,
@@ -56,6 +57,29 @@ def test_a_window_is_thirty_seconds_and_a_frame_twenty_milliseconds():
     assert PUBLISHED.num_frames(480_000) == 1_500
     assert [PUBLISHED.num_frames(n) for n in (400, 640, 641, 16_000)] == [2, 2, 3, 50]
     assert PUBLISHED.num_frames(np.array([641])).tolist() == [3]
+
+
+@pytest.mark.parametrize("width, layers, heads, mels, size", [
+    (384, 4, 6, 80, 8_208_384),  # tiny
+    (512, 6, 8, 80, 20_590_592),
+    (768, 12, 12, 80, 88_154_112),  # small
+    (1280, 32, 20, 128, 636_968_960),  # large-v3
+])  # fmt: skip
+def test_a_published_encoder_has_as_many_parameters_as_in_transformers(
+    width, layers, heads, mels, size
+):
+    config = {
+        "model_type": "whisper",
+        "activation_function": "gelu",
+        "d_model": width,
+        "encoder_layers": layers,
+        "encoder_attention_heads": heads,
+        "encoder_ffn_dim": 4 * width,
+        "num_mel_bins": mels,
+        "max_source_positions": 1_500,
+    }
+    module = whisper.from_config("", config, jnp.dtype("float32"))
+    assert parameters(module, *whisper.tensors(module).inputs) == size
 
 
 def test_a_clip_longer_than_a_window_is_its_windows_one_after_another(rng):
