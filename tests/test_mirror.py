@@ -18,6 +18,7 @@ OF_SEVERAL = {
     "data/test_names.py": "a folder's name, in every command that takes one",
     "data/test_pickles.py": "of data/importers/pickles.py, long enough to stand alone",
     "extract/models/test_bfloat16.py": "the encoders agree in either precision",
+    "extract/test_real_speech.py": "published weights on recorded speech",
     "extract/test_end_to_end.py": "from a release's folder to a pack",
     "systems/test_adding.py": "of docs/systems.md",
     "systems/test_baselines.py": "what every system promises, a parameter a system",

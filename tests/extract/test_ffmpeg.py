@@ -36,7 +36,7 @@ def film(path, samples, codec="aac", rate=44_100, picture=True, late=0.0, second
         if picture:
             length = seconds or len(samples) / rate
             for k in range(round(10 * length)):
-                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), k, np.uint8), "rgb24")
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), k % 256, np.uint8), "rgb24")
                 frame.pts = k
                 container.mux(video.encode(frame))
             container.mux(video.encode())
