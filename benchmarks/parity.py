@@ -94,7 +94,7 @@ def _text(folder: str, module):
     with np.load(os.path.join(folder, "states.npz")) as f:
         ids = [f[f"ids_{k}"] for k in range(sum(n.startswith("ids") for n in f))]
         wanted = [f[f"states_{k}"] for k in range(len(ids))]
-    shape = len(ids), max(map(len, ids)) + 5
+    shape = len(ids), max(map(len, ids))
     batch, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for k, row in enumerate(ids):
         batch[k, : len(row)], mask[k, : len(row)] = row, True

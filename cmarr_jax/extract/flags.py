@@ -67,7 +67,12 @@ def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
     add("--keep-special-tokens", action="store_true", help="keep the vectors of [CLS] and [SEP]")
     add("--max-tokens", type=_positive(int), default=512, metavar="N", help="cut longer texts")
-    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
+    add(
+        "--speech-model",
+        default="facebook/wav2vec2-base",
+        metavar="DIR|NAME",
+        help="wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper",
+    )
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
     add("--video-model", metavar="CHECKPOINT", help="DenseNet on FER+; none can be shipped")
     add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")

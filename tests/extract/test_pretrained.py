@@ -35,6 +35,8 @@ def edited(kind, tmp_path, **fields):
         ("wav2vec2", {"hidden_act": "relu"}, "hidden_act is 'relu', wanted 'gelu'"),
         ("hubert", {"feat_extract_activation": "relu"}, "feat_extract_activation is 'relu', wanted 'gelu'"),
         ("wavlm", {"add_adapter": True}, "add_adapter is True, wanted False"),
+        ("wavlm", {"num_buckets": 2}, "num_buckets is 2 and max_bucket_distance 20; wanted 4 or more"),
+        ("wavlm", {"max_bucket_distance": 3}, "num_buckets is 12 and max_bucket_distance 3; wanted"),
         ("data2vec_audio", {"add_adapter": True}, "add_adapter is True, wanted False"),
         ("whisper", {"activation_function": "silu"}, "activation_function is 'silu', wanted gelu, "),
         ("wav2vec2", {"model_type": "hubert"}, "model_type is 'hubert', wanted 'wav2vec2'"),

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import wav2vec2
 from cmarr_jax.extract.models.tensors import Tensors
 
@@ -38,7 +39,7 @@ class GatedPositions(nn.Module):
         """
         length, heads = x.shape[1], self.num_heads
         # One row a distance, [2 T - 1, H], laid out as [H, T, T].
-        found = buckets(length, self.num_buckets, self.max_distance)
+        found = bucket_of_distance(length, self.num_buckets, self.max_distance)
         by_distance = nn.Embed(self.num_buckets, heads, name="buckets")(jnp.asarray(found))
         frame = jnp.arange(length)
         position = by_distance.T[:, frame[None] - frame[:, None] + length - 1]
@@ -51,10 +52,16 @@ class GatedPositions(nn.Module):
 
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> wav2vec2.Wav2Vec2:
     """As `wav2vec2.from_config`."""
+    buckets, distance = config["num_buckets"], config["max_bucket_distance"]
+    if buckets < 4 or distance <= buckets // 4:
+        raise UserError(
+            f"{file}: num_buckets is {buckets} and max_bucket_distance {distance}; wanted 4 or "
+            "more, and a distance beyond a quarter of them"
+        )
     positions = GatedPositions(
         num_heads=config["num_attention_heads"],
-        num_buckets=config["num_buckets"],
-        max_distance=config["max_bucket_distance"],
+        num_buckets=buckets,
+        max_distance=distance,
     )
     return wav2vec2.make(file, config, dtype, "wavlm", attention_bias=positions)
 
@@ -70,7 +77,7 @@ def tensors(module: wav2vec2.Wav2Vec2) -> Tensors:
     return names._replace(prefixes=("wavlm.",), modules={**names.modules, **modules})
 
 
-def buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
+def bucket_of_distance(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
     """Bucket of every distance, of a key from its query, from `1 - length` to `length - 1` frames.
 
     The first half of a direction's buckets holds one distance each; the others grow with the

@@ -1,7 +1,12 @@
+import os
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cmarr_jax.errors import UserError
+from cmarr_jax.extract import pretrained, speech, weights
 from cmarr_jax.extract.models import data2vec_audio, hubert, wav2vec2, wavlm
 from tests.extract.samples import parameters
 
@@ -72,3 +77,30 @@ def test_statistics_of_a_batch_norm_become_a_scale_and_a_shift(rng):
     got = x * folded.pop(f"{norm}.scale") + folded.pop(f"{norm}.shift")
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
     assert not folded
+
+
+@pytest.mark.parametrize("name, prefix, heads", [
+    ("hubert", "hubert", ("lm_head.weight", "final_proj.bias", "layer_weights")),
+    ("hubert_large", "hubert", ("projector.weight", "classifier.bias")),
+    ("wavlm", "wavlm", ("feature_extractor.weight", "tdnn.0.kernel.bias", "objective.weight")),
+    ("data2vec_audio", "data2vec_audio", ("lm_head.bias",)),
+    ("whisper", "model", ("proj_out.weight", "model.decoder.layers.0.fc1.bias", "classifier.weight")),
+])  # fmt: skip
+def test_a_whole_checkpoint_with_heads_has_the_same_encoder(tmp_path, name, prefix, heads):
+    numpy = pytest.importorskip("safetensors.numpy")
+    folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "golden", name)
+    config = pretrained.config(folder)
+    family = speech.FAMILIES[config["model_type"]]
+    module = family.from_config(folder, config, FLOAT)
+
+    def load(tensors):
+        file = str(tmp_path / "model.safetensors")
+        numpy.save_file(tensors, file)
+        return weights.load(file, module, family.tensors(module))
+
+    held = numpy.load_file(os.path.join(folder, "model.safetensors"))
+    bare = {k.removeprefix(f"{prefix}."): v for k, v in held.items()}
+    whole = {f"{prefix}.{k}": v for k, v in bare.items()} | dict.fromkeys(heads, np.ones(3))
+    jax.tree.map(np.testing.assert_array_equal, load(bare), load(whole))
+    with pytest.raises(UserError, match="holds 1 tensors that the model has no place for"):
+        load(bare | {"encoder.layers.0.surplus": np.ones(1)})
