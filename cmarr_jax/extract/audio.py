@@ -118,7 +118,7 @@ def _read(path: str, start: float, stop: float) -> Sound:
             first = min(round(start * rate), total)
             if first:  # not every format can be sought in
                 f.seek(first)
-            limit = round(stop * rate) - first
+            limit = max(0, round(stop * rate) - first)
             channels = f.read(limit, dtype="float32", always_2d=True)
             promised = max(total, _promised(path, f.channels, f.subtype))
             if len(channels) < min(total - first, limit):  # a compressed file that breaks off

@@ -119,7 +119,9 @@ def _inputs(modality: str, u: Utterance) -> list:
     if modality == "text":
         return [u.id, u.text]
     if modality == "speech":
-        return [u.id, _size(u.wav)]
+        # Of corpora that know neither, features keep the fingerprint that they had.
+        times = [u.wav_span, u.seconds]
+        return [u.id, _size(u.wav), *(times if any(t is not None for t in times) else [])]
     return [u.id, _size(u.video), u.start, u.end, u.side]
 
 

@@ -1,11 +1,12 @@
 """The flags of `python -m cmarr_jax.extract` and their help."""
 
 import argparse
+import inspect
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from cmarr_jax.cli.arguments import FORM, make_parser
-from cmarr_jax.extract.corpora import iemocap, msp_improv
 from cmarr_jax.extract.layers import FORMS
 
 
@@ -28,40 +29,45 @@ def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.Argu
             **FORM,
         )
         corpus.error = root.error
-        _add_flags(corpus, name)
+        _add_flags(corpus, module)
     return root
 
 
-def _add_flags(parser: argparse.ArgumentParser, corpus: str) -> None:
+def options(args: argparse.Namespace, reader: ModuleType) -> dict[str, Any]:
+    """The keywords of a reader's `scan`, as the flags of the same names set them."""
+    return {name: getattr(args, name) for name in _keywords(reader)}
+
+
+def _keywords(reader: ModuleType) -> list[str]:
+    return [name for name in inspect.signature(reader.scan).parameters if name != "root"]
+
+
+def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
     add = parser.add_argument
-    add("--root", required=True, metavar="DIR", help="the official release")
-    add("--out", metavar="PACK", help="folder of the pack to make; must not exist yet")
+    what = getattr(reader, "ROOT", "DIR")
+    add("--root", required=True, metavar=what, help="the release" if what == "DIR" else "the table")
+    add(
+        "--out",
+        metavar="PACK",
+        help="folder of the pack to make; must not exist yet (default: data/NAME, the corpus')",
+    )
     add("--list", action="store_true", help="count turns and files by class and stop")
     add(
         "--modalities",
         metavar="t,s,v",
-        help="text, speech, video (default: t,s, and v if a video option is given)",
+        help="text, speech, video (default: t,s; s where all say the same sentences; and v if a "
+        "video option is given)",
     )
-    if corpus == "iemocap":
-        add(
-            "--speaker-side",
-            choices=iemocap.SPEAKER_SIDES,
-            default="marker_left",
-            help="who is in the left half of the picture: the actor that the file's name gives "
-            "(default), or always the female; look at two files to be sure",
-        )
-    else:
-        add(
-            "--scenarios",
-            default=msp_improv.SCENARIOS,
-            metavar="LETTERS",
-            help="of R read, S target sentence improvised, P rest of the improvisation, T natural "
-            f"(default: {msp_improv.SCENARIOS}; the paper's subset is S)",
-        )
-    add("--strip-tags", action="store_true", help="drop [LAUGHTER], -- and ... from transcripts")
-    add("--keep-unlabelled", action="store_true", help="keep turns of other or no majority label")
+    if hasattr(reader, "add_flags"):
+        reader.add_flags(parser)
+    if "strip_tags" in _keywords(reader):
+        help_ = "drop [LAUGHTER], -- and ... from transcripts"
+        add("--strip-tags", action="store_true", help=help_)
+    add("--keep-unlabelled", action="store_true", help="keep turns of other or no label")
     models = parser.add_argument_group(
-        "encoders", "a folder with a Hugging Face snapshot (config.json, weights), or a hub name"
+        "encoders",
+        "a folder with a Hugging Face snapshot (config.json, weights), or a hub name: NAME for its "
+        "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")

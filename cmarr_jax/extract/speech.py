@@ -60,7 +60,14 @@ def source(
         budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
     def load(utterance: Utterance) -> Loaded:
-        return audio.load(utterance.wav, module.receptive_field, max_samples, normalised=normalised)
+        return audio.load(
+            utterance.wav,
+            module.receptive_field,
+            max_samples,
+            normalised=normalised,
+            span=utterance.wav_span,
+            lasts=utterance.seconds,
+        )
 
     def batch_size(bucket: int) -> int:
         return buckets.batch_size(bucket, budget * audio.SAMPLE_RATE)
@@ -88,7 +95,7 @@ def source(
         }
         # Models that say nothing else keep the recipe that they had.
         | ({} if normalised else {"normalised": False}),
-        amount=lambda utterance: min(audio.seconds(utterance.wav), max_seconds),
+        amount=lambda u: min(audio.seconds(u.wav, u.wav_span), max_seconds),
         load=load,
         bucket=lambda item: buckets.smallest(ladder, len(item)),
         batch_size=batch_size,

@@ -1,10 +1,10 @@
 """Published checkpoints as parameters: every tensor is used, every parameter is filled.
 
-A checkpoint is a safetensors file, or one that PyTorch saved (`pytorch_file`), with the tensor
-names of Hugging Face's models, with or without the model's prefix. Every tensor fills a parameter
-or is on the list of parts that the encoders leave out; every parameter is filled. PyTorch's layouts
-become linen's: a matrix is transposed, a convolution `[out, in, K]` becomes `[K, in, out]`, one
-over a picture `[out, in, H, W]` becomes `[H, W, in, out]`.
+A checkpoint (`checkpoint`) has the tensor names of Hugging Face's models, with or without the
+model's prefix. Every tensor fills a parameter or is on the list of parts that the encoders leave
+out; every parameter is filled. PyTorch's layouts become linen's: a matrix is transposed, a
+convolution `[out, in, K]` becomes `[K, in, out]`, one over a picture `[out, in, H, W]` becomes
+`[H, W, in, out]`.
 """
 
 import re
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import pytorch_file
+from cmarr_jax.extract import checkpoint
 from cmarr_jax.extract.models.tensors import Tensors
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
@@ -35,29 +35,16 @@ def load(file: str, module: nn.Module, names: Tensors) -> dict[str, Any]:
       UserError: `file` cannot be read, or is not a checkpoint of `module`'s shape.
     """
     tensors = {}
-    for name, tensor in _read(file).items():
+    for name, tensor in checkpoint.read(file).items():
         for prefix in names.prefixes:
             name = name.removeprefix(prefix)
+        if name in tensors:
+            raise UserError(f"{file}: holds {name} twice, once under a prefix; wanted one of them")
         tensors[name] = tensor
+    tensors = names.adapt(tensors)  # the only name of them: _fill lets each go when it is used
     variables = jax.eval_shape(module.init, jax.random.key(0), *names.inputs)
     shapes = flax.traverse_util.flatten_dict(variables["params"], sep="/")
-    return _fill(file, names.adapt(tensors), shapes, names)
-
-
-def _read(file: str) -> dict[str, np.ndarray]:
-    if file.endswith(".bin"):
-        return pytorch_file.read(file)
-    try:
-        import safetensors
-    except ModuleNotFoundError:
-        raise UserError(
-            f"{file}: needs safetensors; pip install -r requirements-extract.txt"
-        ) from None
-    try:
-        with safetensors.safe_open(file, "np") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as e:
-        raise UserError(f"{file}: not a whole safetensors file ({e}); download it again") from None
+    return _fill(file, tensors, shapes, names)
 
 
 def _fill(

@@ -1,12 +1,14 @@
 import json
 import os
 import shutil
+import sys
 
 import jax.numpy as jnp
 import pytest
 
+from cmarr_jax import extract
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import pretrained, speech
+from cmarr_jax.extract import checkpoint, pretrained, speech
 from cmarr_jax.extract.models import bert
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
@@ -54,45 +56,15 @@ def test_another_kind_of_model_is_refused_in_one_line(tmp_path, kind, fields, ma
     assert "\n" not in str(error.value) and file in str(error.value)
 
 
-def test_weights_in_shards_tell_how_to_convert_them(tmp_path):
-    folder = edited("bert", tmp_path)
-    os.rename(f"{folder}/model.safetensors", f"{folder}/model-00001-of-00002.safetensors")
-    with pytest.raises(
-        UserError,
-        match=r"no model.safetensors or pytorch_model.bin, .*from_pretrained\('.*'\).save_pre",
-    ):
-        pretrained.folder(folder)
-
-
-@pytest.mark.parametrize("names, wanted", [
-    (("model.safetensors", "pytorch_model.bin"), "model.safetensors"),
-    (("pytorch_model.bin",), "pytorch_model.bin"),
-])  # fmt: skip
-def test_the_weights_that_are_there_are_read_and_hashed(tmp_path, names, wanted):
-    for name in ("config.json", *names):
-        (tmp_path / name).write_text(name)
-    assert os.path.basename(pretrained.weights(str(tmp_path))) == wanted
-    assert sorted(pretrained.hashes(str(tmp_path))) == ["config.json", wanted]
-
-
-@pytest.mark.parametrize("published", ["model.safetensors", "pytorch_model.bin"])
-def test_of_a_name_on_the_hub_one_file_of_weights_is_asked_for_at_a_time(
-    tmp_path, monkeypatch, published
-):
-    import huggingface_hub
-
-    asked = []
-
-    def download(model, allow_patterns):
-        asked.append([p for p in allow_patterns if "model" in p])
-        (tmp_path / "config.json").write_text("{}")
-        if published in allow_patterns:
-            (tmp_path / published).write_text("x")
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert pretrained.folder("some/model") == str(tmp_path)
-    assert asked == [["model.safetensors"], ["pytorch_model.bin"]][: 1 + published.endswith("bin")]
+@pytest.mark.parametrize("form", checkpoint.FORMS)
+def test_the_weights_that_come_first_are_read_and_hashed(tmp_path, form):
+    index = {"weight_map": {"x": "a.safetensors" if "safetensors" in form else "a.bin"}}
+    names = checkpoint.FORMS[checkpoint.FORMS.index(form) :]
+    for name in ("config.json", "a.safetensors", "a.bin", *names):
+        (tmp_path / name).write_text(json.dumps(index))
+    assert os.path.basename(pretrained.weights(str(tmp_path))) == form
+    shards = {*index["weight_map"].values()} if form.endswith(".json") else set()
+    assert {*pretrained.hashes(str(tmp_path))} == {"config.json", form, *shards}
 
 
 @pytest.mark.parametrize("file, content", [
@@ -119,18 +91,14 @@ def test_a_folder_without_a_config_is_no_model(tmp_path):
         pretrained.folder(str(tmp_path))
 
 
-def test_a_model_that_is_not_to_be_had_is_one_line(monkeypatch):
-    import huggingface_hub
-
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route to host\nwith a long tail")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+def test_without_the_hubs_client_a_name_is_one_line(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cmarr_jax.extract.hub", raising=False)
+    monkeypatch.delattr(extract, "hub", raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        UserError, match=r"^some/model: no such folder, .*\(no route to host\)"
-    ) as e:
+        UserError, match=r"^some/model: no such folder, .*needs huggingface_hub; pip"
+    ):
         pretrained.folder("some/model")
-    assert "\n" not in str(e.value)
 
 
 def test_an_unknown_precision_is_refused():

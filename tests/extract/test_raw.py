@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
     inputs = [
         raw.utterance("a", "Yes.", silent),
         raw.utterance("b", None, str(tmp_path / "nowhere.wav")),
-        raw.utterance("c", "", next(iter(wavs.values()))),
+        raw.utterance("c", "", wavs["Ses05M_impro05_M005"]),
         raw.utterance("d", "a\udcff"),  # of a command line that is not UTF-8
     ]
     features, problems = raw.encode(
@@ -163,12 +163,12 @@ def test_the_command_predicts_from_raw_input(extracted, workdir, tmp_path, capsy
         assert tuple(line["present"]) == prediction.present
         for name, probability in prediction.posterior.items():
             assert abs(line["posterior"][name] - probability) < 2e-3
-    k = texts.index("Yes.")
+    k = texts.index("Excuse me.")
     code, (line,), _ = run(
-        capsys, "--workdir", workdir, "--text", "Yes.", "--wav", wavs[made.columns["id"][k]]
+        capsys, "--workdir", workdir, "--text", "Excuse me.", "--wav", wavs[made.columns["id"][k]]
     )
     assert code == 0 and line["id"] == "input"
-    assert line["problems"] == {"speech": "truncated: 1.10 s cut to 1.00 s"}
+    assert line["problems"] == {"speech": "truncated: 1.21 s cut to 1.00 s"}
     assert abs(line["posterior"]["ang"] - wanted[k].posterior["ang"]) < 2e-3
 
 
