@@ -84,18 +84,18 @@ def seconds(path: str) -> float:
     import av
 
     try:
-        with _opened(path) as (container, track):
+        with _opened(path, skip_frame="all") as (container, track):  # no picture is decoded
             return _named(container, track) or (container.duration or 0) / av.time_base
     except ValueError:
         return 0.0
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def _opened(path: str, **options: str) -> Iterator[tuple[Any, Any]]:
     import av
 
     try:
-        container = av.open(path, options={"format_whitelist": _FORMATS})
+        container = av.open(path, options={"format_whitelist": _FORMATS, **options})
     except (av.error.FFmpegError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)
         raise ValueError(f"no sound or video file that is known ({reason})") from None

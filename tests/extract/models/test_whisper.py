@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax.extract.models import whisper
+from cmarr_jax.extract.models import transformer, whisper
 from cmarr_jax.extract.models.whisper import Whisper, log_mel, mel_filters
 from tests.extract.samples import clip, parameters, variables
 
@@ -80,6 +80,19 @@ def test_a_published_encoder_has_as_many_parameters_as_in_transformers(
     }
     module = whisper.from_config("", config, jnp.dtype("float32"))
     assert parameters(module, *whisper.tensors(module).inputs) == size
+
+
+@pytest.mark.parametrize("frames", [499, 500])
+def test_attention_is_numpys_below_and_above_the_length_where_heads_take_turns(rng, frames):
+    query, key, value = rng.normal(size=(3, 2, frames, 3, 4)).astype(np.float32)
+    mask = np.arange(frames)[None] < np.array([frames, 71])[:, None]
+    got = jax.jit(transformer.attend)(query, key, value, mask)
+    for row, head in ((0, 0), (1, 2)):
+        q, k, v = (x[row, :, head].astype(np.float64) for x in (query, key, value))
+        scores = np.where(mask[row][None], q @ k.T / 2, -np.inf)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        wanted = weights @ v / weights.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(got[row, :, head], wanted, atol=2e-6)
 
 
 def test_a_clip_longer_than_a_window_is_its_windows_one_after_another(rng):
