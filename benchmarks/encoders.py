@@ -2,12 +2,12 @@
 
     python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--json FILE]
 
-BERT-base, wav2vec2-base, HuBERT-large and Whisper-small's encoder with random weights. PYTHON is
-an interpreter with torch and transformers 5 (its models' weights go through our loader, and outputs
-are compared); without it our side runs alone. Each engine is a process of its own, pinned to the
-same core, and they take turns batch by batch, so that both meet the same neighbours on a shared
-machine. The bare matrix product tells how near to the machine's rate each engine is. About ten
-minutes; --cases names some by a part of their names.
+BERT-base, wav2vec2-base, WavLM-base, data2vec-base, HuBERT-large and Whisper-small's encoder with
+random weights. PYTHON is an interpreter with torch and transformers 5 (its models' weights go
+through our loader, and outputs are compared); without it our side runs alone. Each engine is a
+process of its own, pinned to the same core, and they take turns batch by batch, so that both meet
+the same neighbours on a shared machine. The bare matrix product tells how near to the machine's
+rate each engine is. About ten minutes; --cases names some by a part of their names.
 """
 
 import argparse
@@ -40,6 +40,8 @@ _SMALL |= {"encoder_ffn_dim": 3072, "decoder_layers": 1, "decoder_attention_head
 MODELS = {
     "BERT": ("bert", {}),
     "wav2vec2": ("wav2vec2", {}),
+    "WavLM-base": ("wavlm", {}),
+    "data2vec-base": ("data2vec-audio", {}),
     "HuBERT-large": ("hubert", _LARGE),
     "Whisper-small": ("whisper", _SMALL),
 }
@@ -49,6 +51,8 @@ CASES = {
     "BERT, T=30 in its bucket of 32, B=16": ("BERT", 16, 30, 32),
     "wav2vec2, 4.5 s, B=4": ("wav2vec2", 4, 72_000, 72_000),
     "wav2vec2, 4.5 s in its bucket of 4.88 s, B=4": ("wav2vec2", 4, 72_000, 78_125),
+    "WavLM-base, 4.5 s, B=4": ("WavLM-base", 4, 72_000, 72_000),
+    "data2vec-base, 4.5 s, B=4": ("data2vec-base", 4, 72_000, 72_000),
     "HuBERT-large, 4.5 s, B=4": ("HuBERT-large", 4, 72_000, 72_000),
     "Whisper-small, 4.5 s in its window of 30 s, B=1": ("Whisper-small", 1, 72_000, 480_000),
 }

@@ -129,8 +129,8 @@ def log_mel(samples: jax.Array, num_mels: int) -> jax.Array:
     """
     half = _FOURIER // 2
     padded = jnp.pad(samples, ((0, 0), (half, half)), mode="reflect")
-    starts = _HOP * np.arange(samples.shape[1] // _HOP)
-    frames = padded[:, starts[:, None] + np.arange(_FOURIER)]
+    starts = _HOP * jnp.arange(samples.shape[1] // _HOP)
+    frames = padded[:, starts[:, None] + jnp.arange(_FOURIER)[None]]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FOURIER) / _FOURIER)
     spectra = jnp.fft.rfft(frames * hann.astype(np.float32)[None, None])
     power = spectra.real**2 + spectra.imag**2
