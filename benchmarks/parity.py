@@ -18,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
 from benchmarks import command
-from cmarr_jax.extract import audio, pretrained, speech, text, weights
+from cmarr_jax.extract import audio, pretrained, speech, text, video, weights
 from tests.extract import samples
 
 GOLDEN = os.path.join(ROOT, "tests", "extract", "golden")
@@ -65,7 +65,8 @@ def _row(folder: str, config: dict, families: dict, cases) -> dict:
         params = weights.load(file, module, family.tensors(module))
         inputs, wanted = cases(folder, module)
         with pretrained.precision(jnp.dtype(dtype)):
-            found = np.stack(jax.jit(module.apply)(params, *inputs), axis=1)  # [B, states, T, D]
+            found = np.stack(jax.jit(module.apply)(params, *inputs), axis=1)
+        found = found.reshape(*found.shape[:2], -1, found.shape[-1])  # [B, states, T, D]
         errors = []
         for ours, theirs in zip(found, wanted, strict=True):
             ours = ours[:, : theirs.shape[1]]
@@ -101,7 +102,19 @@ def _text(folder: str, module):
     return (batch, mask), wanted
 
 
-MODALITIES = {"speech": (speech.FAMILIES, _speech), "text": (text.FAMILIES, _text)}
+def _video(folder: str, module):
+    """As `_speech`, of pictures; the class token alone."""
+    with np.load(os.path.join(folder, "expected.npz")) as f:
+        pixels, wanted = f["pixels"].transpose(0, 2, 3, 1), f["states"]
+    scale_and_shift = np.ones(3, np.float32), np.zeros(3, np.float32)
+    return (pixels, *scale_and_shift), list(wanted[:, :, None])
+
+
+MODALITIES = {
+    "speech": (speech.FAMILIES, _speech),
+    "text": (text.FAMILIES, _text),
+    "video": (video.FAMILIES, _video),
+}
 
 
 if __name__ == "__main__":

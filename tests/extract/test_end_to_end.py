@@ -12,7 +12,8 @@ import pytest
 from cmarr_jax.data import pack, protocol, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
-from cmarr_jax.extract import faces, raw
+from cmarr_jax.extract import raw
+from cmarr_jax.extract import video as video_source
 from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
 
@@ -275,10 +276,16 @@ def test_faces_are_cut_from_the_speakers_half(tmp_path, monkeypatch, rng, side, 
             video.write(frame)
         video.release()
 
-    def find_bright(frame):
-        return [(100, 150, 80, 80)] if frame.mean() > 50 else []
+    class Bright:
+        """A detector to which a bright picture is a face."""
 
-    monkeypatch.setattr(faces, "mtcnn", lambda: find_bright)
+        def faces(self, picture, smallest, last):
+            return [(100, 150, 80, 80)] if picture.mean() > 50 else []
+
+        def confirms(self, picture, box):
+            return picture.mean() > 50
+
+    monkeypatch.setattr(video_source, "Mtcnn", Bright)
     network = str(tmp_path / "weights.npz")
     np.savez(network, **filled(rng, shapes(layers=1)), mean=130.0, std=50.0)
     out = str(tmp_path / "pack")
