@@ -48,7 +48,6 @@ THROUGH = {
     "extract/corpora/transcripts": "extract/corpora/test_iemocap.py",
     "extract/models/config": "extract/test_pretrained.py",
     "extract/models/tensors": "extract/test_weights.py",
-    "extract/models/transformer": "extract/models/test_text_models.py",
     "extract/pictures": "extract/test_video.py",
     "nn/gelu": "nn/test_umc.py",
     "nn/mult": "systems/test_baselines.py",
