@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
         def add(x, branch, name):
             if self.residual_scale:
-                branch = branch * self.param(name, nn.initializers.ones, (width,))
+                branch = branch * self.param(name, nn.initializers.ones, (width,))[None, None]
             return x + branch
 
         inner = norm_attention(x) if self.pre_norm else x
