@@ -86,7 +86,12 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         metavar="N",
         help="cut longer texts (default: 512, or what the model has)",
     )
-    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
+    add(
+        "--speech-model",
+        default="facebook/wav2vec2-base",
+        metavar="DIR|NAME",
+        help="wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper",
+    )
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
     add(
         "--video-model",
