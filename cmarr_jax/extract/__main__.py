@@ -209,6 +209,8 @@ def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
     for letter, flag in {"t": "text_model", "s": "speech_model", "v": "video_model"}.items():
         model = getattr(args, flag)
         if letter in letters and model and not model.endswith(denseface.SUFFIXES):
+            if args.revision and "@" not in model and not os.path.exists(model):
+                model = f"{model}@{args.revision}"
             setattr(args, flag, pretrained.pinned(model, Bars(args.quiet)))
 
 

@@ -74,6 +74,7 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
+    add("--revision", metavar="REV", help="of every hub name that does not say one")
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help=_TEXT)
     add(
         "--keep-special-tokens",
