@@ -54,7 +54,6 @@ THROUGH = {
     "results/audit_pieces": "results/test_report_page.py",
     "results/names": "results/test_tables.py",
     "results/notebook": "test_api.py",
-    "results/system_figures": "results/test_figures.py",
     "runtime/preemption": "test_api.py",
     "systems": "systems/test_baselines.py",
     "training/testing": "test_api.py",
