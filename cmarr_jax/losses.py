@@ -158,8 +158,13 @@ def squared_errors(recovered: jax.Array, target: jax.Array, mask: jax.Array) -> 
     Returns:
       `[...]` float32.
     """
-    difference = (recovered - target).astype(jnp.float32) * mask[..., None]
+    difference = (recovered.astype(jnp.float32) - target.astype(jnp.float32)) * mask[..., None]
     return jnp.sum(difference * difference, axis=(-2, -1))
+
+
+def mean_squared_error(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean over everything of (x - y)^2, a scalar, from arrays of any float type."""
+    return jnp.mean(jnp.square(x.astype(jnp.float32) - y.astype(jnp.float32)))
 
 
 def gaussian_nll(

@@ -5,8 +5,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
+from jax.typing import DTypeLike
 
-from cmarr_jax.nn.dense import product
+from cmarr_jax.nn.dense import affine
 
 PERMUTATIONS = ("swap", "none", "glow")
 _LEAST_LOG_SCALE = -60.0  # of a whole chain; its inverse scales by at most e^60 = 1e26: float32
@@ -43,6 +44,8 @@ class RealNVP(nn.Module):
         convolution (Kingma and Dhariwal, 2018), W = L U by its factors. Both start at the
         identity, not from the first batch: the flow's inputs stem from a layer norm.
       output_scale: multiplies each net's result by exp(3 g), g learned, as Glow's code does.
+      dtype: of the nets, see `cmarr_jax.nn`. What passes through the chain stays float32: a layer's
+        rounding would come back from the inverse e^2 times as large.
     """
 
     features: int
@@ -51,6 +54,7 @@ class RealNVP(nn.Module):
     scale: str = "tanh"
     permute: str = "swap"
     output_scale: bool = False
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """The weights of all couplings, stacked, `[num_couplings, ...]`."""
@@ -89,7 +93,7 @@ class RealNVP(nn.Module):
                 more = more + jnp.sum(log_scale)
             return (x, log_det + more), None
 
-        start = (x, jnp.zeros(x.shape[:-1], jnp.float32))
+        start = (x.astype(jnp.float32), jnp.zeros(x.shape[:-1], jnp.float32))
         return jax.lax.scan(layer, start, self.weights)[0]
 
     def inverse(self, z: jax.Array) -> jax.Array:
@@ -110,17 +114,16 @@ class RealNVP(nn.Module):
 
     def _coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
         def net(a):
-            ones = (1,) * (a.ndim - 1)
+            a = a.astype(self.dtype)
             for k in (0, 1):
-                a = nn.relu(
-                    product(a, weights[f"kernel_{k}"]) + weights[f"bias_{k}"].reshape(*ones, -1)
-                )
-            a = product(a, weights["kernel_2"]) + weights["bias_2"].reshape(*ones, -1)
+                a = nn.relu(affine(a, weights[f"kernel_{k}"], weights[f"bias_{k}"]))
+            a = affine(a, weights["kernel_2"], weights["bias_2"])
             if self.output_scale:
+                ones = (1,) * (a.ndim - 1)
                 a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
             return a
 
-        def affine(params):
+        def bijector(params):
             # distrax returns log_det in the dtype of these two: keep it float32.
             shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
             if self.scale == "tanh":
@@ -130,7 +133,7 @@ class RealNVP(nn.Module):
             )
             return distrax.ScalarAffine(shift * jnp.exp(log_scale), log_scale=log_scale)
 
-        return distrax.SplitCoupling(self.features // 2, 1, net, affine)
+        return distrax.SplitCoupling(self.features // 2, 1, net, bijector)
 
 
 def _triangles(weights: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
