@@ -1,5 +1,7 @@
 """RealNVP over the features of each position (Dinh et al., 2017, arXiv:1605.08803)."""
 
+import functools
+
 import distrax
 import flax.linen as nn
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
 
+from cmarr_jax.nn import reversible
 from cmarr_jax.nn.dense import affine
 
 PERMUTATIONS = ("swap", "none", "glow")
@@ -81,10 +84,13 @@ class RealNVP(nn.Module):
 
     def forward_and_log_det(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., D]` -> latent `[..., D]` and log |det dz/dx| `[...]`."""
+        x = x.astype(jnp.float32)
+        if self._is_recomputed:
+            return reversible.chain(self._coupling, False, x, self.weights)
 
         def layer(carry, weights):
             x, log_det = carry
-            x, more = self._coupling(weights).forward_and_log_det(x)
+            x, more = self._split_coupling(weights).forward_and_log_det(x)
             if self.permute != "none":
                 x = jnp.roll(x, self.features // 2, axis=-1)
             if self.permute == "glow":
@@ -93,11 +99,13 @@ class RealNVP(nn.Module):
                 more = more + jnp.sum(log_scale)
             return (x, log_det + more), None
 
-        start = (x.astype(jnp.float32), jnp.zeros(x.shape[:-1], jnp.float32))
+        start = (x, jnp.zeros(x.shape[:-1], jnp.float32))
         return jax.lax.scan(layer, start, self.weights)[0]
 
     def inverse(self, z: jax.Array) -> jax.Array:
         """`[..., D]` -> `[..., D]`, the inverse of `forward_and_log_det`."""
+        if self._is_recomputed:
+            return reversible.chain(self._coupling, True, z, self.weights)[0]
 
         def layer(z, weights):
             if self.permute == "glow":
@@ -108,32 +116,44 @@ class RealNVP(nn.Module):
                 z = z - weights["shift"].reshape((1,) * (z.ndim - 1) + (-1,))
             if self.permute != "none":
                 z = jnp.roll(z, self.features // 2, axis=-1)
-            return self._coupling(weights).inverse(z), None
+            return self._split_coupling(weights).inverse(z), None
 
         return jax.lax.scan(layer, z, self.weights, reverse=True)[0]
 
-    def _coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
-        def net(a):
-            a = a.astype(self.dtype)
-            for k in (0, 1):
-                a = nn.relu(affine(a, weights[f"kernel_{k}"], weights[f"bias_{k}"]))
-            a = affine(a, weights["kernel_2"], weights["bias_2"])
-            if self.output_scale:
-                ones = (1,) * (a.ndim - 1)
-                a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
-            return a
+    @property
+    def _is_recomputed(self) -> bool:
+        """Whether a backward pass computes the activations again, from the chain's result.
 
-        def bijector(params):
-            # distrax returns log_det in the dtype of these two: keep it float32.
-            shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
-            if self.scale == "tanh":
-                return distrax.ScalarAffine(shift, log_scale=2 * jnp.tanh(raw / 2))
-            log_scale = jnp.maximum(
-                jax.nn.log_sigmoid(raw + 2), _LEAST_LOG_SCALE / self.num_couplings
-            )
-            return distrax.ScalarAffine(shift * jnp.exp(log_scale), log_scale=log_scale)
+        Not in float32, whose numbers stay as they are, nor where a layer's inverse can lose what
+        it scaled down (a sigmoid's), or costs more than reading what was kept (glow's).
+        """
+        return self.dtype != jnp.float32 and self.scale == "tanh" and self.permute != "glow"
 
-        return distrax.SplitCoupling(self.features // 2, 1, net, bijector)
+    @property
+    def _coupling(self) -> reversible.Coupling:
+        return reversible.Coupling(self._net, self._bijector, self.permute == "swap")
+
+    def _split_coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
+        net = functools.partial(self._net, weights)
+        return distrax.SplitCoupling(self.features // 2, 1, net, self._bijector)
+
+    def _net(self, weights: dict[str, jax.Array], a: jax.Array) -> jax.Array:
+        a = a.astype(self.dtype)
+        for k in (0, 1):
+            a = nn.relu(affine(a, weights[f"kernel_{k}"], weights[f"bias_{k}"]))
+        a = affine(a, weights["kernel_2"], weights["bias_2"])
+        if self.output_scale:
+            ones = (1,) * (a.ndim - 1)
+            a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
+        return a
+
+    def _bijector(self, params: jax.Array) -> distrax.Bijector:
+        # distrax returns log_det in the dtype of these two: keep it float32.
+        shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
+        if self.scale == "tanh":
+            return distrax.ScalarAffine(shift, log_scale=2 * jnp.tanh(raw / 2))
+        log_scale = jnp.maximum(jax.nn.log_sigmoid(raw + 2), _LEAST_LOG_SCALE / self.num_couplings)
+        return distrax.ScalarAffine(shift * jnp.exp(log_scale), log_scale=log_scale)
 
 
 def _triangles(weights: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
