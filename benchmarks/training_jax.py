@@ -149,11 +149,15 @@ def _named(tree: dict) -> dict:
     return {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def products(jaxpr) -> float:
-    """GFLOP of the matrix products of a jaxpr, those in its loops as often as they run."""
+def products(jaxpr, dtype: str = "") -> float:
+    """GFLOP of the matrix products of a jaxpr, those in its loops as often as they run.
+
+    `dtype`: of those whose operands are of this type alone.
+    """
     count = 0.0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        kinds = {str(v.aval.dtype) for v in equation.invars if hasattr(v.aval, "dtype")}
+        if equation.primitive.name == "dot_general" and (not dtype or kinds == {dtype}):
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             depth = np.prod([shape[axis] for axis in contracted])
@@ -161,5 +165,5 @@ def products(jaxpr) -> float:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                count += equation.params.get("length", 1) * products(inner)
+                count += equation.params.get("length", 1) * products(inner, dtype)
     return count

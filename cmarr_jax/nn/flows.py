@@ -48,7 +48,12 @@ class RealNVP(nn.Module):
         identity, not from the first batch: the flow's inputs stem from a layer norm.
       output_scale: multiplies each net's result by exp(3 g), g learned, as Glow's code does.
       dtype: of the nets, see `cmarr_jax.nn`. What passes through the chain stays float32: a layer's
-        rounding would come back from the inverse e^2 times as large.
+        rounding would come back from the inverse e^2 times as large. With "glow" the nets do too,
+        since its convolution changes the last bits of what they read on the way back. With nets
+        in bfloat16 the round trip of 99 in 100 inputs differs by at most 1e-3 of max(1, |x|), of
+        all 2,000 by 0.05 (tanh, swap, 8) or 0.01 (sigmoid, swap, 8), where float32's bits flip
+        one of bfloat16's; forward differs from float32's by 0.1 or 0.02 in 99 of 100
+        (tests/systems/test_precision.py).
     """
 
     features: int
@@ -125,7 +130,7 @@ class RealNVP(nn.Module):
         """Whether a backward pass computes the activations again, from the chain's result.
 
         Not in float32, whose numbers stay as they are, nor where a layer's inverse can lose what
-        it scaled down (a sigmoid's), or costs more than reading what was kept (glow's).
+        it scaled down (a sigmoid's), or is a system of equations (glow's).
         """
         return self.dtype != jnp.float32 and self.scale == "tanh" and self.permute != "glow"
 
@@ -138,7 +143,7 @@ class RealNVP(nn.Module):
         return distrax.SplitCoupling(self.features // 2, 1, net, self._bijector)
 
     def _net(self, weights: dict[str, jax.Array], a: jax.Array) -> jax.Array:
-        a = a.astype(self.dtype)
+        a = a.astype(jnp.float32 if self.permute == "glow" else self.dtype)
         for k in (0, 1):
             a = nn.relu(affine(a, weights[f"kernel_{k}"], weights[f"bias_{k}"]))
         a = affine(a, weights["kernel_2"], weights["bias_2"])

@@ -36,7 +36,8 @@ def rebuild_missing(
       missing: `[M, B]` bool.
 
     Returns:
-      `[M, B, T, D]` of `latent`'s type; finite, but without meaning or gradient where nothing is missing.
+      `[M, B, T, D]` of `latent`'s type; finite, but without meaning or gradient where nothing is
+      missing.
     """
 
     def of_modality(_, given):
