@@ -2,8 +2,8 @@
 
     python benchmarks/memory_traffic.py [--system cmarr] [--precision bf16] [--top 20]
     python benchmarks/memory_traffic.py --hlo          fusion by fusion, as XLA:CPU compiles it
-    python benchmarks/memory_traffic.py --levers       what each way to save bytes saves
-    python benchmarks/memory_traffic.py --levers --time   and how long a step then takes here
+    python benchmarks/memory_traffic.py --levers       what each way to save bytes saves; with
+                                                       --hlo as compiled, with --time in seconds
     python benchmarks/memory_traffic.py --padding      what a TPU's tiles of 128 lanes would add
 
 By default bytes are counted on the program that JAX traces, for no backend in particular, as if all
@@ -104,17 +104,21 @@ def _show(args: argparse.Namespace, precision: str, program) -> dict:
 
 
 def _compiled(program, args: argparse.Namespace) -> float:
+    moved = _fusions(program)
+    total = sum(t.bytes for t in moved) / args.runs / 1e9
+    print(f"as XLA:CPU compiles it: {total:.2f} GB, {len(moved)} instructions")
+    _list(moved, args)
+    return total
+
+
+def _fusions(program) -> list:
     import jax
 
     from benchmarks import hlo_bytes
 
     donated = 0 if program.name.endswith("training") else ()
     compiled = jax.jit(program.function, donate_argnums=donated).lower(*program.shapes).compile()
-    moved = hlo_bytes.traffic(compiled.as_text())
-    total = sum(t.bytes for t in moved) / args.runs / 1e9
-    print(f"as XLA:CPU compiles it: {total:.2f} GB, {len(moved)} instructions")
-    _list(moved, args)
-    return total
+    return hlo_bytes.traffic(compiled.as_text())
 
 
 def _list(moved: list[tuple], args: argparse.Namespace) -> None:
@@ -148,83 +152,112 @@ def _block(where: str) -> str:
 # ------------------------------------------------------------------------------ levers
 
 
+class Setting(NamedTuple):
+    """A step to be counted."""
+
+    precision: str
+    features: str = "float16"  # their type on the device
+    again: tuple[str, ...] = ()  # what the backward pass computes again
+
+    def in_float32(self) -> "Setting":
+        """The same as XLA:CPU compiles it without emulation."""
+        return self._replace(precision="float32")
+
+
 class Lever(NamedTuple):
-    """A way to save bytes: what is compared, and what changes."""
+    """A way to save bytes: what is compared, and where the library has it."""
 
     name: str
     kept: str
-    before: tuple[str, str, str]  # precision, features' type, patch
-    after: tuple[str, str, str]
+    before: Setting
+    after: Setting
 
 
+_NOW = Setting("bf16", again=("flows",))
 LEVERS = (
-    Lever("bf16 activations", "yes", ("tf32", "float16", "keep"), ("bf16", "float16", "keep")),
-    Lever("flows computed again from results", "bf16", ("bf16", "float16", "keep"), ("bf16", "float16", "")),
-    Lever("features stay float16 on the device", "yes", ("bf16", "float32", ""), ("bf16", "float16", "")),
-    Lever("feed-forwards computed again", "no", ("bf16", "float16", ""), ("bf16", "float16", "feed-forward")),
-    Lever("RCABs computed again", "no", ("bf16", "float16", ""), ("bf16", "float16", "rcab")),
-    Lever("all of these that are kept", "yes", ("tf32", "float32", "keep"), ("bf16", "float16", "")),
-)  # fmt: skip
+    Lever("activations in bfloat16", "bf16", Setting("float32"), Setting("bf16")),
+    Lever("flows computed again", "bf16", Setting("bf16"), _NOW),
+    Lever("features float16 on the device", "yes", _NOW._replace(features="float32"), _NOW),
+    Lever("feed-forwards computed again", "no", _NOW, _NOW._replace(again=("flows", "forwards"))),
+    Lever("RCABs computed again", "no", _NOW, _NOW._replace(again=("flows", "rcab"))),
+    Lever("all that is kept", "bf16", Setting("float32", "float32"), _NOW),
+)
 
 
 def levers(args: argparse.Namespace) -> Iterator[dict]:
     """Prints and yields a row for each lever as soon as it is known."""
-    known: dict[tuple, tuple[float, float]] = {}
+    fused, compiled, timed = {}, {}, {}
     print(
-        f"{'lever':<38}{'GB before':>10}{'after':>8}{'':>7}"
-        + (f"{'s before':>10}{'after':>8}" if args.time else "")
+        f"{'lever':<34}{'fused GB':>10}{'then':>8}{'':>7}"
+        + (f"{'compiled':>10}{'then':>8}{'':>7}" if args.hlo else "")
+        + (f"{'CPU s':>8}{'then':>8}" if args.time else "")
         + f"{'kept':>7}"
     )
     for lever in LEVERS:
-        for setting in (lever.before, lever.after):
-            if setting not in known:
-                known[setting] = _measured(args, *setting)
-        (before, slow), (after, fast) = known[lever.before], known[lever.after]
-        line = f"{lever.name:<38}{before:>10.2f}{after:>8.2f}{after / before - 1:>+7.0%}"
-        line += f"{slow:>10.2f}{fast:>8.2f}" if args.time else ""
+        line, row = f"{lever.name:<34}", {"lever": lever.name, "kept": lever.kept}
+        pair = lever.before, lever.after
+        before, after = (_once(fused, each, _fused, args) for each in pair)
+        line += f"{before:>10.2f}{after:>8.2f}{after / before - 1:>+7.0%}"
+        row["fused_gigabytes"] = before, after
+        structure = tuple(each.in_float32() for each in pair)
+        if args.hlo and structure[0] != structure[1]:
+            before, after = (_once(compiled, each, _as_compiled, args) for each in structure)
+            line += f"{before:>10.2f}{after:>8.2f}{after / before - 1:>+7.0%}"
+            row["compiled_gigabytes"] = before, after
+        elif args.hlo:
+            line += f"{'-':>10}{'-':>8}{'':>7}"
+        if args.time:
+            pair = structure if structure[0] != structure[1] else pair
+            before, after = (_once(timed, each, _step_seconds, args) for each in pair)
+            line += f"{before:>8.2f}{after:>8.2f}"
+            row["cpu_seconds"] = before, after
         print(f"{line}{lever.kept:>7}", flush=True)
-        yield {
-            "lever": lever.name,
-            "gigabytes": (before, after),
-            "seconds": (slow, fast),
-            "kept": lever.kept,
-        }
-    print("\nGB a step and run, as if all were fused" + _TIMED * args.time)
+        yield row
+    print("\nGB a step and run: as if all were fused; as XLA:CPU compiles the same in float32")
+    if args.time:
+        print("CPU s: of a step of one run here, in float32 but for the first line's second")
 
 
-_TIMED = "; CPU seconds of a step here, one run: where bfloat16 is emulated it is no gain"
+def _once(known: dict, setting: Setting, measure, args: argparse.Namespace) -> float:
+    if setting not in known:
+        with _patched(setting.again):
+            known[setting] = measure(args, setting)
+    return known[setting]
 
 
-def _measured(args: argparse.Namespace, precision: str, kind: str, patch: str) -> tuple:
+def _fused(args: argparse.Namespace, setting: Setting) -> float:
     from benchmarks import ideal_bytes
 
-    with _patched(patch):
-        program = next(iter(_programs(args, precision, kind)))
-        size = ideal_bytes.count(program.function, *program.shapes).total / args.runs / 1e9
-        return size, _step_seconds(args, precision, kind) if args.time else float("nan")
+    program = next(iter(_programs(args, setting.precision, setting.features)))
+    return ideal_bytes.count(program.function, *program.shapes).total / args.runs / 1e9
+
+
+def _as_compiled(args: argparse.Namespace, setting: Setting) -> float:
+    program = next(iter(_programs(args, setting.precision, setting.features)))
+    return sum(t.bytes for t in _fusions(program)) / args.runs / 1e9
 
 
 @contextlib.contextmanager
-def _patched(patch: str) -> Iterator[None]:
-    """The network with one of its parts as it would be with, or without, a lever."""
+def _patched(again: tuple[str, ...]) -> Iterator[None]:
+    """The network as it would be if its backward pass computed these again and no others."""
     import flax.linen as nn
 
     from cmarr_jax.nn import attention, rcab, umc
     from cmarr_jax.nn.flows import RealNVP
 
     with contextlib.ExitStack() as patches:
-        if patch == "keep":
-            patches.enter_context(mock.patch.object(RealNVP, "_is_recomputed", False))
-        if patch == "feed-forward":
-            again = nn.remat(attention.FeedForward)
+        replaced = mock.patch.object(RealNVP, "_is_recomputed", "flows" in again)
+        patches.enter_context(replaced)
+        if "forwards" in again:
             for module in (attention, umc):
-                patches.enter_context(mock.patch.object(module, "FeedForward", again))
-        if patch == "rcab":
+                forward = nn.remat(attention.FeedForward)
+                patches.enter_context(mock.patch.object(module, "FeedForward", forward))
+        if "rcab" in again:
             patches.enter_context(mock.patch.object(rcab, "RCAB", nn.remat(rcab.RCAB)))
         yield
 
 
-def _step_seconds(args: argparse.Namespace, precision: str, kind: str) -> float:
+def _step_seconds(args: argparse.Namespace, setting: Setting) -> float:
     """CPU seconds of a step of one run, as a CPU trains it; the median of the rounds."""
     import numpy as np
 
@@ -237,9 +270,10 @@ def _step_seconds(args: argparse.Namespace, precision: str, kind: str) -> float:
     prepare_to_compile()
     config = common.with_variants(common.get_config(), args.system)
     data = make_features(_UTTERANCES, args.length)
-    data["features"] = {m: x.astype(np.dtype(kind)) for m, x in data["features"].items()}
-    precision = {"tf32": "float32"}.get(precision, precision)  # a CPU's
-    made = CompiledSweep(config, corpus_of(data), 1, PRECISIONS[precision])
+    data["features"] = {
+        m: x.astype(np.dtype(setting.features)) for m, x in data["features"].items()
+    }
+    made = CompiledSweep(config, corpus_of(data), 1, PRECISIONS[setting.precision])
     size = config.train.batch_size
     run = made.train(np.arange(2 * size, dtype=np.int32).reshape(2, size))
     run()

@@ -321,6 +321,7 @@ class Case:
         import numpy as np
 
         if runs not in self._step_seconds or runs not in self._evaluated:
+            self._row("protocol", runs, "left out: its step or evaluation was not timed")
             return
         args = self._args
         train, held_out = 0.72 * args.utterances, 0.28 * args.utterances  # five folds' shares
