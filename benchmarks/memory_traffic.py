@@ -291,7 +291,8 @@ def _step_seconds(args: argparse.Namespace, setting: Setting) -> float:
 def _padding(written: collections.Counter, top: int) -> float:
     """Prints the arrays that a TPU's tiles waste most on; returns the share of all bytes.
 
-    As if each array's last axis lay on the lanes and the one before on the sublanes.
+    As if each array's last axis lay on the lanes and the one before on the sublanes; of fewer rows
+    than a tile has, the tile is the next power of two.
     """
     rows, whole, padded = [], 0, 0
     for (kind, shape), times in written.items():
@@ -299,7 +300,7 @@ def _padding(written: collections.Counter, top: int) -> float:
             continue
         size = {"bool": 1, "bfloat16": 2, "float16": 2, "uint8": 1}.get(kind, 4)
         *outer, rows_, lanes = shape
-        tile = _SUBLANES[size]
+        tile = min(_SUBLANES[size], 1 << (rows_ - 1).bit_length())
         count = size * times
         for axis in outer:
             count *= axis
