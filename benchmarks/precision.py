@@ -4,7 +4,7 @@
 
 The first precision is what the others are compared with, run by run: a fold with a seed begins
 with the same weights and sees the same batches in all of them. A row is printed when it is known.
-On two CPU cores float32 takes about five minutes; bf16, which CPUs emulate, about forty.
+On two idle CPU cores float32 takes about ten minutes, bf16 up to three times as long.
 """
 
 import os
