@@ -1,12 +1,13 @@
 """Our encoders beside PyTorch's: utterances per CPU-second on one core, float32.
 
-    python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--json FILE]
+    python benchmarks/encoders.py [--torch-python PYTHON] [--rounds N] [--only WORD] [--json FILE]
 
-BERT-base and wav2vec2-base with random weights. PYTHON is an interpreter with torch and
-transformers 5 (its models' weights go through our loader, and outputs are compared); without
-it our side runs alone. Each engine is a process of its own, pinned to the same core, and they
-take turns batch by batch, so that both meet the same neighbours on a shared machine. The bare
-matrix product tells how near to the machine's rate each engine is. About four minutes.
+The base models of the text families and wav2vec2-base, with random weights. PYTHON is an
+interpreter with torch and transformers 5 (its models' weights go through our loader, and outputs
+are compared); without it our side runs alone. WORD chooses the cases whose name holds it. Each
+engine is a process of its own, pinned to the same core, and they take turns batch by batch, so that
+both meet the same neighbours on a shared machine. The bare matrix product tells how near to the
+machine's rate each engine is. About eight minutes.
 """
 
 import argparse
@@ -24,10 +25,35 @@ sys.path[:0] = [ROOT]
 from benchmarks import command
 from benchmarks.engines import Engine, serve
 
+_DEBERTA_V3 = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+# model: its model_type, the name of its classes in transformers, fields of its configuration
+TEXT = {
+    "bert": ("bert", "Bert", {}),
+    "roberta": ("roberta", "Roberta", {"max_position_embeddings": 514}),
+    "distilbert": ("distilbert", "DistilBert", {}),
+    "mpnet": ("mpnet", "MPNet", {"max_position_embeddings": 514}),
+    "deberta": ("deberta-v2", "DebertaV2", _DEBERTA_V3),
+}
 # name: (model, rows, valid length, padded length); tokens or samples at 16 kHz
 CASES = {
     "BERT, T=30, B=16": ("bert", 16, 30, 30),
     "BERT, T=30 in its bucket of 32, B=16": ("bert", 16, 30, 32),
+    "RoBERTa, T=30 in 32, B=16": ("roberta", 16, 30, 32),
+    "DistilBERT, T=30 in 32, B=16": ("distilbert", 16, 30, 32),
+    "MPNet, T=30 in 32, B=16": ("mpnet", 16, 30, 32),
+    "DeBERTa-v3, T=30 in 32, B=16": ("deberta", 16, 30, 32),
+    "DeBERTa-v3, T=128, B=4": ("deberta", 4, 128, 128),
     "wav2vec2, 4.5 s, B=4": ("wav2vec2", 4, 72_000, 72_000),
     "wav2vec2, 4.5 s in its bucket of 4.88 s, B=4": ("wav2vec2", 4, 72_000, 78_125),
 }
@@ -40,6 +66,7 @@ def main() -> int:
     )
     parser.add_argument("--torch-python", help="interpreter with torch and transformers 5")
     parser.add_argument("--rounds", type=int, default=7, help="batches a case and engine")
+    parser.add_argument("--only", default="", metavar="WORD", help="cases whose name holds it")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -51,15 +78,16 @@ def main() -> int:
         if args.torch_python:
             engines["torch"] = _start(args.torch_python, "torch", folder)
         engines["jax"] = _start(sys.executable, "jax", folder if args.torch_python else "")
-        report = _race(engines, args.rounds, folder)
+        cases = [name for name in CASES if args.only in name]
+        report = _race(engines, cases, args.rounds, folder)
     _print(report)
     command.write(report, args.json)
     return 0
 
 
-def _race(engines: dict, rounds: int, folder: str) -> dict:
+def _race(engines: dict, cases: list[str], rounds: int, folder: str) -> dict:
     report = {"rounds": rounds, "cases": {}}
-    for name in ["product", *CASES]:
+    for name in ["product", *cases]:
         row = {"compile_s": engines["jax"].ask("prepare", name)}
         for worker in engines.values():
             worker.ask("run", name)  # warm
@@ -138,11 +166,9 @@ def _inputs(name: str) -> tuple[str, np.ndarray, np.ndarray]:
     """Model, padded ids or samples, and how many of each row are valid."""
     model, rows, valid, padded = CASES[name]
     rng = np.random.default_rng(0)
-    x = np.zeros((rows, padded), np.int32 if model == "bert" else np.float32)
+    x = np.zeros((rows, padded), np.int32 if model in TEXT else np.float32)
     x[:, :valid] = (
-        rng.integers(1, 30_522, (rows, valid))
-        if model == "bert"
-        else rng.normal(size=(rows, valid))
+        rng.integers(2, 30_522, (rows, valid)) if model in TEXT else rng.normal(size=(rows, valid))
     )
     return model, x, np.full(rows, valid, np.int32)
 
@@ -151,16 +177,22 @@ def _jax_engine(folder: str) -> dict:
     _pin()
     import jax
     import jax.numpy as jnp
+    import transformers
 
-    from cmarr_jax.extract import weights
-    from cmarr_jax.extract.models.bert import Bert
-    from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
+    from cmarr_jax.extract import text, weights
+    from cmarr_jax.extract.models import wav2vec2
 
     base = {"features": 768, "num_layers": 12, "num_heads": 12, "hidden_features": 3072}
     base["dtype"] = jnp.dtype("float32")
+    families = {model: text.FAMILIES[kind] for model, (kind, _, _) in TEXT.items()}
+    families["wav2vec2"] = wav2vec2
     modules = {
-        "bert": Bert(vocab_size=30_522, max_length=512, num_segments=2, epsilon=1e-12, **base),
-        "wav2vec2": Wav2Vec2(
+        model: families[model].from_config(
+            model, getattr(transformers, f"{name}Config")(**fields).to_dict(), base["dtype"]
+        )
+        for model, (_, name, fields) in TEXT.items()
+    } | {
+        "wav2vec2": wav2vec2.Wav2Vec2(
             conv_features=(512,) * 7,
             conv_kernels=(10, 3, 3, 3, 3, 2, 2),
             conv_strides=(5, 2, 2, 2, 2, 2, 2),
@@ -171,7 +203,6 @@ def _jax_engine(folder: str) -> dict:
             **base,
         ),
     }
-    loaders = {"bert": weights.bert, "wav2vec2": weights.wav2vec2}
     variables, ready = {}, {}
 
     def prepare(name: str) -> float:
@@ -181,10 +212,12 @@ def _jax_engine(folder: str) -> dict:
             return 0.0
         model, x, valid = _inputs(name)
         mask = np.arange(x.shape[1])[None] < valid[:, None]
-        arguments = (x, mask if model == "bert" else valid)
+        arguments = (x, mask if model in TEXT else valid)
         if model not in variables and folder:
             file = os.path.join(folder, model, "model.safetensors")
-            variables[model] = jax.device_put(loaders[model](file, modules[model]))
+            variables[model] = jax.device_put(
+                weights.load(file, modules[model], families[model].tensors(modules[model]))
+            )
         elif model not in variables:
             rng = np.random.default_rng(0)
             shapes = jax.eval_shape(modules[model].init, jax.random.key(0), *arguments)
@@ -192,7 +225,8 @@ def _jax_engine(folder: str) -> dict:
                 lambda s: jnp.asarray(0.02 * rng.standard_normal(s.shape, np.float32)), shapes
             )
         start = time.process_time()
-        compiled = jax.jit(modules[model].apply).lower(variables[model], *arguments).compile()
+        last = jax.jit(lambda *inputs: modules[model].apply(*inputs)[-1])
+        compiled = last.lower(variables[model], *arguments).compile()
         seconds = time.process_time() - start
         ready[name] = lambda: jax.block_until_ready(compiled(variables[model], *arguments))
         return seconds
@@ -200,7 +234,7 @@ def _jax_engine(folder: str) -> dict:
     def save(argument: str) -> float:
         name, file = argument.split("|")
         model, _, valid = _inputs(name)
-        frames = valid[0] if model == "bert" else modules[model].num_frames(valid[0])
+        frames = valid[0] if model in TEXT else modules[model].num_frames(valid[0])
         np.save(file, np.asarray(ready[name]())[:, :frames])
         return 0.0
 
@@ -215,7 +249,11 @@ def _torch_engine(folder: str) -> dict:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     models = {
-        "bert": transformers.BertModel(transformers.BertConfig()),
+        model: getattr(transformers, f"{name}Model")(
+            getattr(transformers, f"{name}Config")(**fields)
+        )
+        for model, (_, name, fields) in TEXT.items()
+    } | {
         "wav2vec2": transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()),
     }
     with torch.no_grad():
@@ -232,7 +270,7 @@ def _torch_engine(folder: str) -> dict:
         model, x, valid = _inputs(name)
         x = torch.from_numpy(x[:, : valid[0]])
         with torch.inference_mode():
-            return models[model](x.long() if model == "bert" else x).last_hidden_state
+            return models[model](x.long() if model in TEXT else x).last_hidden_state
 
     def save(argument: str) -> float:
         name, file = argument.split("|")

@@ -1,12 +1,15 @@
 """The bar to clear: what simple models get out of a pack's pooled features, on the sweep's folds.
 
-    python benchmarks/simple_models.py PACK [session|split]
+    python benchmarks/simple_models.py PACK [session|split] [ARGUMENT]
+
+ARGUMENT is a config's, `pooled` unless given: the models read what that system reads, as
+`pooled,cmarr_plus` reads mean and maximum over time by quantiles.
 
     SVMs    one RBF machine a condition, trained for that condition alone (C = 2, balanced classes)
     MLP     one network for all conditions, trained on randomly masked modalities: two hidden layers
             of 512, dropout 0.5, AdamW at 1e-3, 30 epochs of batches of 128, balanced classes
 
-Both read standardised means over time. They choose nothing, so they learn from the training and
+They choose nothing, so they learn from the training and
 validation parts together and the MLP, the mean of three seeds, is that of its last epoch. Two to
 three minutes for IEMOCAP on two cores.
 """
@@ -20,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -28,6 +30,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from cmarr_jax import metrics
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.errors import UserError
+from cmarr_jax.training import normalise
+from configs import common
 
 _SEEDS, _EPOCHS, _BATCH, _WIDTH = 3, 30, 128, 512
 
@@ -49,7 +53,7 @@ def svms(
     """Predictions `[n]` of a machine for each condition.
 
     Args:
-      x: `[N, D]`, standardised.
+      x: `[N, D]`, normalised.
       labels: `[N]`.
       masks: `[K, D]` bool, the features that are available under each condition.
       train, test: utterances.
@@ -98,30 +102,37 @@ def mlp(
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) not in (1, 2):
+    if len(argv) not in (1, 2, 3):
         print(__doc__)
         return 2
     try:
-        corpus = pipeline.load(pack=argv[0], loader="numpy", length=1)
-        folds = protocol.make_folds(corpus.columns, corpus.labels, scheme=(*argv, "session")[1])
+        path, scheme, argument = argv + ["session", "pooled"][len(argv) - 1 :]
+        data = common.with_variants(common.get_config(), argument).data
+        corpus = pipeline.load(
+            pack=path, loader="numpy", length=data.length, statistics=data.statistics
+        )
+        if data.length != 1:
+            raise UserError(f"{argument}: data.length={data.length}; wanted pooled,SYSTEM")
+        folds = protocol.make_folds(corpus.columns, corpus.labels, scheme=scheme)
         if not corpus.present.all():
-            raise UserError(
-                f"{argv[0]}: some utterances lack a modality; wanted a pack without such"
-            )
+            raise UserError(f"{path}: some utterances lack a modality; wanted a pack without such")
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     conditions = protocol.make_conditions(corpus.modalities)
     widths = [values.shape[-1] for values in corpus.features.values()]
     masks = np.repeat([c.available for c in conditions], widths, axis=1)
-    pooled = np.concatenate([f[:, 0].astype(np.float32) for f in corpus.features.values()], axis=1)
     scores = {"SVMs": [], "MLP": []}
     for fold in folds:
         print(f"fold {fold.number}/{len(folds)} ...", file=sys.stderr)
         train = np.concatenate([fold.train, fold.val])
-        x = StandardScaler().fit(pooled[train]).transform(pooled)
-        data = x, corpus.labels, masks, train, fold.test
-        guesses = [("SVMs", svms(*data)), *(("MLP", mlp(*data, seed)) for seed in range(_SEEDS))]
+        statistics = normalise.measure(
+            corpus, train, by_mean=data.normalise, by_quantiles=data.quantiles
+        )
+        read = normalise.normalise(corpus.features, statistics)
+        x = np.concatenate([np.asarray(values)[:, 0] for values in read.values()], axis=1)
+        task = x, corpus.labels, masks, train, fold.test
+        guesses = [("SVMs", svms(*task)), *(("MLP", mlp(*task, seed)) for seed in range(_SEEDS))]
         for name, predicted in guesses:
             confusions = [
                 metrics.confusion_matrix(corpus.labels[fold.test], p, len(corpus.class_names))

@@ -48,3 +48,17 @@ def weighted_f1(confusion: np.ndarray) -> float:
         return float("nan")
     f1 = 2 * hits / np.maximum(support + confusion.sum(axis=0), 1)
     return float(support @ f1 / support.sum())
+
+
+def cross_entropy(posteriors: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes of the mean negative log posterior of their utterances, in nats.
+
+    Each class counts alike, as in UAR and in training with balanced classes.
+
+    Args:
+      posteriors: `[n, C]`, finite.
+      labels: `[n]`; classes without an utterance do not count.
+    """
+    tiny = np.finfo(np.float32).tiny  # a posterior that was rounded to 0 is not infinitely wrong
+    surprise = -np.log(np.maximum(posteriors[np.arange(len(labels)), labels], tiny))
+    return float(np.mean([surprise[labels == c].mean() for c in np.unique(labels)]))

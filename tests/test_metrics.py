@@ -23,3 +23,15 @@ def test_a_class_that_never_occurs_has_no_recall():
 
 def test_nothing_to_score_is_nan():
     assert np.isnan(metrics.scores(np.zeros((3, 3)))).all()
+
+
+def test_cross_entropy_is_the_balanced_log_loss_of_sklearn(rng):
+    labels = rng.choice(3, size=60, p=[0.7, 0.2, 0.1])
+    posteriors = rng.dirichlet([1, 1, 1, 1], size=60)  # the fourth class never occurs
+    weights = 1 / np.bincount(labels)[labels]
+    wanted = sklearn.metrics.log_loss(labels, posteriors, labels=range(4), sample_weight=weights)
+    np.testing.assert_allclose(metrics.cross_entropy(posteriors, labels), wanted)
+
+
+def test_cross_entropy_of_a_posterior_that_was_rounded_to_zero_is_finite():
+    assert 80 < metrics.cross_entropy(np.float32([[0, 1]]), np.array([0])) < 90

@@ -6,7 +6,13 @@ from ml_collections import ConfigDict
 
 from cmarr_jax.errors import UserError
 
-_CORPORA = ("iemocap", "msp_improv")  # that `cmarr_jax.extract` makes packs of
+_CORPORA = (
+    "iemocap",
+    "msp_improv",
+    "meld",
+    "cremad",
+    "ravdess",
+)  # that `cmarr_jax.extract` makes packs of
 
 
 def workdir(config: str) -> str:

@@ -153,7 +153,7 @@ class Progress:
         for r, run in enumerate(self._runs):
             earlier = () if epoch.trained[r] else ("stopped in an earlier start",)
             if not (stopped := self._stopped.get(r, earlier)):
-                self._val_uar[r].append(epoch.val_uar[r])
+                self._val_uar[r].append(epoch.validated.uar[r])
             shown = epoch.best_uar[r], epoch.best_epoch[r], epoch.terms["loss"][r]
             lanes.append(display.Lane(*run[1:], self._val_uar[r], *shown, stopped, run[0]))
         number, since = self._first

@@ -31,14 +31,32 @@ def read(file: str) -> dict[str, np.ndarray]:
     """
     header, rows = _table(file)
     columns = {c: [row[k] for row in rows] for k, c in enumerate(header)}
+    check(file, columns, range(2, len(rows) + 2))
+    arrays = {c: np.array(values) for c, values in columns.items()}
+    if "split" in arrays:
+        arrays["split"] = canonical_splits(arrays["split"])
+    return arrays
+
+
+def check(file: str, columns: Mapping[str, Sequence[str]], rows: Sequence[int]) -> None:
+    """Refuses values that a pack's columns cannot hold.
+
+    Args:
+      file: that they come from, for errors.
+      columns: some of a pack's, N values each; `id` among them.
+      rows: the N numbers of their rows in the file.
+
+    Raises:
+      UserError: a field cannot be meant so, or an id stands twice; names the row.
+    """
     for column, values in columns.items():
-        for number, value in enumerate(values, start=2):
+        for number, value in zip(rows, values, strict=True):
             if fault := _fault(column, value):
                 raise UserError(f"{file}: row {number} has {fault}")
         if column in _NAMES:
-            _check_spellings(file, column, values)
+            _check_spellings(file, column, values, rows)
     seen: dict[str, int] = {}
-    for number, identifier in enumerate(columns["id"], start=2):
+    for number, identifier in zip(rows, columns["id"], strict=True):
         if identifier in seen:
             raise UserError(
                 f"{file}: row {number} repeats the id {identifier!r} of row {seen[identifier]}; "
@@ -46,15 +64,11 @@ def read(file: str) -> dict[str, np.ndarray]:
             )
         seen[identifier] = number
     if {"start", "end"} <= set(columns):
-        for number, ends in enumerate(zip(columns["start"], columns["end"], strict=True), start=2):
+        for number, *ends in zip(rows, columns["start"], columns["end"], strict=True):
             if all(ends) and float(ends[1]) < float(ends[0]):
                 raise UserError(
                     f"{file}: row {number} ends at {ends[1]} s, before it starts at {ends[0]} s"
                 )
-    arrays = {c: np.array(values) for c, values in columns.items()}
-    if "split" in arrays:
-        arrays["split"] = canonical_splits(arrays["split"])
-    return arrays
 
 
 def canonical_splits(values: np.ndarray) -> np.ndarray:
@@ -188,10 +202,10 @@ def _is_time(value: str) -> bool:
         return False
 
 
-def _check_spellings(file: str, column: str, values: list[str]) -> None:
+def _check_spellings(file: str, column: str, values: Sequence[str], rows: Sequence[int]) -> None:
     """One name spelt in two ways would be two speakers, one of them in the test part."""
     known: dict[str, str] = {}
-    for number, value in enumerate(values, start=2):
+    for number, value in zip(rows, values, strict=True):
         if value.isascii():
             continue
         if (other := known.setdefault(unicodedata.normalize("NFC", value), value)) != value:

@@ -1,8 +1,8 @@
 """What a sweep would do, how large it is and how long it would take, without training it.
 
-The real loop runs for two epochs of at most 4 steps over the whole corpus' arrays, and of 2 batches
-of validation, in a temporary folder: the first epoch compiles, the second is measured. Where a
-device takes its runs one after another, one of each is enough.
+The real loop runs the sweep's own programs for two epochs of at most 4 steps and a batch of
+validation: the first epoch compiles, the second is measured. What was compiled lies in JAX's cache,
+where the sweep finds it. Where a device takes its runs one after another, one of each is enough.
 """
 
 import dataclasses
@@ -23,10 +23,8 @@ from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.loop import Epoch
 from cmarr_jax.training.runs import RunId
 from cmarr_jax.training.teachers import Teachers
-from cmarr_jax.workdir.checkpoints import Checkpoints
 
 STEPS = 4
-_VALIDATION = 2  # batches
 
 
 class StagePlan(NamedTuple):
@@ -56,15 +54,19 @@ def measure(experiment: Experiment) -> list[StagePlan]:
         seen.append(time.monotonic())
         epochs.append(epoch)
 
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+    with tempfile.TemporaryDirectory() as folder:
         short = _shorten(experiment, Teachers(folder, experiment.corpus, experiment.digest))
-        loop.train(short, checkpoints, report)
+        loop.train(short, _NoCheckpoints(), report)
     config, run_ids, plans = experiment.config, experiment.run_ids, []
-    rounds = -(-len(run_ids) // len(short.run_ids))  # of runs that go one after another
+    assert short.steps is not None
+    rounds = max(1, -(-len(run_ids) // sum(map(bool, short.steps))))  # one after another
     stages = zip(experiment.stages, experiment.vectors, experiment.sections, strict=True)
     for k, (stage, vector, section) in enumerate(stages):
         size, batch = config[section].batch_size, config[section].eval_batch_size
-        steps = [len(fold.train) // size for fold, _ in short.run_ids]
+        steps = [
+            min(most, len(fold.train) // size)
+            for (fold, _), most in zip(run_ids, short.steps, strict=True)
+        ]
         training_time = sum(steps) * size / epochs[2 * k + 1].utterances_per_second
         more_batches = _batches(run_ids, batch) / _batches(short.run_ids, batch)
         first, second = np.diff(seen)[2 * k : 2 * k + 2]
@@ -78,7 +80,7 @@ def measure(experiment: Experiment) -> list[StagePlan]:
                 config[section].epochs,
                 max(len(fold.train) // size for fold, _ in run_ids),
                 rounds * training_time / max(steps),
-                (second - training_time) * rounds * more_batches,
+                (second - training_time) * more_batches,
                 max(first - second, 0.0),
                 max(steps),
                 sum(map(teachers.has, files)),
@@ -93,26 +95,36 @@ def _batches(run_ids: Sequence[RunId], size: int) -> int:
 
 
 def _shorten(experiment: Experiment, teachers: Teachers) -> Experiment:
-    """The same for two epochs of few steps and little validation, with other teachers."""
+    """The same for two epochs of few steps and a batch of validation, with other teachers."""
     short = experiment.config.copy_and_resolve_references()
-    short.checkpoint_seconds = 1e9  # writing is not measured
     for section in experiment.sections:
         short[section].epochs = 2
-    most = STEPS * max(short[section].batch_size for section in experiment.sections)
-    tested = _VALIDATION * max(short[section].eval_batch_size for section in experiment.sections)
-    at_once = len(experiment.run_ids)
+    tested = max(short[section].eval_batch_size for section in experiment.sections)
+    sweeps = [
+        dataclasses.replace(
+            sweep,
+            config=short,
+            run_ids=[
+                RunId(fold._replace(val=fold.val[:tested]), seed) for fold, seed in sweep.run_ids
+            ],
+        )
+        for sweep in experiment.sweeps
+    ]
+    num_runs, in_turn = len(experiment.run_ids), 1
     if jax.default_backend() == "cpu" and short.layout != "vmap":
-        at_once = min(at_once, jax.device_count())  # the others wait for these
-    sweeps = []
-    for sweep, runs in zip(experiment.sweeps, experiment.slices, strict=True):
-        few = [
-            RunId(fold._replace(train=fold.train[:most], val=fold.val[:tested]), seed)
-            for fold, seed in sweep.run_ids[: max(at_once - runs.start, 0)]
-        ]
-        if not few:
-            continue
-        sweeps.append(dataclasses.replace(sweep, config=short, run_ids=few))
-    return dataclasses.replace(experiment, sweeps=sweeps, teachers=teachers)
+        in_turn = -(-num_runs // jax.device_count())  # on each device
+    steps = [0 if r % in_turn else STEPS for r in range(num_runs)]
+    return dataclasses.replace(experiment, sweeps=sweeps, teachers=teachers, steps=steps)
+
+
+class _NoCheckpoints:
+    """Keeps nothing: writing is not measured."""
+
+    def resume(self, *args: object) -> None:
+        """Nothing was kept."""
+
+    def save(self, *args: object) -> None:
+        """Keeps nothing."""
 
 
 def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequence[str]) -> str:
@@ -149,7 +161,7 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
     lines += [
         "",
         f"a step is one of every run, measured over {plans[-1].measured} beside what else "
-        "the machine did; the test is not counted",
+        "the machine did; the test is not counted; what was compiled is kept for the run",
         f"memory: corpus {size(sum(x.nbytes for x in arrays))}, parameters and optimizer "
         f"{size(state)} for all runs; expected at most {size(experiment.memory)} of "
         f"{size(memory.total())}; {_peak()}",

@@ -14,6 +14,7 @@ _SILENCE = 1e-8  # variance, full scale = 1
 _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _BYTES |= {"ULAW": 1, "ALAW": 1}
 _OPEN = 0x7FFF_F000  # a size from here on stands for "unknown" in files written to a pipe
+_TOLERANCE = 0.1  # share of a turn, and seconds, that its sound may be shorter than its times
 _EPSILON = 1e-7  # of the normalisation, as in wav2vec2's published feature extractor
 
 
@@ -29,7 +30,13 @@ def require_packages() -> None:
 
 
 def load(
-    path: str | None, min_samples: int, max_samples: int, *, normalised: bool = True
+    path: str | None,
+    min_samples: int,
+    max_samples: int,
+    *,
+    normalised: bool = True,
+    span: tuple[float, float | None] | None = None,
+    lasts: float | None = None,
 ) -> Loaded:
     """Reads one clip: channels averaged, resampled to 16 kHz, cut to `max_samples`.
 
@@ -38,8 +45,12 @@ def load(
       min_samples: shorter clips are `too_short`.
       max_samples: longer clips are cut and `truncated`.
       normalised: to zero mean and unit variance.
+      span: seconds at which the clip begins and ends in the file, None = with the file; None =
+        the file is the clip.
+      lasts: seconds that the clip has by the corpus' label file; None = not known.
 
-    A file that ends before its header says so gives what there is and is `cut_short`.
+    A file that ends before its header, or the corpus, says so gives what there is and is
+    `cut_short`.
 
     Returns:
       Status and samples `[N]` float32. Never raises for a bad file.
@@ -48,21 +59,31 @@ def load(
 
     if path is None or not os.path.isfile(path):
         return Loaded("missing_file", None, "no file named" if path is None else path)
+    start, end = span or (0.0, None)
     try:
         with soundfile.SoundFile(path) as f:
             rate, total = f.samplerate, f.frames
+            first = round(start * rate)
+            last = None if end is None else round(end * rate)
+            if span is not None and first >= total:
+                ends = f"ends after {total / rate:.2f} s, the turn begins at {start:.2f} s"
+                return Loaded("too_short", None, ends)
+            if first:  # not every format can be sought in
+                f.seek(first)
             # One second more than is kept, so that the resampler sees past the cut.
             limit = math.ceil((max_samples / SAMPLE_RATE + 1) * rate)
+            if last is not None:
+                limit = min(limit, last - first)
             channels = f.read(limit, dtype="float32", always_2d=True)
             promised = max(total, _promised(path, f.channels, f.subtype))
-            if len(channels) < min(total, limit):  # a compressed file that breaks off
-                total = len(channels)
+            if len(channels) < min(total - first, limit):  # a compressed file that breaks off
+                total = first + len(channels)
     except (RuntimeError, OSError, ValueError) as e:  # soundfile's errors are RuntimeErrors
         return Loaded("unreadable", None, str(e).splitlines()[0])
     if not np.isfinite(channels).all():
         return Loaded("nonfinite", None, "a sample is NaN or infinite")
-    seconds, missing = total / rate, promised > total
-    short = f"ends after {seconds:.2f} of {promised / rate:.2f} s" if missing else ""
+    seconds = (total if last is None else min(total, last)) / rate - first / rate
+    short = _shortfall(seconds, total, promised, last, rate, lasts)
     samples = resample(channels.mean(axis=1), rate)
     if len(samples) < min_samples:
         wanted = min_samples / SAMPLE_RATE
@@ -76,6 +97,17 @@ def load(
     if samples.var(dtype=np.float64) < _SILENCE:
         return Loaded("silent", None, f"variance below {_SILENCE:g}")
     return Loaded(status, normalise(samples) if normalised else samples, detail)
+
+
+def _shortfall(
+    seconds: float, total: int, promised: int, last: int | None, rate: int, lasts: float | None
+) -> str:
+    """What a clip lacks that its file's header or its corpus promises, "" if nothing."""
+    if total < (promised if last is None else min(promised, last)):
+        return f"ends after {total / rate:.2f} of {promised / rate:.2f} s"
+    if lasts is not None and lasts - seconds > max(_TOLERANCE, _TOLERANCE * lasts):
+        return f"{seconds:.2f} s, {lasts:.2f} s by the times in the label file"
+    return ""
 
 
 def _promised(path: str, channels: int, subtype: str) -> int:
@@ -113,11 +145,13 @@ def normalise(samples: np.ndarray) -> np.ndarray:
     return (centred / np.sqrt(centred.var() + _EPSILON)).astype(np.float32)
 
 
-def seconds(path: str | None) -> float:
-    """Duration by the file's header; 0 if there is no readable file."""
+def seconds(path: str | None, span: tuple[float, float | None] | None = None) -> float:
+    """Duration of a clip by its file's header, see `load`; 0 if there is no readable file."""
     import soundfile
 
     try:
-        return soundfile.info(path).duration if path is not None else 0.0
+        whole = soundfile.info(path).duration if path is not None else 0.0
     except (RuntimeError, OSError, ValueError):
         return 0.0
+    start, end = span or (0.0, None)
+    return max(0.0, (whole if end is None else min(whole, end)) - start)

@@ -6,6 +6,7 @@ pickle is read as data by `data.importers.pickles`, which admits here five names
 and calls none of them; where a tensor lies is checked before its storage is touched.
 """
 
+import io
 import math
 import struct
 import zipfile
@@ -16,6 +17,7 @@ import numpy as np
 
 from cmarr_jax.data.importers import pickles
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract import snapshot
 
 _DTYPES = {
     "FloatStorage": "f4",
@@ -29,6 +31,10 @@ _DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+_SAFETENSORS = (
+    "weights are read as tensors of plain numbers and nothing in them is run; take the model's "
+    "safetensors"
+)
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file before PyTorch 1.6
 
 
@@ -57,10 +63,14 @@ def read(file: str) -> dict[str, np.ndarray]:
     """
     try:
         with open(file, "rb") as f:
-            if not f.seek(0, 2):
-                raise _damaged(file, "it is empty")
             if zipfile.is_zipfile(f):
                 return _read_zip(file, f)
+            f.seek(0)
+            start = f.read(4)
+            if start == b"PK\3\4":
+                raise _damaged(file, "a zip archive without its end")
+            if start[:1] != b"\x80":
+                raise _damaged(file, "neither a zip archive nor a pickle")
             f.seek(0)
             return _read_sequence(file, f)
     except OSError as e:
@@ -83,16 +93,17 @@ def _read_zip(file: str, f: IO[bytes]) -> dict[str, np.ndarray]:
             info = archive.getinfo(root + name)
         except KeyError:
             raise _damaged(file, f"{name} is missing") from None
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit:
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise UserError(f"{file}: {name} is compressed; wanted weights that PyTorch saved")
+        if info.file_size > limit:
             raise _damaged(file, f"{name} is larger than the file says")
         return archive.read(info)
 
+    size = f.seek(0, 2)
     order = "<"
     if f"{root}byteorder" in archive.namelist():
         order = "<" if member("byteorder", 16).strip() == b"little" else ">"
-    size = f.seek(0, 2)
-    with archive.open(root + "data.pkl") as pickled:
-        content = _load(pickled, file)
+    content = _load(io.BytesIO(member("data.pkl", size)), file)
 
     def storage(of: _Storage) -> np.ndarray:
         dtype = np.dtype(_DTYPES[of.kind.name]).newbyteorder(order)
@@ -140,7 +151,9 @@ def _load(stream: IO[bytes], file: str, kinds: dict[str, _Storage] | None = None
                 return found
         raise ValueError(f"an outside object {pid!r:.60}")
 
-    return pickles.load_stream(stream, file, admitted=_ADMITTED, outside=outside)
+    return pickles.load_stream(
+        stream, file, admitted=_ADMITTED, outside=outside, remedy=_SAFETENSORS
+    )
 
 
 def _tensors(
@@ -164,7 +177,7 @@ def _tensors(
 
 
 def _placed(file: str, name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    """The tensor, copied out of its storage."""
+    """The tensor, a view of its storage."""
     shape, strides = tensor.shape, tensor.strides
     count = math.prod(shape)
     last = tensor.start + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -174,8 +187,11 @@ def _placed(file: str, name: str, tensor: _Tensor, numbers: np.ndarray) -> np.nd
         placed = np.zeros(shape, numbers.dtype)
     else:
         placed = np.lib.stride_tricks.as_strided(
-            numbers[tensor.start :], shape, [s * numbers.itemsize for s in strides]
-        ).copy()
+            numbers[tensor.start :],
+            shape,
+            [s * numbers.itemsize for s in strides],
+            writeable=False,
+        )
     if tensor.storage.kind.name == "BFloat16Storage":
         placed = (placed.astype(np.uint32) << 16).view(np.float32)
     return placed
@@ -203,7 +219,7 @@ def _listed(file: str, keys: Any) -> Iterator[str]:
 
 
 def _damaged(file: str, reason: object) -> UserError:
-    return UserError(f"{file}: not whole ({reason}); download it again")
+    return UserError(f"{file}: not whole ({reason}); {snapshot.remedy(file)}")
 
 
 def _rebuild(storage: Any, start: Any, shape: Any, strides: Any, *ignored: Any) -> _Tensor:

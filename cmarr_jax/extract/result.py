@@ -101,11 +101,14 @@ def write(
 
 
 def columns(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
-    """The pack's columns: those that a reader always fills, and text and times if it has any."""
+    """The pack's columns: those that it must have, and the others that a reader filled."""
     values = {
         name: [getattr(u, name) for u in utterances]
-        for name in ("id", "session", "speaker", "label", "group")
+        for name in ("id", "session", "speaker", "label", "group", "split")
     }
+    for name in ("group", "split"):
+        if not any(values[name]):
+            del values[name]
     if any(u.text is not None for u in utterances):
         values["text"] = [u.text or "" for u in utterances]
     if any(u.start is not None for u in utterances):

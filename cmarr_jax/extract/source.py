@@ -20,6 +20,23 @@ class Utterance(NamedTuple):
     start: float | None  # seconds in the dialogue's video
     end: float | None
     side: str | None  # "left" | "right" half of the frame, None = whole frame
+    split: str = ""  # "train" | "val" | "test" where the corpus has official parts
+    wav_span: tuple[float, float | None] | None = None  # seconds of `wav`; None = it is the turn
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasts by the label file; None = that does not say."""
+        return None if self.start is None or self.end is None else self.end - self.start
+
+
+class Release(NamedTuple):
+    """What a reader of `corpora/` found."""
+
+    utterances: list[Utterance]  # in the order of the pack
+    class_names: tuple[str, ...]
+    warnings: list[str]  # one line each
+    modalities: str = "t,s"  # encoded if no flag names others
+    name: str = ""  # the corpus', where it is not the reader's
 
 
 class Loaded(NamedTuple):
@@ -51,3 +68,5 @@ class Source(NamedTuple):
     batch_size: Callable[[int], int]
     # Bucket, items (<= B) -> float32 [T_i, D] each; pads to [B, bucket] itself; T_i may be 0.
     encode: Callable[[int, Sequence[Any]], list[np.ndarray]]
+    # Loaded utterances that may wait for the device.
+    ahead: int = 64

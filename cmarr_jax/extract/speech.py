@@ -1,55 +1,66 @@
-"""Sound files to frame vectors: a wav2vec2's last hidden states, 50 a second."""
+"""Sound files to frame vectors: hidden states of a published speech encoder."""
 
-import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import audio, buckets, pretrained, weights
+from cmarr_jax.extract import audio, buckets, pretrained
+from cmarr_jax.extract.encoder import open_encoder
 from cmarr_jax.extract.models import wav2vec2
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
+_FAMILIES = {"wav2vec2": wav2vec2}
 _LONGEST = 60.0  # s; attention's cost grows with the square
 _CPU_SECONDS = 36  # a batch
 _ACCELERATOR_SECONDS = 320
 
 
-def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = None) -> Source:
+def source(
+    model: str,
+    *,
+    max_seconds: float,
+    dtype: str,
+    layers: str = "last",
+    budget: int | None = None,
+) -> Source:
     """The speech modality, one vector every 20 ms.
 
     Args:
-      model: a folder with a Hugging Face wav2vec2 of the base kind (`config.json`
-        and weights), or its name on the hub.
+      model: a folder with a Hugging Face model of `_FAMILIES` (`config.json` and weights), or
+        its name on the hub.
       max_seconds: longer clips are cut.
       dtype: of convolutions and matrix products, "float32" or "bfloat16"; norms and softmax are
         float32.
+      layers: hidden states to keep, one of `layers.FORMS`.
       budget: seconds a batch; None = what suits the device in a whole corpus.
 
     Raises:
       UserError: the model is not there, is of another kind, or its files contradict each
-        other; `max_seconds` is out of its range; a package is missing.
+        other; `max_seconds` or `layers` is out of its range; a package is missing.
     """
     if not 1 <= max_seconds <= _LONGEST:
         raise UserError(f"--max-seconds={max_seconds}: wanted 1 to {_LONGEST:.0f}")
     audio.require_packages()
-    folder = pretrained.folder(model)
-    compute_dtype = pretrained.compute_dtype(dtype)
-    module = wav2vec2.from_config(
-        os.path.join(folder, "config.json"), pretrained.config(folder), compute_dtype
-    )
-    normalised = _normalised(folder)
-    params = jax.device_put(weights.wav2vec2(pretrained.weights(folder), module))
-    forward = jax.jit(module.apply)
+    encoder = open_encoder(model, _FAMILIES, layers=layers, dtype=dtype)
+    module = encoder.module
+    normalised = _normalised(encoder.folder)
     max_samples = round(max_seconds * audio.SAMPLE_RATE)
     ladder = buckets.samples(max_samples, audio.SAMPLE_RATE)
     if budget is None:
         budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
     def load(utterance: Utterance) -> Loaded:
-        return audio.load(utterance.wav, module.receptive_field, max_samples, normalised=normalised)
+        return audio.load(
+            utterance.wav,
+            module.receptive_field,
+            max_samples,
+            normalised=normalised,
+            span=utterance.wav_span,
+            lasts=utterance.seconds,
+        )
 
     def batch_size(bucket: int) -> int:
         return buckets.batch_size(bucket, budget * audio.SAMPLE_RATE)
@@ -61,26 +72,23 @@ def source(model: str, *, max_seconds: float, dtype: str, budget: int | None = N
         for row, item in enumerate(items):
             samples[row, : len(item)] = item
             lengths[row] = len(item)
-        with pretrained.precision(compute_dtype):
-            vectors = np.asarray(forward(params, samples, lengths))
+        vectors = encoder.forward(samples, lengths)
         return [vectors[k, : module.num_frames(len(x))].copy() for k, x in enumerate(items)]
 
     return Source(
         modality="speech",
-        dim=module.features,
+        dim=encoder.dim,
         unit="s of audio",
-        recipe={
-            "encoder": "wav2vec2",
+        recipe=encoder.recipe
+        | {
             "version": _VERSION,
-            "sha256": pretrained.hashes(folder),
             "sample_rate": audio.SAMPLE_RATE,
             "resampler": "soxr HQ",
             "max_seconds": max_seconds,
-            "dtype": compute_dtype.name,
         }
         # Models that say nothing else keep the recipe that they had.
         | ({} if normalised else {"normalised": False}),
-        amount=lambda utterance: min(audio.seconds(utterance.wav), max_seconds),
+        amount=lambda u: min(audio.seconds(u.wav, u.wav_span), max_seconds),
         load=load,
         bucket=lambda item: buckets.smallest(ladder, len(item)),
         batch_size=batch_size,

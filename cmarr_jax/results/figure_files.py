@@ -101,8 +101,8 @@ FIGURES = {
         lambda r: bool(r.history),
         _curves,
         lambda r: (
-            "Validation UAR beside the training loss and its terms by epoch, a line a fold, each "
-            "the mean of its seeds. Stars: the epoch of each run that is tested."
+            "Validation UAR and cross-entropy beside the training loss and its terms by epoch, a "
+            "line a fold, each the mean of its seeds. Stars: the epoch of each run that is tested."
         ),
     ),
     "calibration": Figure(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import history, intervals
+from cmarr_jax.results import history, intervals, paired
 from cmarr_jax.results.arrays import read_confusion, read_representations
 from cmarr_jax.results.rows import read_results
 from cmarr_jax.results.summary import KEY, SCORES, plain_conditions
@@ -60,6 +60,7 @@ class Results(NamedTuple):
     runs: list[tuple[int, int]]  # R of (fold, seed)
     scores: np.ndarray  # [R, K + curves, 4], as in SCORES; NaN where empty
     num: np.ndarray  # [R, K + curves], utterances scored
+    test_over_train: float  # see `paired.test_over_train`
     confusion: np.ndarray  # [R, K, C, C]
     predictions: Predictions | None
     history: list[dict[str, str]]
@@ -156,6 +157,7 @@ def load(workdir: str) -> Results:
         runs=runs,
         scores=scores,
         num=num,
+        test_over_train=paired.test_over_train(rows),
         confusion=confusion,
         predictions=predictions,
         history=history.read(workdir),
@@ -185,11 +187,8 @@ def estimates(results: Results) -> dict[str, dict[str, Estimate]]:
         average = scores[:, : num_conditions - 1].mean(axis=1, keepdims=True)
         scores = np.concatenate([scores, average], axis=1)
         names = [*names, "avg"]
-    of_fold = {
-        f: [r for r, (fold, _) in enumerate(results.runs) if fold == f] for f in results.folds
-    }
-    per_fold = np.stack([scores[rows].mean(axis=0) for rows in of_fold.values()])
-    mean, half = per_fold.mean(axis=0), intervals.half_width(per_fold)
+    per_fold = paired.by_fold(scores, [fold for fold, _ in results.runs])
+    mean, half = per_fold.mean(axis=0), intervals.half_width(per_fold, results.test_over_train)
     low, high = mean - half, mean + half
     low[:, 3] = high[:, 3] = np.nan
     if len(results.folds) == 1 and results.predictions is not None:

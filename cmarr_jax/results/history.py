@@ -1,7 +1,8 @@
 """history.csv: the learning curves of a sweep, a row an (epoch, fold, seed) of each stage.
 
 Columns: stage, epoch (counted from 1 within its stage), fold, seed, val_uar, then every term of
-the training loss under its own name, empty where a stage lacks it.
+the training loss under its own name, empty where a stage lacks it, and val_cross_entropy
+(`metrics.cross_entropy`); the validation's are over all conditions together.
 """
 
 import csv
@@ -18,6 +19,7 @@ from cmarr_jax.runtime.files import write_csv
 from cmarr_jax.workdir import files
 
 _KEY = ("stage", "epoch", "fold", "seed", "val_uar")
+_LAST = "val_cross_entropy"
 
 
 class History:
@@ -53,11 +55,14 @@ class History:
         ]
         for r in np.flatnonzero(epoch.trained):
             fold, seed = self._run_ids[r]
-            uar = number(epoch.val_uar[r])
+            uar, cross_entropy = (number(values[r]) for values in epoch.validated)
             values = (stage, epoch.number, fold.number, seed, uar)
             terms = {name: f"{float(v[r]):.6g}" for name, v in epoch.terms.items()}
-            self._rows.append(dict(zip(_KEY, map(str, values), strict=True)) | terms)
-        columns = dict.fromkeys(name for row in self._rows for name in row)
+            self._rows.append(
+                dict(zip(_KEY, map(str, values), strict=True)) | terms | {_LAST: cross_entropy}
+            )
+        columns = dict.fromkeys(name for row in self._rows for name in row if name != _LAST)
+        columns[_LAST] = None
         write_csv(self._file, self._rows, columns)
 
 

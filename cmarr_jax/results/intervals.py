@@ -2,7 +2,7 @@
 
 Of several folds: a t interval over the folds' scores, each the mean of its seeds (seeds retrain
 on the same data and are no sample of it). Folds share training data, so that the variance of
-their mean is taken as (1 / F + test / train) times that of the folds, test / train = 1 / (F - 1)
+their mean is taken as (1 / F + test / train) times that of the folds
 (Nadeau and Bengio, *Inference for the Generalization Error*, 2003), as the tables' paired test
 does. It speaks of other speakers, and of other training sets of that size.
 
@@ -16,11 +16,12 @@ import numpy as np
 import scipy.stats
 
 
-def half_width(scores: np.ndarray) -> np.ndarray:
+def half_width(scores: np.ndarray, ratio: float) -> np.ndarray:
     """Half the interval of the mean over F folds.
 
     Args:
       scores: `[F, ...]`, a fold's mean over its seeds.
+      ratio: of `paired.test_over_train`.
 
     Returns:
       `[...]`; NaN for one fold.
@@ -28,7 +29,7 @@ def half_width(scores: np.ndarray) -> np.ndarray:
     folds = len(scores)
     if folds < 2:
         return np.full(scores.shape[1:], np.nan)
-    variance = (1 / folds + 1 / (folds - 1)) * scores.var(axis=0, ddof=1)
+    variance = (1 / folds + ratio) * scores.var(axis=0, ddof=1)
     return scipy.stats.t.ppf(0.975, folds - 1) * np.sqrt(variance)
 
 

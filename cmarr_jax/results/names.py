@@ -31,6 +31,7 @@ SCORES = {
 }
 TERMS = {  # columns of history.csv
     "val_uar": "validation UAR, %",
+    "val_cross_entropy": "validation cross-entropy",
     "loss": "training loss",
     "cls": "classification",
     "udcl": "alignment (UDCL)",

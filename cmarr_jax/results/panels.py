@@ -235,13 +235,14 @@ def curve_names(r: Results) -> list[str]:
     """The panels of `curve`, in order.
 
     The last stage comes first, as its epoch is the one that is tested; in each stage the
-    validation UAR, the loss, then its terms. The legend has a panel of its own.
+    validation beside the training loss, then its other terms. The legend has a panel of its own.
     """
     stages = list(dict.fromkeys(row["stage"] for row in r.history))[::-1]
     found = []
     for stage in stages:
         rows = [row for row in r.history if row["stage"] == stage]
         terms = [t for t in rows[0] if t not in ("stage", "epoch", "fold", "seed")]
-        terms.sort(key=lambda t: (t != "val_uar", t != "loss", t == "gradient_norm"))
+        first = ["val_uar", "val_cross_entropy", "loss"]
+        terms.sort(key=lambda t: (first.index(t) if t in first else 9, t == "gradient_norm"))
         found += [f"{stage} {t}" for t in terms if any(row[t] for row in rows)]
     return [*found, LEGEND]

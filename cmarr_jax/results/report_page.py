@@ -121,11 +121,12 @@ def _comparison(
             caption += " ± half a 95 % interval over the folds"
         caption += ". *: best of its condition."
         if not figure_files.are_settings(members) and not np.isnan(table.p_value).all():
-            p = [tables.p_text(x) for x in table.p_value[:, s]]
-            body.append(["p of avg", *p])
+            for name, of_row in zip(tables.TESTED, table.p_value[-2:], strict=True):
+                body.append([f"p of {name}", *map(tables.p_text, of_row[:, s])])
             caption += (
-                f" p: paired test of the average against {titles[-1]} over the runs, allowing for "
-                "shared training data (Nadeau and Bengio, 2003), with Holm's correction."
+                f" p: paired test against {titles[-1]} over the folds, each the mean of its seeds, "
+                "allowing for shared training data (Nadeau and Bengio, 2003), with Holm's "
+                "correction."
             )
         # Systems are the rows, as in `tables`.
         head, *of_systems = zip(("system", *titles), *body, strict=True)

@@ -49,7 +49,10 @@ def write_results(
             rec_error = _mean_of_finite(run.rec_errors[k][ok])
             values = (*metrics.scores(confusion[k]), rec_error)
             scores = {name: number(v) for name, v in zip(SCORES, values, strict=True)}
-            results.append({**identity, **here, "n": int(ok.sum()), **scores})
+            recalls = " ".join(f"{x:.6f}" for x in metrics.recalls(confusion[k]))
+            more = {"n_train": len(fold.train), "recalls": recalls}
+            more["weighted_f1"] = number(metrics.weighted_f1(confusion[k]))
+            results.append({**identity, **here, "n": int(ok.sum()), **scores, **more})
             for m, errors in zip(
                 corpus.modalities, run.rec_errors_by_modality[k][ok].T, strict=True
             ):
@@ -157,4 +160,8 @@ def _read(workdir: str, name: str) -> list[dict[str, str]]:
             or f"{os.path.join(workdir, name)}: missing; delete {files.STATUS} beside it, and "
             "train.py with the same flags writes it anew"
         )
-    return files.read_csv(os.path.join(workdir, name))
+    file = os.path.join(workdir, name)
+    try:
+        return files.read_csv(file)
+    except ValueError as e:
+        raise UserError(f"{file}: missing or damaged ({e}); copy the folder anew") from None

@@ -1,9 +1,7 @@
 """Systems under the same conditions, as the paper's Tables 2 and 3, a block a score, in per cent.
 
-Each system is compared with the last by a paired test over the runs (fold x seed) of the mean
-over the missing conditions: Nadeau and Bengio's t-test (2003), which widens the variance because
-folds share training data (a fold's test part over its training part is taken as 1 / (folds -
-1)), with Holm's correction over the systems. One fold alone is not tested: seeds are no sample.
+Each system is compared with the last under each condition by the test of `paired`, over the folds,
+with Holm's correction over the systems. One fold alone is not tested: seeds are no sample.
 """
 
 import re
@@ -11,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import intervals, latex, names
+from cmarr_jax.results import intervals, latex, names, paired
 from cmarr_jax.results.summary import braces, plain_conditions
 from cmarr_jax.runtime.files import to_csv
 from cmarr_jax.workdir import files
 
 FORMATS = ("text", "markdown", "latex", "csv")
 ROWS = ("systems", "conditions")
+TESTED = ("avg", "full")  # the last rows of a comparison; a CSV has the tests of all
 _SCORES = ("war", "uar")
 
 
@@ -32,7 +30,8 @@ class Comparison(NamedTuple):
     mean: np.ndarray  # [C, S, K], in per cent
     deviation: np.ndarray  # [C, S, K], sample standard deviation over the runs
     half_width: np.ndarray  # [C, S, K], of the 95 % interval over the folds; NaN for one fold
-    p_value: np.ndarray  # [S, K] of "avg" against the last system; NaN for itself
+    p_value: np.ndarray  # [C, S, K] against the last system; NaN for itself
+    detectable: np.ndarray  # [K] true difference in "avg" that would be found, in per cent
     runs: int
     about: str  # corpus and protocol
     folds: int
@@ -69,24 +68,25 @@ def compare(
     values, runs = _line_up(results, members, conditions, scores)
     average = values[:, :-1].mean(axis=1, keepdims=True)
     values = np.concatenate([values[:, :-1], average, values[:, -1:]], axis=1)
-    per_fold = _by_fold(values, runs)
-    folds = len(per_fold)
-    differences = values[:, -2, -1:] - values[:, -2]  # [R, S, K]
-    p_value = np.full(differences.shape[1:], np.nan)
-    for k in range(len(scores) if folds > 1 else 0):
-        raw = [paired_p_value(d, 1 / (folds - 1)) for d in differences[:, :-1, k].T]
-        p_value[:-1, k] = holm(np.array(raw))
+    per_fold = paired.by_fold(values, [fold for fold, _ in runs])
+    ratio = paired.test_over_train(results)
+    others = (per_fold[:, :, -1:] - per_fold)[:, :, :-1]  # [F, C, S - 1, K] differences
+    p_value = np.full(values.shape[1:], np.nan)
+    p_value[:, :-1] = np.apply_along_axis(paired.p_value, 0, others, ratio)
+    p_value = np.apply_along_axis(paired.holm, 1, p_value)
+    found = np.apply_along_axis(paired.detectable, 0, others[:, -2], ratio)  # [S - 1, K]
     deviation = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(values.shape[1:], np.nan)
     return Comparison(
         rows=[*conditions[:-1], "avg", f"full {conditions[-1]}"],
         columns=list(members),
         mean=values.mean(axis=0),
         deviation=deviation,
-        half_width=intervals.half_width(per_fold),
+        half_width=intervals.half_width(per_fold, ratio),
         p_value=p_value,
+        detectable=np.median(found, axis=0) if len(found) else np.full(len(scores), np.nan),
         runs=len(runs),
         about=f"{results[0]['corpus']}; {results[0]['protocol']}",
-        folds=folds,
+        folds=len(per_fold),
         scores=tuple(scores),
     )
 
@@ -110,16 +110,12 @@ def curves(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> dict
             continue
         points = sorted(at)
         values, runs = _line_up(results, members, [at[x] for x in points], _SCORES)
-        mean, half = values.mean(axis=0), intervals.half_width(_by_fold(values, runs))
+        per_fold = paired.by_fold(values, [fold for fold, _ in runs])
+        mean = values.mean(axis=0)
+        half = intervals.half_width(per_fold, paired.test_over_train(results))
         ends = np.clip([mean - half, mean + half], 0, 100)
         made[kind] = Lines(points, list(members), mean, *ends)
     return made
-
-
-def _by_fold(values: np.ndarray, runs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """`[F, ...]`, each fold the mean of its seeds, of `[R, ...]`."""
-    fold_of = np.array([fold for fold, _ in runs])
-    return np.stack([values[fold_of == fold].mean(axis=0) for fold in dict.fromkeys(fold_of)])
 
 
 def _line_up(
@@ -158,36 +154,6 @@ def _line_up(
         ]
         values.append(100 * np.array(of_member))
     return np.stack(values, axis=2), runs
-
-
-def paired_p_value(differences: np.ndarray, test_over_train: float) -> float:
-    """Two-sided p of Nadeau and Bengio's corrected t-test; NaN for one run or no variance.
-
-    Args:
-      differences: `[R]`, one a run.
-      test_over_train: size of a test part over that of its training part.
-    """
-    runs = len(differences)
-    if runs < 2 or np.ptp(differences) == 0:
-        return float("nan")
-    error = np.sqrt((1 / runs + test_over_train) * differences.var(ddof=1))
-    return float(2 * scipy.stats.t.sf(abs(differences.mean()) / error, df=runs - 1))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of p-values.
-
-    Args:
-      p: `[S]`; NaN stays NaN and does not count as a comparison.
-
-    Returns:
-      `[S]`, at most 1.
-    """
-    adjusted, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    steps = [p[i] * (len(order) - rank) for rank, i in enumerate(order)]
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if steps else []
-    return adjusted
 
 
 def render(
@@ -240,13 +206,27 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
     if _is_tested(table):
         reference = names.member(table.columns[-1], titles)
         text += (
-            " p: the mean over the missing conditions (avg) against that of "
-            f"{reference}, by Nadeau and Bengio's corrected paired t-test over the runs, with "
-            f"Holm's correction over {len(table.columns) - 1} comparisons."
-        )
+            " p: the mean over the missing conditions (avg), and complete data, against those of "
+            f"{reference}, by Nadeau and Bengio's corrected paired t-test over the {table.folds} "
+            "folds, each the mean of its seeds, with Holm's correction over "
+            f"{len(table.columns) - 1} comparisons in each column."
+        ) + _power(table)
     elif table.folds < 2:
         text += " Not tested: one fold is no sample."
     return f"{text} {table.about}."
+
+
+def _power(table: Comparison) -> str:
+    """How small a difference the test could show at all."""
+    if np.isnan(table.detectable).any():
+        return ""
+    sizes = ", ".join(
+        f"{x:.1f} of {names.score(s)}" for x, s in zip(table.detectable, table.scores, strict=True)
+    )
+    return (
+        f" Even one comparison alone would miss a true difference in avg below {sizes} (points) "
+        f"more than {1 - paired.POWER:.0%} of the time."
+    )
 
 
 def p_text(p: float) -> str:
@@ -265,9 +245,10 @@ def _block(
     bold = {"text": "*{}", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}[style]
     plain = " {}" if style == "text" else "{}"
     shown = [names.member(c, titles) for c in table.columns]
-    conditions, p_head = [braces(row) for row in table.rows], "p of avg"
+    conditions, p_heads = [braces(row) for row in table.rows], [f"p of {name}" for name in TESTED]
     if style == "latex":
-        shown, conditions, p_head = latex.escape(shown), latex.escape(conditions), "$p$ of avg"
+        shown, conditions = latex.escape(shown), latex.escape(conditions)
+        p_heads = [f"$p$ {name}" for name in TESTED]
     by_system = []
     for j, name in enumerate(shown):
         cells = [name]
@@ -283,14 +264,16 @@ def _block(
             if number and not np.isnan(deviation):
                 text += rf"$_{{\pm{deviation:.2f}}}$" if style == "latex" else f" ± {deviation:.2f}"
             cells.append(text)
-        if _is_tested(table):
-            p = plain.format(p_text(table.p_value[j, k]))
+        for row in range(-len(TESTED), 0) if _is_tested(table) else ():
+            p = plain.format(p_text(table.p_value[row, j, k]))
             cells.append(p.replace("< ", "$<$") if style == "latex" else p)
         by_system.append(cells)
     score = names.score(table.scores[k])
     head = [latex.escape([score])[0] if style == "latex" else f"{score} %"]
     head += map(plain.format, conditions)
-    grid = [[*head, plain.format(p_head)] if _is_tested(table) else head, *by_system]
+    if _is_tested(table):
+        head += map(plain.format, p_heads)
+    grid = [head, *by_system]
     return grid if rows == "systems" else [list(column) for column in zip(*grid, strict=True)]
 
 
@@ -298,7 +281,7 @@ def _csv(table: Comparison) -> str:
     rows = []
     for i, condition in enumerate(table.rows):
         for j, system in enumerate(table.columns):
-            p = table.p_value[j] if condition == "avg" else np.full(len(table.scores), np.nan)
+            p = table.p_value[i, j]
             numbers = {}
             for k, score in enumerate(table.scores):
                 numbers |= {score: table.mean[i, j, k], f"{score}_std": table.deviation[i, j, k]}

@@ -62,7 +62,8 @@ class Scalars:
         """
         stage = f"{epoch.stage}_" if epoch.stage else ""
         series = {f"{stage}train/{name}": values for name, values in epoch.terms.items()}
-        series[f"{stage}val/uar"] = epoch.val_uar
+        series[f"{stage}val/uar"] = epoch.validated.uar
+        series[f"{stage}val/cross_entropy"] = epoch.validated.cross_entropy
         with self._one_line():
             for r in np.flatnonzero(epoch.trained):
                 for name, values in series.items():

@@ -53,6 +53,13 @@ def _ratio(recovery: np.ndarray) -> np.ndarray:
         return recovery[..., 0] / recovery[..., 1]
 
 
+class Validated(NamedTuple):
+    """What chooses an epoch and what is shown beside it, over all conditions together."""
+
+    uar: np.ndarray  # [R] float32
+    cross_entropy: np.ndarray  # [R] float32, see metrics.cross_entropy
+
+
 class Scorer:
     """Predicts in batches of one fixed shape, so that validation and test share a program."""
 
@@ -111,26 +118,26 @@ class Scorer:
             for k, r in enumerate(rows)
         ]
 
-    def pooled_uar(
+    def validate(
         self,
         params: jax.Array,
         rows: Sequence[np.ndarray],
         conditions: Sequence[Condition],
         labels: np.ndarray,
-    ) -> np.ndarray:
-        """UAR `[R]` of each run on `rows[r]`, over the predictions of all conditions together.
+    ) -> Validated:
+        """Scores each run on `rows[r]`, over the predictions of all conditions together.
 
-        It is NaN where a posterior is not finite. `labels` `[R, N]` are those that each run learns
-        from, so that a control with shuffled labels is chosen by these.
+        The scores are NaN where a posterior is not finite. `labels` `[R, N]` are those that each
+        run learns from, so that a control with shuffled labels is chosen by these.
         """
         scored = self.score(params, rows, conditions)
-        uar = [
-            metrics.scores(s.confusion(y).sum(axis=0)).uar
-            if np.isfinite(s.posteriors).all()
-            else np.nan
-            for s, y in zip(scored, labels, strict=True)
-        ]
-        return np.array(uar, np.float32)
+        both = np.full((2, len(scored)), np.nan, np.float32)
+        for r, (s, y) in enumerate(zip(scored, labels, strict=True)):
+            if np.isfinite(s.posteriors).all():
+                truth = np.broadcast_to(y[s.rows], s.predictable.shape)[s.predictable]
+                both[0, r] = metrics.scores(s.confusion(y).sum(axis=0)).uar
+                both[1, r] = metrics.cross_entropy(s.posteriors[s.predictable], truth)
+        return Validated(*both)
 
     def score_best(
         self,

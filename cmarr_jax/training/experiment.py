@@ -54,6 +54,7 @@ class Experiment:
       curves: further conditions of the test: missing rates and noise levels.
       audited: what `cmarr_jax.data.audit` found.
       memory: bytes that training is expected to take; 0 = unknown.
+      steps: of each run, the most steps that an epoch takes; None = all, the whole training part.
     """
 
     sweeps: Sequence[Sweep]
@@ -66,6 +67,7 @@ class Experiment:
     curves: Sequence[Condition] = ()
     audited: Mapping[str, object] = dataclasses.field(default_factory=dict)
     memory: int = 0
+    steps: Sequence[int] | None = None
 
     @property
     def config(self) -> ConfigDict:

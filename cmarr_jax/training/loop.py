@@ -19,7 +19,7 @@ from cmarr_jax.runtime.exits import Preempted
 from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.systems.system import Stage, for_cpu
 from cmarr_jax.training import blindness, train_step
-from cmarr_jax.training.evaluation import Scorer
+from cmarr_jax.training.evaluation import Scorer, Validated
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import Layout, make_layout
@@ -38,7 +38,7 @@ class Epoch(NamedTuple):
     number: int  # counted from 1
     total: int  # epochs of the stage
     terms: dict[str, np.ndarray]  # mean training losses, by name
-    val_uar: np.ndarray  # pooled over the conditions; NaN without a validation part
+    validated: Validated  # NaN without a validation part
     best_uar: np.ndarray
     best_epoch: np.ndarray  # counted from 1, 0 = none yet
     utterances_per_second: float  # of training, over all runs; nan in the epoch that compiles
@@ -49,7 +49,7 @@ class Epoch(NamedTuple):
         """The same for some of the runs; the speed stays that of all."""
         return self._replace(
             terms={name: values[runs] for name, values in self.terms.items()},
-            val_uar=self.val_uar[runs],
+            validated=Validated(*(x[runs] for x in self.validated)),
             best_uar=self.best_uar[runs],
             best_epoch=self.best_epoch[runs],
             trained=self.trained[runs],
@@ -175,11 +175,13 @@ def _train_stage(
     while point.epoch < plan.config.epochs and not all(point.stopped):
         trained = np.array([not stop for stop in point.stopped])
         point, terms, rate = _train_epoch(plan, point, trained)
-        point, val_uar, fresh = _choose(plan, point, terms)
+        point, validated, fresh = _choose(plan, point, terms)
         rate = rate if point.epoch > first + 1 else float("nan")
         chosen = point.best.val_uar, point.best.epoch
         total = plan.config.epochs
-        report(Epoch(plan.name, point.epoch, total, terms, val_uar, *chosen, rate, trained, fresh))
+        report(
+            Epoch(plan.name, point.epoch, total, terms, validated, *chosen, rate, trained, fresh)
+        )
 
         ended = point.epoch == total or all(point.stopped)
         due = time.monotonic() - last_saved >= experiment.config.checkpoint_seconds
@@ -287,6 +289,8 @@ def _train_epoch(
     epoch, size = point.epoch + 1, plan.config.batch_size
     order = epoch_order(plan.experiment.run_ids, epoch, size, plan.to_come)
     order[~trained] = -1
+    for row, most in zip(order, plan.experiment.steps or (), strict=False):
+        row[most:] = -1
     start = time.monotonic()
     state, sums, going = point.state, [], trained
     for rows, arrays in plan.feed.steps(order):
@@ -303,21 +307,23 @@ def _train_epoch(
 
 def _choose(
     plan: _Plan, point: _Point, terms: Mapping[str, np.ndarray]
-) -> tuple[_Point, np.ndarray, list[Stopped | None]]:
+) -> tuple[_Point, Validated, list[Stopped | None]]:
     """Validates an epoch and keeps each run's model if it is the best so far.
 
     Returns:
-      The point with the best models; validation UAR `[R]`; the runs that are stopped in this epoch
+      The point with the best models; the validation; the runs that are stopped in this epoch
       because one of their `terms` or posteriors is not finite.
     """
     run_ids, best = plan.experiment.run_ids, point.best
     validation = [fold.val for fold, _ in run_ids]
     chooses = all(map(len, validation))
-    watched, val_uar = dict(terms), np.full(len(run_ids), np.nan, np.float32)
+    watched = dict(terms)
+    validated = Validated(*np.full((2, len(run_ids)), np.nan, np.float32))
     if chooses:
         average = point.state.average
-        val_uar = plan.scorer.pooled_uar(average, validation, plan.conditions, plan.labels)
-        watched["val/posteriors"] = val_uar
+        validated = plan.scorer.validate(average, validation, plan.conditions, plan.labels)
+        watched["val/posteriors"] = validated.uar
+    val_uar = validated.uar
     steps = plan.layout.collect(point.state.step)
     fresh = [
         Stopped(fold.number, seed, plan.name, point.epoch, int(step) + 1, *end)
@@ -335,7 +341,7 @@ def _choose(
         np.where(better, point.epoch, best.epoch).astype(np.int32),
         np.where(better, val_uar, best.val_uar),
     )
-    return point._replace(best=best, stopped=stopped), val_uar, fresh
+    return point._replace(best=best, stopped=stopped), validated, fresh
 
 
 @functools.partial(jax.jit, donate_argnums=0)

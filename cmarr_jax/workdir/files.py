@@ -52,14 +52,21 @@ def read_json(file: str) -> dict[str, Any]:
 
 
 def read_csv(file: str) -> list[dict[str, str]]:
-    """The rows of a CSV file that exists."""
+    """The rows of a CSV file that exists; raises as `iterate_csv`."""
     return list(iterate_csv(file))
 
 
 def iterate_csv(file: str) -> Iterator[dict[str, str]]:
-    """The rows one by one, because predictions.csv may have a million."""
+    """The rows one by one, because predictions.csv may have a million.
+
+    Raises:
+      ValueError: a row has more or fewer cells than the head, as in a file that was cut.
+    """
     with open(file, newline="", encoding="utf-8") as f:
-        yield from csv.DictReader(f)
+        for number, row in enumerate(csv.DictReader(f), start=1):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} has not as many cells as the head")
+            yield row
 
 
 def read_arrays(file: str, remedy: str) -> dict[str, np.ndarray]:

@@ -277,11 +277,13 @@ def test_reconstruction_errors_of_one_missing_modality_are_the_results(sweep):
 
 @pytest.mark.slow
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
-    """Of the sweep that is done already: its programs are in the cache of compiled ones."""
+    """Of the sweep that is done already: it compiles that sweep's programs and no other."""
     out, flags, _ = sweep
     flags = [f for f in flags if not f.startswith("--workdir")]
     script = (
-        "import runpy, sys; sys.modules['tensorflow'] = None; "  # half the test's time
+        "import atexit, jax, runpy, sys; sys.modules['tensorflow'] = None; "  # half the test's time
+        "events = []; jax.monitoring.register_event_listener(lambda name, **_: events.append(name));"
+        "atexit.register(lambda: print(*events, sep='\\n', file=sys.stderr)); "
         "runpy.run_path('train.py', run_name='__main__')"
     )
     result = run("-c", script, *flags, f"--workdir={tmp_path / 'new'}", "--dry-run")
@@ -292,6 +294,9 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(sweep, tmp_path):
     size = sum(x[0].size for name, x in weights.items() if name.startswith("params/"))
     assert row[1:4] == [f"{size:,}", "2", "3"]  # 27 or 28 training utterances in batches of 8
     assert os.listdir(tmp_path) == []
+    events = result.stderr.splitlines()
+    assert events.count("/jax/compilation_cache/cache_hits") > 5
+    assert "/jax/compilation_cache/cache_misses" not in events
 
 
 def test_another_config_is_refused(sweep):

@@ -21,6 +21,7 @@ from cmarr_jax.cli import terminal as terminal_lib
 from cmarr_jax.cli.progress import Progress
 from cmarr_jax.cli.units import size
 from cmarr_jax.runtime import memory
+from cmarr_jax.training.evaluation import Validated
 from cmarr_jax.training.loop import Epoch
 from cmarr_jax.workdir.status import Stopped
 
@@ -102,7 +103,7 @@ def epoch(number, val_uar, best_uar=None, best_epoch=None, total=5, stage="", en
         number=number,
         total=total,
         terms={"loss": np.full(len(val_uar), 2.0 / number, np.float32)},
-        val_uar=val_uar,
+        validated=Validated(val_uar, 2 - val_uar),
         best_uar=best_uar,
         best_epoch=np.full(len(val_uar), best_epoch or number, np.int32),
         utterances_per_second=math.nan if number == 1 else 200.0,
@@ -310,7 +311,7 @@ try:
     with progress:
         for number in (1, 2):
             progress.epoch(Some(
-                stage="", number=number, total=9, terms={"loss": one}, val_uar=one / 2,
+                stage="", number=number, total=9, terms={"loss": one}, validated=Some(uar=one / 2),
                 best_uar=one * number / 4, best_epoch=one.astype(int), utterances_per_second=100.0,
                 trained=one > 0, stopped=[None],
             ))

@@ -9,7 +9,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import run
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
-from configs import common, demo, iemocap, msp_improv
+from configs import common, cremad, demo, iemocap, meld, msp_improv, ravdess
 
 ARGUMENTS = [*common.VARIANTS, *SYSTEMS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
 ARGUMENTS += [f"pooled,cmarr_plus,{name}" for name in common.PLUS_VARIANTS]
@@ -57,7 +57,7 @@ def test_arguments_say_what_they_set():
         common.with_variants(common.get_config(), "no_such")
 
 
-@pytest.mark.parametrize("module", [iemocap, msp_improv, demo])
+@pytest.mark.parametrize("module", [iemocap, msp_improv, meld, cremad, ravdess, demo])
 def test_each_config_takes_an_argument_or_none(module):
     assert module.get_config().variant == "default"
     assert module.get_config("mmin").system == "mmin"

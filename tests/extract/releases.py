@@ -1,4 +1,4 @@
-"""Miniature releases of both corpora with every oddity that the real ones are known for."""
+"""Miniature releases of the corpora with every oddity that the real ones are known for."""
 
 import os
 import wave
@@ -33,6 +33,36 @@ MSP_TURNS = {
     "MSP-IMPROV-S06A-F05-S-FM04": ("S", "sad", "F05", "5", None),
     "MSP-IMPROV-S07N-M05-T-FM05": ("N", "neu", "M05", "5", "   "),
 }
+
+# By the tables: (part, dialogue, utterance) -> (text, speaker, emotion, sentiment).
+MELD_TURNS = {
+    ("train", 0, 0): ("also I was the point person", "Chandler", "neutral", "neutral"),
+    ("train", 0, 1): ("You must\x92ve had your hands full.", "The Interviewer", "joy", "positive"),
+    ("train", 125, 3): ("No!", "Ross ", "anger", "negative"),
+    ("train", 125, 4): ("Oh, \"no\".", "Joey", "sadness", "negative"),
+    ("dev", 0, 0): ("Oh my God, he\N{RIGHT SINGLE QUOTATION MARK}s lost it.", "Phoebe", "sadness", "negative"),
+    ("dev", 110, 7): ("Yes.", "Joey", "neutral", "neutral"),
+    ("dev", 110, 8): ("Eww!", "Joey", "disgust", "negative"),
+    ("test", 0, 0): ("Why?", "Mark", "surprise", "positive"),
+    ("test", 93, 5): ("Hi.", "Rachel", "fear", "negative"),
+    ("test", 93, 6): ("Hey.", "Mark", "joy", "positive"),
+}  # fmt: skip
+_MELD_FOLDERS = {
+    "train": "train/train_splits",
+    "dev": "dev_splits_complete",
+    "test": "output_repeated_splits_test",
+}
+
+CREMAD_CLIPS = (
+    *("1001_DFA_ANG_XX", "1001_IEO_DIS_LO", "1019_TIE_FEA_XX", "1020_IOM_HAP_XX"),
+    *("1040_ITH_SAD_X", "1076_MTI_SAD_XX", "1091_IWW_NEU_XX"),
+)
+
+RAVDESS_FILES = (
+    *("03-01-01-01-01-01-01.wav", "01-01-01-01-01-01-01.mp4", "02-01-01-01-01-01-01.mp4"),
+    *("03-01-02-01-02-01-04.wav", "03-01-05-02-01-02-05.wav", "01-01-08-02-02-02-24.mp4"),
+    *("02-01-07-01-01-01-12.mp4", "03-02-03-01-01-01-02.wav", "01-02-03-01-01-01-02.mp4"),
+)
 
 
 def write(file: str, content: str | bytes) -> None:
@@ -97,7 +127,7 @@ def iemocap(root: str) -> str:
     texts: dict[str, list[str]] = {}
     for number, (identifier, (code, _, _, _, text)) in enumerate(IEMOCAP_TURNS.items()):
         dialogue = identifier.rpartition("_")[0]
-        start, end = 6.2901 + number, 7.5 + number
+        start, end = 6.2901 + number, 7.5 + 0.9 * number
         evaluations.setdefault(
             dialogue, ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
         )
@@ -112,7 +142,7 @@ def iemocap(root: str) -> str:
                 f"{identifier} [{start:08.4f}-{end:08.4f}]: {text}"
             )
         session = f"{root}/Session{identifier[4]}"
-        write_wav(f"{session}/sentences/wav/{dialogue}/{identifier}.wav", 0.2 + 0.1 * number)
+        write_wav(f"{session}/sentences/wav/{dialogue}/{identifier}.wav", end - start)
         write(f"{session}/sentences/wav/{dialogue}/._{identifier}.wav", b"\0\5\26\7")
         if identifier != "Ses03M_impro03_M001":
             write(f"{session}/sentences/ForcedAlignment/{dialogue}/{identifier}.wdseg", "0 9 <s>")
@@ -149,3 +179,80 @@ def msp_improv(root: str, evaluation: str = "Evalution.txt") -> str:
     lines.append("UTD-IMPROV-broken; N")
     write(f"{root}/{evaluation}", "\n".join(lines) + "\n")
     return root
+
+
+def meld(root: str, sound: bool = False) -> str:
+    """Writes a release and returns its folder; clips are no videos, `sound` gives them .wav files."""
+    root = os.path.join(root, "MELD.Raw")
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+    tables: dict[str, list[str]] = {}
+    for number, ((part, dialogue, turn), row) in enumerate(MELD_TURNS.items(), start=1):
+        text, speaker, emotion, sentiment = row
+        quoted = text.replace('"', '""')
+        tables.setdefault(part, [header]).append(
+            f'{number},"{quoted}",{speaker},{emotion},{sentiment},{dialogue},{turn},'
+            f'{number % 3 + 7},21,"00:16:16,059","00:16:21,731"'
+        )
+        clip = f"{root}/{_MELD_FOLDERS[part]}/dia{dialogue}_utt{turn}"
+        if (part, dialogue) != ("dev", 110) or turn != 7:
+            write(f"{clip}.mp4", f"clip {part} {number}")
+        if sound:
+            write_wav(f"{clip}.wav", 0.3 + 0.02 * number)
+    for part, lines in tables.items():
+        write(f"{root}/{part}_sent_emo.csv", "\n".join(lines) + "\n")
+    test = f"{root}/{_MELD_FOLDERS['test']}"
+    write(f"{test}/final_videos_testdia93_utt5.mp4", "a second copy")
+    os.rename(f"{test}/dia93_utt6.mp4", f"{test}/final_videos_testdia93_utt6.mp4")
+    write(f"{test}/._dia93_utt5.mp4", b"\0\5\26\7")
+    write(f"{root}/{_MELD_FOLDERS['dev']}/dia66_utt9.mp4", "of no row")
+    write(f"{root}/README.txt", "MELD")
+    return root
+
+
+def cremad(root: str) -> str:
+    """Writes a release and returns its folder."""
+    root = os.path.join(root, "CREMA-D")
+    for number, clip in enumerate(CREMAD_CLIPS):
+        write_wav(f"{root}/AudioWAV/{clip}.wav", 0.3 + 0.05 * number, silent="MTI_SAD" in clip)
+        write(f"{root}/AudioMP3/{clip}.mp3", b"ID3")
+        write(f"{root}/VideoFlash/{clip.replace('_X', '_XX').replace('XXX', 'XX')}.flv", b"FLV")
+    write(f"{root}/AudioWAV/README.wav", b"no clip")
+    write(f"{root}/processedResults/tabulatedVotes.csv", "A,D,F\n")
+    return root
+
+
+def ravdess(root: str) -> str:
+    """Writes a release and returns its folder."""
+    root = os.path.join(root, "RAVDESS")
+    for number, name in enumerate(RAVDESS_FILES):
+        stem, ending = name.split(".")
+        actor = f"Actor_{stem[-2:]}"
+        if ending == "wav":
+            write_wav(f"{root}/{actor}/{name}", 0.3 + 0.05 * number, rate=48_000)
+        else:
+            write(f"{root}/Video_Speech_{actor}/{actor}/{name}", b"mp4")
+    # The archive at Kaggle holds everything twice.
+    write_wav(f"{root}/audio_speech_actors_01-24/Actor_04/{RAVDESS_FILES[3]}", 0.1)
+    write(f"{root}/Actor_01/notes.wav", b"RIFF")
+    return root
+
+
+OWN_COLUMNS = ("id", "label", "text", "wav", "start", "end", "speaker", "session", "split")
+
+
+def own(root: str, sentences: int = 24) -> str:
+    """Writes a table of segments of six recordings, two classes, and returns its path."""
+    rows = []
+    for k in range(sentences):
+        talk, turn = divmod(k, 4)
+        file = f"wav/talk{talk}.wav"
+        if not turn:
+            write_wav(f"{root}/{file}", 2.0)
+        words = " ".join(samples.WORDS[13 + k % 8 : 15 + k % 8])
+        part = ("train", "dev", "test")[max(0, talk % 6 - 3)]
+        times = (f"{0.5 * turn}", f"{0.5 * turn + 0.4}")
+        label = ("angry", "calm")[k % 2]
+        rows.append((f"u{k}", label, words, file, *times, f"p{talk}", f"{1 + talk % 3}", part))
+    lines = [",".join(row) for row in [OWN_COLUMNS, *rows]]
+    write(f"{root}/own.csv", "\n".join(lines) + "\n")
+    return f"{root}/own.csv"

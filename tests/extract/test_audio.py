@@ -172,3 +172,67 @@ def test_without_normalisation_samples_are_as_they_are(tmp_path):
     file = write(tmp_path / "a.wav", tone(1.0, 16_000), subtype="FLOAT")
     got = audio.load(file, 400, MOST, normalised=False)
     np.testing.assert_allclose(got.item, tone(1.0, 16_000), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ending, subtype", [("wav", "FLOAT"), ("flac", "PCM_24"), ("ogg", "VORBIS")]
+)
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_span_is_that_part_of_the_file(tmp_path, ending, subtype, rate):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=3 * rate)
+    file = write(tmp_path / f"a.{ending}", noise, rate, subtype)
+    decoded, _ = soundfile.read(file, dtype="float32")
+    for span in ((0.5, 1.25), (0.5, None), (0.0, 1.25)):
+        first, last = round(span[0] * rate), round((span[1] or 3.0) * rate)
+        alone = write(tmp_path / "b.wav", decoded[first:last], rate, "FLOAT")
+        got = audio.load(file, 400, MOST, span=span)
+        assert (got.status, got.detail) == ("ok", "")
+        np.testing.assert_allclose(got.item, audio.load(alone, 400, MOST).item, atol=1e-5)
+        assert audio.seconds(file, span) == pytest.approx((span[1] or 3.0) - span[0])
+
+
+def test_a_long_span_is_cut(tmp_path):
+    file = write(tmp_path / "a.wav", tone(6.0, 16_000))
+    got = audio.load(file, 400, MOST, span=(1.0, 5.0), lasts=4.0)
+    assert (got.status, got.detail) == ("truncated", "4.00 s cut to 3.00 s")
+    assert len(got.item) == MOST
+
+
+def test_a_span_beyond_the_end_is_named(tmp_path):
+    file = write(tmp_path / "a.wav", tone(2.0, 16_000))
+    past = audio.load(file, 400, MOST, span=(2.0, 3.0), lasts=1.0)
+    assert past.status == "too_short"
+    assert past.detail == "ends after 2.00 s, the turn begins at 2.00 s"
+    partly = audio.load(file, 400, MOST, span=(1.5, 3.0), lasts=1.5)
+    assert partly.status == "cut_short" and len(partly.item) == 8_000
+    assert partly.detail == "0.50 s, 1.50 s by the times in the label file"
+    empty = audio.load(file, 400, MOST, span=(1.0, 1.0), lasts=0.0)
+    assert empty.status == "too_short"
+    assert audio.seconds(file, (1.5, 3.0)) == 0.5 and audio.seconds(file, (2.5, 3.0)) == 0
+
+
+def test_a_broken_copy_still_has_the_spans_before_its_end(tmp_path):
+    file = cut(tmp_path / "a.wav", 1.0, seconds=2.0)
+    assert audio.load(file, 400, MOST, span=(0.2, 0.8), lasts=0.6).status == "ok"
+    short = audio.load(file, 400, MOST, span=(0.2, 1.8), lasts=1.6)
+    assert (short.status, short.detail) == ("cut_short", "ends after 1.00 of 2.00 s")
+
+
+@pytest.mark.parametrize(
+    "seconds, lasts, status",
+    [
+        (0.2, 1.0, "cut_short"),
+        (1.0, 1.0, "ok"),
+        (0.95, 1.0, "ok"),  # within a tenth of a second
+        (0.85, 1.0, "cut_short"),
+        (2.8, 3.0, "ok"),  # within a tenth of the turn
+        (2.6, 3.0, "cut_short"),
+        (2.0, 1.0, "ok"),  # longer
+        (0.2, None, "ok"),
+    ],
+)
+def test_sound_shorter_than_the_times_of_its_turn_is_named(tmp_path, seconds, lasts, status):
+    got = audio.load(write(tmp_path / "a.wav", tone(seconds, 16_000)), 400, MOST, lasts=lasts)
+    assert got.status == status
+    by_label = f"{seconds:.2f} s, {lasts or 0:.2f} s by the times in the label file"
+    assert got.detail == (by_label if status == "cut_short" else "")

@@ -3,14 +3,16 @@
 import csv
 import os
 import sys
+import wave
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from cmarr_jax.data import pack
+from cmarr_jax.data import pack, protocol
+from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
-from cmarr_jax.extract import faces
+from cmarr_jax.extract import video as video_source
 from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
 
@@ -90,6 +92,7 @@ def test_problems_names_each_fault(iemocap):
         ("Ses01F_impro01_F000", "speech"): "too_short",
         ("Ses01F_impro01_F000", "video"): "no_face",
         ("Ses01F_impro01_M000", "text"): "truncated",
+        ("Ses01F_impro01_M000", "speech"): "cut_short",  # by the times in the label file
         ("Ses01M_script01_1b_F000", "speech"): "silent",
         ("Ses02F_impro02_F001", "speech"): "unreadable",
         ("Ses02F_impro02_F001", "video"): "missing_file",
@@ -113,6 +116,109 @@ def test_msp_improv_with_either_spelling_gives_the_same_features(tmp_path):
     assert a.columns["speaker"].tolist() == ["F01", "M01", "F05"]
     for modality in ("text", "speech"):
         np.testing.assert_array_equal(a.features[modality], b.features[modality])
+
+
+def test_a_wav_file_that_is_shorter_than_its_turn_is_named(iemocap):
+    """Its header is right; the label file knows better."""
+    with open(f"{iemocap[1]}/problems.csv", newline="") as f:
+        details = {(r["id"], r["modality"]): r["detail"] for r in csv.DictReader(f)}
+    assert details["Ses01F_impro01_M000", "speech"] == (
+        "0.03 s, 1.11 s by the times in the label file"
+    )
+
+
+@pytest.mark.parametrize(
+    "corpus, build, modalities, bad",
+    [
+        ("meld", lambda root: releases.meld(root, sound=True), ("text", "speech"), {}),
+        ("cremad", releases.cremad, ("speech",), {"1076_MTI_SAD_XX": "silent"}),
+        (
+            "ravdess",
+            releases.ravdess,
+            ("speech",),
+            {"01-07-01-01-01-12": "missing_file", "01-08-02-02-02-24": "unreadable"},
+        ),
+    ],
+)
+def test_a_release_becomes_a_pack(tmp_path, monkeypatch, capsys, corpus, build, modalities, bad):
+    root, out = build(str(tmp_path)), os.path.join("data", corpus)
+    monkeypatch.chdir(tmp_path)
+    assert command.main([corpus, "--root", root, "--max-bad", "1", *MODELS]) == 0
+    made = pack.read(out)  # where train.py --config configs/NAME.py looks for it
+    assert made.name == corpus and made.modalities == modalities
+    problems = {i: s for (i, m), s in read_problems(out).items() if m == "speech"}
+    assert problems == bad
+    assert set(read_problems(out)) - {(i, "speech") for i in bad} == {(i, "all") for i in bad}
+    assert ("split" in made.columns) == ("group" in made.columns) == (corpus == "meld")
+    assert all(made.columns["text"])
+    lacking = len(bad)
+    assert f"{len(made.labels) + lacking} turns, " in capsys.readouterr().err
+
+
+def test_melds_sound_is_in_its_clips(tmp_path):
+    film = pytest.importorskip("tests.extract.test_ffmpeg").film
+    root, out = releases.meld(str(tmp_path)), str(tmp_path / "pack")
+    noise = np.random.default_rng(0).normal(scale=0.1, size=20_000)
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.endswith(".mp4") and not name.startswith("."):
+                film(os.path.join(folder, name), noise)
+    releases.write(f"{root}/train/train_splits/dia125_utt3.mp4", "damaged")
+    assert command.main(["meld", "--root", root, "--out", out, "--max-bad", "0.2", *MODELS]) == 0
+    assert read_problems(out) == {
+        ("train_dia125_utt3", "speech"): "unreadable",
+        ("dev_dia110_utt7", "speech"): "missing_file",
+    }
+    assert len(pack.read(out).labels) == 10  # these two have their text
+
+
+def test_a_table_of_segments_becomes_the_pack_that_cut_files_make(tmp_path):
+    """Four turns of each recording, and the same turns as files of their own."""
+    whole = releases.own(str(tmp_path))
+    with open(whole, newline="") as f:
+        rows = list(csv.DictReader(f))
+    os.makedirs(tmp_path / "cut")
+    with open(tmp_path / "cut.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, [c for c in rows[0] if c not in ("start", "end")])
+        writer.writeheader()
+        for row in rows:
+            with wave.open(f"{tmp_path}/{row['wav']}") as sound:
+                sound.setpos(round(float(row.pop("start")) * 16_000))
+                turn = sound.readframes(6_400)
+            row["wav"] = f"cut/{row['id']}.wav"
+            with wave.open(f"{tmp_path}/{row['wav']}", "wb") as sound:
+                sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+                sound.writeframes(turn)
+            del row["end"]
+            writer.writerow(row)
+    packs = []
+    for file in (whole, f"{tmp_path}/cut.csv"):
+        out = f"{file}.pack"
+        assert command.main(["csv", "--root", file, "--out", out, *MODELS]) == 0
+        packs.append(pack.read(out))
+    segments, files = packs
+    assert segments.name == "own" and segments.columns["end"][1] == "0.9000"
+    assert segments.columns["split"].tolist().count("val") == 4
+    assert segments.columns["group"][5] == "wav/talk1.wav" and "group" not in files.columns
+    assert len(segments.features["speech"]) == 24 * frames(6_400)
+    for modality in ("text", "speech"):
+        np.testing.assert_array_equal(segments.features[modality], files.features[modality])
+    (fold,) = protocol.make_folds(segments.columns, segments.labels, scheme="auto")
+    assert [len(part) for part in (fold.train, fold.val, fold.test)] == [16, 4, 4]
+
+
+def test_a_table_without_speakers_makes_a_pack_that_training_refuses_in_one_line(tmp_path, capsys):
+    rows = [f"u{k},{'ab'[k % 2]},so am I" for k in range(6)]
+    releases.write(f"{tmp_path}/plain.csv", "\n".join(["id,label,text", *rows]))
+    out = f"{tmp_path}/pack"
+    assert command.main(["csv", "--root", f"{tmp_path}/plain.csv", "--out", out, *MODELS]) == 0
+    assert "no column split, session or speaker" in capsys.readouterr().err
+    made = pack.read(out)
+    assert made.modalities == ("text",)
+    with pytest.raises(
+        UserError, match=r"\(session unknown\): its train part is empty; wanted two"
+    ):
+        protocol.make_folds(made.columns, made.labels, scheme="auto")
 
 
 def test_a_missing_package_is_one_line_that_names_the_command(
@@ -169,10 +275,16 @@ def test_faces_are_cut_from_the_speakers_half(tmp_path, monkeypatch, rng, side, 
             video.write(frame)
         video.release()
 
-    def find_bright(frame):
-        return [(100, 150, 80, 80)] if frame.mean() > 50 else []
+    class Bright:
+        """A detector to which a bright picture is a face."""
 
-    monkeypatch.setattr(faces, "mtcnn", lambda: find_bright)
+        def faces(self, picture, smallest, last):
+            return [(100, 150, 80, 80)] if picture.mean() > 50 else []
+
+        def confirms(self, picture, box):
+            return picture.mean() > 50
+
+    monkeypatch.setattr(video_source, "Mtcnn", Bright)
     network = str(tmp_path / "weights.npz")
     np.savez(network, **filled(rng, shapes(layers=1)), mean=130.0, std=50.0)
     out = str(tmp_path / "pack")

@@ -14,9 +14,9 @@ import pytest
 from cmarr_jax.cli.bar import Bars
 from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import store
+from cmarr_jax.extract import engine, store
 from cmarr_jax.extract.source import Loaded
-from tests.extract.fake import extract, source, utterance
+from tests.extract.fake import ENVIRONMENT, corpus, extract, source, utterance
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TWENTY = [utterance(i) for i in range(20)]
@@ -317,3 +317,20 @@ def test_a_store_without_rows_is_read_back(tmp_path):
     made.add("000000", [("a", np.zeros((0, 3), np.float16), "nonfinite", "x")])
     again = store.Store(str(tmp_path), {}, 3, "float16")
     assert again.entries["a"].status == "nonfinite" and again.features("a").shape == (0, 3)
+
+
+def test_a_part_of_a_file_is_another_input_than_the_whole(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    whole = utterance(0)._replace(wav=str(tmp_path / "a.wav"))
+    first = whole._replace(start=0.0, end=1.0, wav_span=(0.0, 1.0))
+    others = [
+        whole,
+        first,
+        first._replace(wav_span=(0.0, None)),
+        first._replace(end=1.5, wav_span=(0.0, 1.5)),
+        whole._replace(start=0.0, end=1.0),  # its file is the turn
+    ]
+    prints = {
+        engine.fingerprint(source("speech"), corpus([u]), "float32", ENVIRONMENT) for u in others
+    }
+    assert len(prints) == len(others)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from cmarr_jax.data import pack
+from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
+from cmarr_jax.extract import flags
 from cmarr_jax.extract.source import Loaded
 from tests.extract import fake, releases
 
@@ -38,7 +40,7 @@ def fakes(monkeypatch):
     def encode(bucket, items):
         return [np.full((length, 3), sum(i.encode()), np.float32) for i, length in items]
 
-    def sources(args, utterances):
+    def sources(args, release):
         return [
             fake.source("text")._replace(encode=encode),
             fake.source("speech", load=load_wav)._replace(encode=encode),
@@ -64,7 +66,7 @@ def run(*argv):
     )
 
 
-@pytest.mark.parametrize("corpus", [[], ["iemocap"], ["msp_improv"]])
+@pytest.mark.parametrize("corpus", [[], ["iemocap"], ["msp_improv"], ["csv"]])
 def test_help_teaches(corpus):
     result = run(*corpus, "--help")
     assert result.returncode == 0 and result.stderr == ""
@@ -77,11 +79,16 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
     out = str(tmp_path / "p")
     for argv, message in [
         ([], "required"),
-        (["cremad"], "invalid choice: 'cremad'"),
+        (["savee"], "invalid choice: 'savee'"),
         (["iemocap"], "--root"),
-        (["iemocap", "--root", "/nowhere"], "--root=/nowhere: no such folder"),
+        (["iemocap", "--root", "/nowhere"], "--root=/nowhere: no such file or folder"),
         (["iemocap", "--root", str(tmp_path)], "no label under Session1..5"),
-        (["iemocap", "--root", iemocap], "--out: missing"),
+        (["iemocap", "--root", iemocap, "--classes", "5"], "invalid choice: '5'"),
+        (["iemocap", "--root", iemocap, "--complete"], "--complete"),
+        (["meld", "--root", iemocap], "no train_sent_emo.csv"),
+        (["cremad", "--root", iemocap], "no file such as AudioWAV/1001_DFA_ANG_XX.wav"),
+        (["ravdess", "--root", iemocap], "no file such as Actor_01/"),
+        (["csv", "--root", iemocap], "a folder; wanted a table"),
         (["iemocap", "--root", iemocap, "--out", out, "--scenarios", "S"], "--scenarios S"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "a"], "wanted some of t,s,v"),
         (["iemocap", "--root", iemocap, "--out", out, "--modalities", "t,t"], "each once"),
@@ -92,6 +99,11 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
         ),
         (["iemocap", "--root", iemocap, "--out", out, "--max-bad", "5"], "a share from 0 to 1"),
         (["iemocap", "--root", iemocap, "--out", out, "--max-tokens", "0"], "more than 0"),
+        (["iemocap", "--root", iemocap, "--out", out, "--layers=sound=last"], "text=WHICH, speech"),
+        (
+            ["iemocap", "--root", iemocap, "--out", out, "--modalities", "t", "--layers=speech=0"],
+            "--layers=speech=0: wanted WHICH or, of these modalities, text=WHICH",
+        ),
         (["iemocap", "--root", iemocap, "--out", out, "--speaker-side", "up"], "marker_left"),
         (["msp_improv", "--root", msp_improv, "--out", out, "--scenarios", "Z"], "letters PRST"),
         (["msp_improv", "--root", iemocap, "--out", out], "no Evaluation.txt"),
@@ -113,6 +125,72 @@ def test_list_counts_by_session_and_class(iemocap, capsys):
     assert table[-1] == "all 1 3 2 2 8 7 8 0"
 
 
+def test_list_works_for_every_corpus(tmp_path, capsys):
+    for corpus, root, first, last in [
+        ("meld", releases.meld(str(tmp_path)), "split anger disgust", "all 1 1 1 2 2 2 1 10"),
+        ("cremad", releases.cremad(str(tmp_path)), "session ang dis fea", "all 1 1 1 1 1 2 7"),
+        ("ravdess", releases.ravdess(str(tmp_path)), "session angry calm", "all 1 1 1 1 1 5"),
+        ("csv", releases.own(str(tmp_path)), "split angry calm total", "all 12 12 24"),
+        ("msp_improv", releases.msp_improv(str(tmp_path)), "session ang hap neu", "all 1 1 2 2 6"),
+    ]:
+        assert command.main([corpus, "--root", root, "--list"]) == 0
+        table = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:]]
+        assert table[0].startswith(first) and table[-1].startswith(last), corpus
+        if first.startswith("split"):
+            assert [row.split()[0] for row in table[1:]] == ["train", "val", "test", "all"]
+
+
+def test_list_of_many_sessions_is_short(tmp_path, capsys):
+    rows = [f"u{k},{'ab'[k % 2]},Hi.,p{k}" for k in range(40)]
+    releases.write(f"{tmp_path}/t.csv", "\n".join(["id,label,text,speaker", *rows]))
+    assert command.main(["csv", "--root", f"{tmp_path}/t.csv", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[-1] == "40 sessions"
+
+
+@pytest.mark.parametrize("corpus", command._READERS)
+def test_the_flags_of_a_corpus_are_the_keywords_of_its_reader(corpus):
+    reader = command._READERS[corpus]
+    args = flags.parser("", command._READERS).parse_args([corpus, "--root", "x"])
+    assert flags.options(args, reader) == (reader.scan.__kwdefaults__ or {})
+
+
+def test_the_pack_goes_where_training_looks_for_it(msp_improv, tmp_path, fakes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["msp_improv", "--root", msp_improv, "--max-bad", "1"]) == 0
+    table = releases.own(str(tmp_path))
+    assert command.main(["csv", "--root", table, "--classes", "calm,angry"]) == 0
+    assert sorted(os.listdir("data")) == ["msp_improv", "own"]
+    made = pack.read("data/own")
+    assert made.name == "own" and made.class_names == ("calm", "angry")
+    assert set(made.columns["split"].tolist()) == {"train", "val", "test"}
+
+
+def test_a_bad_table_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tables = {
+        "none": ("id,label,text", "u,,Hi."),
+        "nothing": ("id,label,speaker", "u,a,p"),
+        "twice": ("id,label,text", "u,a,Hi.", "u,b,Ho."),
+        "fra\u00e7ais": ("id;label;text", "u;a;Hi.;"),
+    }
+    for name, message in {
+        "none": "no row has a label",
+        "nothing": "no turn has a transcript or sound",
+        "twice": "row 3 repeats the id 'u' of row 2",
+        "fra\u00e7ais": "row 2 has 4 fields, wanted 3",
+        "absent": "no such file or folder",
+    }.items():
+        if name in tables:
+            releases.write(f"{tmp_path}/{name}.csv", "\n".join(tables[name]))
+        assert code_of(["csv", "--root", f"{name}.csv"]) == 2
+        captured = capsys.readouterr()
+        line = captured.err.splitlines()[-1]
+        assert line.startswith("error: ") and message in line, name
+        assert "Traceback" not in captured.err and captured.out == ""
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.csv" for name in tables)
+
+
 def test_iemocap_becomes_a_pack(iemocap, tmp_path, fakes, capsys):
     out = str(tmp_path / "p")
     assert command.main(["iemocap", "--root", iemocap, "--out", out, "--max-bad", "0.2"]) == 0
@@ -132,6 +210,8 @@ def test_iemocap_becomes_a_pack(iemocap, tmp_path, fakes, capsys):
     assert made.features["text"].dtype == np.float16
     assert made.provenance["options"] == {
         "corpus": "iemocap",
+        "classes": "4",
+        "only": None,
         "speaker_side": "marker_left",
         "strip_tags": False,
     }
@@ -199,3 +279,56 @@ def test_many_warnings_are_cut(iemocap, tmp_path, capsys):
     command.main(["iemocap", "--root", copy, "--list"])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11 and lines[-1] == "warning: and 21 more like these"
+
+
+def test_video_has_a_default_model_and_its_flags_reach_the_source(tmp_path, monkeypatch, capsys):
+    from cmarr_jax.extract import pretrained, video
+
+    asked = []
+
+    def source(**options):
+        asked.append(options)
+        raise UserError("stop here")
+
+    monkeypatch.setattr(video, "source", source)
+    monkeypatch.setattr(pretrained, "pinned", lambda model, progress: f"{model}@1")
+    root = releases.msp_improv_with_video(str(tmp_path), 1)
+    argv = ["msp_improv", "--root", root, "--out", str(tmp_path / "p"), "--modalities", "v"]
+    assert command.main(argv) == 2
+    assert command.main([*argv, "--video-features", "x"]) == 2
+    flags_ = [
+        "--video-model",
+        "m",
+        "--face-margin",
+        "0.3",
+        "--face-size",
+        "96",
+        "--layers",
+        "video=all",
+    ]
+    assert command.main([*argv, *flags_]) == 2
+    default, ready, given = asked
+    assert default["model"] == f"{flags.VIDEO_MODEL}@1" and default["fps"] == 10.0
+    assert default["margin"] is default["size"] is None and default["layers"] == "last"
+    assert ready["model"] is None and ready["features"] == "x"
+    assert (given["model"], given["margin"], given["size"], given["layers"]) == (
+        "m@1",
+        0.3,
+        96,
+        "all",
+    )
+    with pytest.raises(SystemExit):
+        command.main(["msp_improv", "--help"])
+    help_ = " ".join(capsys.readouterr().out.split())
+    assert flags.VIDEO_MODEL in help_ and f"(default: {video.MARGIN}; for Denseface" in help_
+
+
+@pytest.mark.parametrize(
+    "flag", [["--face-margin", "0.1"], ["--face-size", "96"], ["--video-model", "x"]]
+)
+def test_a_flag_of_video_asks_for_video(iemocap, tmp_path, capsys, flag):
+    argv = ["iemocap", "--root", iemocap, "--out", str(tmp_path / "p"), *flag]
+    assert command.main(argv) == 2
+    assert "--modalities=t,s,v: no turn has a video file" in capsys.readouterr().err
+    assert command.main([*argv, "--modalities", "t"]) == 2
+    assert "leaves out v, but a video option is given" in capsys.readouterr().err

@@ -8,18 +8,37 @@ import pytest
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import pretrained, weights
-from cmarr_jax.extract.models import bert, wav2vec2
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta, wav2vec2
 
 safetensors = pytest.importorskip("safetensors.numpy")
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 F32 = jnp.dtype("float32")
-KINDS = {"bert": (bert, weights.bert), "wav2vec2": (wav2vec2, weights.wav2vec2)}
+KINDS = {
+    "bert": bert,
+    "wav2vec2": wav2vec2,
+    "roberta": roberta,
+    "deberta-v2": deberta,
+    "distilbert": distilbert,
+    "mpnet": mpnet,
+}
+# Kind -> tensors of the heads with which it is published.
+HEADS = {
+    "bert": ("cls.predictions.bias", "classifier.weight"),
+    "wav2vec2": ("quantizer.codevectors",),
+    "roberta": ("lm_head.dense.weight", "classifier.out_proj.bias", "roberta.pooler.dense.bias"),
+    "deberta-v2": (
+        "deberta.embeddings.position_embeddings.weight", "lm_predictions.lm_head.dense.weight",
+        "mask_predictions.classifier.weight", "pooler.dense.weight", "cls.predictions.bias",
+    ),
+    "distilbert": ("vocab_transform.weight", "vocab_projector.bias", "pre_classifier.weight"),
+    "mpnet": ("lm_head.layer_norm.weight", "mpnet.pooler.dense.weight", "mpnet.embeddings.position_ids"),
+}  # fmt: skip
 POSITION = "encoder.pos_conv_embed.conv"
 
 
 def module_of(kind):
     folder = os.path.join(GOLDEN, kind)
-    return KINDS[kind][0].from_config("config.json", pretrained.config(folder), F32)
+    return KINDS[kind].from_config("config.json", pretrained.config(folder), F32)
 
 
 def tensors_of(kind):
@@ -29,7 +48,8 @@ def tensors_of(kind):
 def load(kind, tensors, tmp_path):
     file = str(tmp_path / "model.safetensors")
     safetensors.save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, file)
-    return KINDS[kind][1](file, module_of(kind))
+    module = module_of(kind)
+    return weights.load(file, module, KINDS[kind].tensors(module))
 
 
 def assert_same(a, b, **tolerance):
@@ -40,9 +60,9 @@ def assert_same(a, b, **tolerance):
 def test_prefix_and_heads_make_no_difference(kind, tmp_path):
     tensors = tensors_of(kind)
     plain = load(kind, tensors, tmp_path)
-    head = {"bert": "cls.predictions.bias", "wav2vec2": "quantizer.codevectors"}[kind]
-    prefixed = {f"{kind}.{name}": tensor for name, tensor in tensors.items()}
-    assert_same(plain, load(kind, prefixed | {head: np.ones(3)}, tmp_path))
+    prefix = kind.removesuffix("-v2")
+    prefixed = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+    assert_same(plain, load(kind, prefixed | dict.fromkeys(HEADS[kind], np.ones(3)), tmp_path))
 
 
 def test_layer_norms_of_the_first_bert_checkpoints_have_their_old_names(tmp_path):
@@ -114,5 +134,5 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     with open(os.path.join(GOLDEN, "bert", "model.safetensors"), "rb") as f:
         file.write_bytes(f.read()[:5_000])
     with pytest.raises(UserError, match="not a whole safetensors file") as error:
-        weights.bert(str(file), module_of("bert"))
+        weights.load(str(file), module_of("bert"), bert.tensors(module_of("bert")))
     assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ from cmarr_jax.results.arrays import write_representations
 from cmarr_jax.results.history import History
 from cmarr_jax.results.rows import join, write_results
 from cmarr_jax.runtime.files import write_json
-from cmarr_jax.training.evaluation import Scored
+from cmarr_jax.training.evaluation import Scored, Validated
 from cmarr_jax.training.loop import Epoch
 from cmarr_jax.training.runs import RunId
 from tests.tiny import MODALITIES
@@ -31,7 +31,8 @@ def epoch(number, run_ids, rng, stage="", terms=("loss", "cls"), validated=True)
     made = {t: rng.uniform(1, 2, runs) * (1e6 if number == 2 else 1) for t in terms}
     uar = rng.uniform(0.3, 0.7, runs) if validated else np.full(runs, np.nan)
     best = np.full(runs, number)
-    return Epoch(stage, number, 3, made, uar, uar, best, 1.0, np.ones(runs, bool), [])
+    validated = Validated(uar, 2 - uar)
+    return Epoch(stage, number, 3, made, validated, uar, best, 1.0, np.ones(runs, bool), [])
 
 
 def write(

@@ -22,13 +22,14 @@ def test_a_row_an_epoch_fold_and_seed(tmp_path, run_ids, rng):
         rows = list(csv.DictReader(f))
     assert list(rows[0]) == [
         "stage", "epoch", "fold", "seed", "val_uar", "loss", "imagined", "cls",
+        "val_cross_entropy",
     ]  # fmt: skip
     keys = [(r["stage"], r["epoch"], r["fold"], r["seed"]) for r in rows]
     runs = [("1", "0"), ("2", "0"), ("1", "1"), ("2", "1")]
     assert keys == [(s, "1", *run) for s in ("teacher", "student") for run in runs]
     assert float(rows[5]["cls"]) == pytest.approx(second.terms["cls"][1], rel=1e-5)
     assert rows[5]["imagined"] == "" and float(rows[1]["val_uar"]) == pytest.approx(
-        first.val_uar[1], abs=1e-6
+        first.validated.uar[1], abs=1e-6
     )
 
 

@@ -1,18 +1,18 @@
 import numpy as np
 
-from cmarr_jax.results import intervals, tables
+from cmarr_jax.results import intervals, paired
 
 
 def test_the_interval_ends_where_the_paired_test_rejects(rng):
     """Oracle: the tables' corrected t-test of the folds, inverted."""
     scores = rng.normal(0.6, 0.05, size=5)
-    half = intervals.half_width(scores)
+    half = intervals.half_width(scores, 1 / 4)
     for end in (scores.mean() - half, scores.mean() + half):
-        np.testing.assert_allclose(tables.paired_p_value(scores - end, 1 / 4), 0.05)
+        np.testing.assert_allclose(paired.p_value(scores - end, 1 / 4), 0.05)
 
 
 def test_one_fold_has_no_t_interval():
-    assert np.isnan(intervals.half_width(np.ones((1, 3)))).all()
+    assert np.isnan(intervals.half_width(np.ones((1, 3)), np.nan)).all()
 
 
 def test_the_bootstrap_is_the_binomials_spread(rng):

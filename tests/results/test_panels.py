@@ -27,7 +27,8 @@ def test_a_confusion_shows_shares_of_the_true_class(r):
 
 def test_a_curve_is_a_line_a_fold_and_a_burst_makes_it_logarithmic(r):
     assert panels.curve_names(r) == [
-        "train val_uar", "train loss", "train cls", "teacher val_uar", "teacher loss",
+        "train val_uar", "train val_cross_entropy", "train loss", "train cls",
+        "teacher val_uar", "teacher val_cross_entropy", "teacher loss",
         "teacher imagined", "legend",
     ]  # fmt: skip
     _, axes = plt.subplots()

@@ -145,7 +145,7 @@ def test_every_part_is_there_with_its_numbers(page, folder):
     assert "curves, validation UAR, %" in spoken and "confusion, {v,t}" in spoken
     charts = sum(tag == "svg" for tag, _ in page.tags)
     # bars, missing rates, confusion, curves, calibration, reconstruction, t-SNE
-    assert charts == 1 + 1 + 7 + 7 + 7 + 1 + 1
+    assert charts == 1 + 1 + 7 + 9 + 7 + 1 + 1
 
 
 def test_a_reader_is_told_what_the_numbers_leave_open(page):

@@ -154,7 +154,7 @@ def test_without_validation_the_last_model_counts_after_a_resume_too(corpus, tmp
     assert best.epoch.tolist() == [3, 3] and np.isnan(best.val_uar).all()
     np.testing.assert_array_equal(best.params, state.average)
     assert np.isfinite(scored[0].posteriors).all()
-    assert all(np.isnan(e.val_uar).all() and not any(e.stopped) for e in epochs)
+    assert all(np.isnan(e.validated).all() and not any(e.stopped) for e in epochs)
     with pytest.raises(Stop), Checkpoints(str(tmp_path)) as cut:
         tiny.train(corpus, cut, report=stop_after_two, **fields)
     with Checkpoints(str(tmp_path)) as cut:

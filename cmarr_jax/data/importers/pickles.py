@@ -40,6 +40,9 @@ def load_stream(
     *,
     admitted: Mapping[tuple[str, str], Any] = MappingProxyType({}),
     outside: Callable[[Any], Any] | None = None,
+    remedy: str = (
+        "only NumPy arrays and plain containers are read: save it so, with the code that made it"
+    ),
 ) -> Any:
     """As `load`, from an open file.
 
@@ -48,6 +51,7 @@ def load_stream(
       name: of the file, for errors.
       admitted: (module, name) -> what stands for it, besides what every archive may ask for.
       outside: gives the objects that the pickle keeps outside, by their ids; None = refused.
+      remedy: what to do about a pickle that asks for more than data.
     """
     try:
         _check_memo(stream)
@@ -55,10 +59,7 @@ def load_stream(
         unpickler.admitted, unpickler.outside = {**_ADMITTED, **admitted}, outside
         return unpickler.load()
     except _RefusedError as e:
-        raise UserError(
-            f"{name}: refused, it asks for {e}, which is not data; only NumPy arrays and plain "
-            "containers are read: save it so, with the code that made it"
-        ) from None
+        raise UserError(f"{name}: refused, it asks for {e}, which is not data; {remedy}") from None
     except (MemoryError, RecursionError):
         raise UserError(f"{name}: damaged, or too large for this machine's memory") from None
     except Exception as e:  # a damaged pickle can raise anything

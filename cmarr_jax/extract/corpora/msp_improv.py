@@ -14,18 +14,20 @@ perceived, not the emotion that was to be shown. Source: Busso et al., MSP-IMPRO
 
 import os
 import re
+from argparse import ArgumentParser
 from collections.abc import Iterator
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.corpora import counts, transcripts
-from cmarr_jax.extract.source import Utterance
+from cmarr_jax.extract.source import Release, Utterance
 
 CLASS_NAMES = ("ang", "hap", "neu", "sad")
 SCENARIOS = "PRST"
-# By scenarios; turns that lack a modality included. The paper's subset is S.
+# By scenarios, and whether turns that lack a modality are left out. The paper's subset is S.
 KNOWN_COUNTS = {
-    "S": {"ang": 470, "hap": 1048, "neu": 1789, "sad": 633},
-    "PRST": {"ang": 792, "hap": 2644, "neu": 3477, "sad": 885},
+    ("S", False): {"ang": 470, "hap": 1048, "neu": 1789, "sad": 633},
+    ("S", True): {"ang": 460, "hap": 999, "neu": 1733, "sad": 627},
+    ("PRST", False): {"ang": 792, "hap": 2644, "neu": 3477, "sad": 885},
 }
 
 _CLASS_OF_CODE = {"A": "ang", "H": "hap", "N": "neu", "S": "sad"}
@@ -35,22 +37,45 @@ _TURN = re.compile(r"MSP-IMPROV-(S\d\d[A-Z])-([FM](\d\d))-([PRST])-[FM]{2}\d+")
 _LABEL_LINE = re.compile(r"(?:UTD|MSP)-IMPROV-(\S+?)(?:\.avi)?\s*;\s*(\w+)\s*;")
 
 
+def add_flags(parser: ArgumentParser) -> None:
+    """The flags of this corpus: the keywords of `scan`."""
+    parser.add_argument(
+        "--scenarios",
+        default=SCENARIOS,
+        metavar="LETTERS",
+        help="of R read, S target sentence improvised, P rest of the improvisation, T natural "
+        f"(default: {SCENARIOS}; the paper's subset is S)",
+    )
+    parser.add_argument(
+        "--complete",
+        action="store_true",
+        help="leave out turns without transcript, sound or video: with --scenarios S 3,819 of "
+        "3,940 stay, the paper's number",
+    )
+
+
 def scan(
-    root: str, *, scenarios: str = SCENARIOS, strip_tags: bool = False
-) -> tuple[list[Utterance], list[str]]:
+    root: str,
+    *,
+    scenarios: str = SCENARIOS,
+    complete: bool = False,
+    strip_tags: bool = False,
+) -> Release:
     """Lists the turns of a release in the order of their ids.
 
     Args:
       root: the release's folder.
       scenarios: letters of the scenarios to keep.
+      complete: leaves out turns that lack a transcript, a wav or a video file.
       strip_tags: removes `[LAUGHTER]`, `--` and `...` from transcripts.
 
     Returns:
       The turns, with an empty label where the raters chose none of the four classes or no
-      majority; and warnings, one line each.
+      majority.
 
     Raises:
-      UserError: `root` holds no evaluation file, or `scenarios` is not of these letters.
+      UserError: `root` holds no evaluation file, `scenarios` is not of these letters, or no turn
+        is complete.
     """
     if not scenarios or set(scenarios) - set(SCENARIOS):
         raise UserError(f"--scenarios={scenarios}: wanted some of the letters {SCENARIOS}")
@@ -95,9 +120,22 @@ def scan(
     stems = {name.removesuffix(".wav") for name in files if name.endswith(".wav")}
     named = {i for i, _ in _labels(evaluation, place, [])}
     warnings += counts.unread("wav files", {s for s in stems if _TURN.fullmatch(s)} - named)
-    if known := KNOWN_COUNTS.get("".join(sorted(set(scenarios)))):
-        warnings += counts.difference(turns.values(), known)
-    return [turns[i] for i in sorted(turns)], warnings
+    chosen = [turns[i] for i in sorted(turns)]
+    if complete:
+        chosen = [u for u in chosen if u.text and u.wav and u.video]
+        if not chosen:
+            having = {
+                what: sum(getattr(u, field) is not None for u in turns.values())
+                for what, field in (("a transcript", "text"), ("sound", "wav"), ("video", "video"))
+            }
+            listed = ", ".join(f"{number} have {what}" for what, number in having.items())
+            raise UserError(
+                f"--complete: none of {len(turns)} turns has all of them ({listed}); complete the "
+                "release or leave --complete out"
+            )
+    if known := KNOWN_COUNTS.get(("".join(sorted(set(scenarios))), complete)):
+        warnings += counts.difference(chosen, known)
+    return Release(chosen, CLASS_NAMES, warnings)
 
 
 def _index(root: str, warnings: list[str]) -> dict[str, str]:

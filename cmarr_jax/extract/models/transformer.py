@@ -1,8 +1,10 @@
-"""The post-norm transformer layer that BERT and wav2vec2-base share (Vaswani et al., 2017).
+"""The transformer layer that the encoders share (Vaswani et al., 2017, arXiv:1706.03762).
 
 Matrix products run in the encoder's `dtype`; norms, softmax and the residual stream stay in
 float32, so that bfloat16 costs rounding in the products alone.
 """
+
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -14,48 +16,118 @@ from cmarr_jax.nn.gelu import gelu
 _MASKED = -1e9  # finite, so that a row of padding alone gives a mean, not a NaN
 
 
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x), CLIP's approximation of GELU."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+# Named as `hidden_act` of a Hugging Face configuration names them.
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_new": nn.gelu,  # linen's is the approximation by tanh
+    "gelu_pytorch_tanh": nn.gelu,
+    "quick_gelu": quick_gelu,
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+}
+# What a layer adds to its scores, from what attention sees `[B, T, D]`, the queries and keys
+# `[B, T, H, D/H]` made from it, and the projections that made them, by name.
+Bias = Callable[[jax.Array, jax.Array, jax.Array, Mapping[str, nn.Dense]], jax.Array]
+
+
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each followed by its residual and LayerNorm.
+    """Self-attention and feed-forward, each with its residual and LayerNorm.
 
     Attributes:
       num_heads: H; divides D.
       hidden_features: hidden width of the feed-forward layers.
       epsilon: of the LayerNorms.
       dtype: of the matrix products.
+      pre_norm: norms what goes into a residual branch, instead of the sum after it.
+      activation: a name in `ACTIVATIONS`.
+      key_bias: whether the projection to keys has a bias.
+      residual_scale: whether each branch is multiplied by one learned number a channel before it
+        is added (LayerScale, Touvron et al., 2021, arXiv:2103.17239).
+      score_scale: of a query's product with a key; None = 1 / sqrt(D / H).
     """
 
     num_heads: int
     hidden_features: int
     epsilon: float
     dtype: jnp.dtype
+    pre_norm: bool = False
+    activation: str = "gelu"
+    key_bias: bool = True
+    residual_scale: bool = False
+    score_scale: float | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """`x` `[B, T, D]` float32, `mask` `[B, T]`, False = padding -> `[B, T, D]` float32."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, bias: jax.Array | Bias | None = None
+    ) -> jax.Array:
+        """Encodes.
+
+        Args:
+          x: `[B, T, D]` float32.
+          mask: `[B, T]`, False = padding.
+          bias: added to the scores before the softmax, broadcast to `[B, H, T, T]`; queries come
+            before keys. Or what makes it.
+
+        Returns:
+          `[B, T, D]` float32.
+        """
         width = x.shape[-1]
+        norm_attention = nn.LayerNorm(self.epsilon, name="attention_norm")
+        norm_feed_forward = nn.LayerNorm(self.epsilon, name="feed_forward_norm")
 
-        def heads(name):
-            split = (self.num_heads, width // self.num_heads)
-            return nn.Dense(width, dtype=self.dtype, name=name)(x).reshape(*x.shape[:-1], *split)
+        def add(x, branch, name):
+            if self.residual_scale:
+                branch = branch * self.param(name, nn.initializers.ones, (width,))[None, None]
+            return x + branch
 
-        mixed = _attend(heads("query"), heads("key"), heads("value"), mask).reshape(x.shape)
-        x = x + nn.Dense(width, dtype=self.dtype, name="out")(mixed)
-        x = nn.LayerNorm(self.epsilon, name="attention_norm")(x)
-        hidden = nn.Dense(self.hidden_features, dtype=self.dtype, name="expand")(x)
-        x = x + nn.Dense(width, dtype=self.dtype, name="contract")(gelu(hidden))
-        return nn.LayerNorm(self.epsilon, name="feed_forward_norm")(x)
+        inner = norm_attention(x) if self.pre_norm else x
+
+        biased = {"query": True, "key": self.key_bias, "value": True}
+        project = {
+            name: nn.Dense(width, use_bias=use, dtype=self.dtype, name=name)
+            for name, use in biased.items()
+        }
+        heads = (*x.shape[:-1], self.num_heads, width // self.num_heads)
+        query, key, value = (dense(inner).reshape(heads) for dense in project.values())
+        if callable(bias):
+            bias = bias(inner, query, key, project)
+        mixed = attend(query, key, value, mask, bias, self.score_scale)
+        mixed = nn.Dense(width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
+        x = add(x, mixed, "attention_scale")
+        x = x if self.pre_norm else norm_attention(x)
+        inner = norm_feed_forward(x) if self.pre_norm else x
+        hidden = nn.Dense(self.hidden_features, dtype=self.dtype, name="expand")(inner)
+        hidden = ACTIVATIONS[self.activation](hidden)
+        hidden = nn.Dense(width, dtype=self.dtype, name="contract")(hidden)
+        x = add(x, hidden, "feed_forward_scale")
+        return x if self.pre_norm else norm_feed_forward(x)
 
 
-def _attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scaled dot-product attention, `[B, T, H, D]`.
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    bias: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention, `[B, T, H, D]`; `bias` and `scale` as `Layer` has them.
 
     Twice as fast on XLA:CPU as `cmarr_jax.nn.attention.attend` at speech's lengths: heads come
     before time, so that both products are plain batched ones, and the division by the weights'
     sum comes after the second.
     """
-    query = query.transpose(0, 2, 1, 3) * np.array(query.shape[-1] ** -0.5, query.dtype)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    query = query.transpose(0, 2, 1, 3) * np.array(scale, query.dtype)
     key = key.transpose(0, 2, 3, 1)
     scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
     scores = scores + jnp.where(mask, 0, _MASKED)[:, None, None, :]
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     mixed = weights.astype(value.dtype) @ value.transpose(0, 2, 1, 3)

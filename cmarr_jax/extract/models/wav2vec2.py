@@ -11,12 +11,36 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract.models.tensors import Tensors
 from cmarr_jax.extract.models.transformer import Layer
 from cmarr_jax.nn.gelu import gelu
 
 _GROUP_NORM_EPSILON = 1e-5  # PyTorch's; the configuration does not hold it
+_POSITION = "encoder.pos_conv_embed.conv"
+_MODULES = {
+    "conv_norm": "feature_extractor.conv_layers.0.layer_norm",
+    "projection_norm": "feature_projection.layer_norm",
+    "projection": "feature_projection.projection",
+    "position": _POSITION,
+    "norm": "encoder.layer_norm",
+}
+_LAYER = {
+    "query": "attention.q_proj",
+    "key": "attention.k_proj",
+    "value": "attention.v_proj",
+    "out": "attention.out_proj",
+    "attention_norm": "layer_norm",
+    "expand": "feed_forward.intermediate_dense",
+    "contract": "feed_forward.output_dense",
+    "feed_forward_norm": "final_layer_norm",
+}
+_IGNORED = (
+    r"(masked_spec_embed|layer_weights|"
+    r"(quantizer|project_hid|project_q|lm_head|projector|classifier)\..*)"
+)
 
 
 class Wav2Vec2(nn.Module):
@@ -63,7 +87,7 @@ class Wav2Vec2(nn.Module):
         return length
 
     @nn.compact
-    def __call__(self, samples: jax.Array, lengths: jax.Array) -> jax.Array:
+    def __call__(self, samples: jax.Array, lengths: jax.Array) -> list[jax.Array]:
         """Encodes clips that are normalised alone and then padded with zeros.
 
         Args:
@@ -71,6 +95,7 @@ class Wav2Vec2(nn.Module):
           lengths: `[B]` int32, samples before the padding; each gives at least one frame.
 
         Returns:
+          What goes into the first layer and each layer's output, `num_layers + 1` times
           `[B, num_frames(N), D]` float32; rows past `num_frames(lengths)` mean nothing.
         """
         x = samples[..., None]
@@ -105,11 +130,13 @@ class Wav2Vec2(nn.Module):
         )(x)
         x = x.astype(jnp.float32) + gelu(position)
         x = nn.LayerNorm(self.epsilon, name="norm")(x)
+        states = [x]
         for k in range(self.num_layers):
             x = Layer(
                 self.num_heads, self.hidden_features, self.epsilon, self.dtype, name=f"layer_{k}"
             )(x, mask)
-        return x
+            states.append(x)
+        return states
 
 
 class MaskedGroupNorm(nn.Module):
@@ -171,6 +198,34 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Wav2V
         epsilon=config["layer_norm_eps"],
         dtype=dtype,
     )
+
+
+def tensors(module: Wav2Vec2) -> Tensors:
+    """The names of a published checkpoint's tensors."""
+    modules = dict(_MODULES)
+    for k in range(len(module.conv_features)):
+        modules[f"conv_{k}"] = f"feature_extractor.conv_layers.{k}.conv"
+    for k in range(module.num_layers):
+        modules |= {
+            f"layer_{k}/{ours}": f"encoder.layers.{k}.{name}" for ours, name in _LAYER.items()
+        }
+    length = module.receptive_field
+    inputs = jnp.zeros((1, length)), jnp.full(1, length, jnp.int32)
+    return Tensors(("wav2vec2.",), modules, _IGNORED, inputs, _fold_weight_norm)
+
+
+def _fold_weight_norm(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weight = g v / |v|, the norm over both channel axes; PyTorch has two names for the pair."""
+    for g, v in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        if {f"{_POSITION}.{g}", f"{_POSITION}.{v}"} <= tensors.keys():
+            magnitude = tensors.pop(f"{_POSITION}.{g}").astype(np.float64)
+            direction = tensors.pop(f"{_POSITION}.{v}").astype(np.float64)
+            norm = np.sqrt(np.sum(direction**2, axis=(0, 1), keepdims=True))
+            tensors[f"{_POSITION}.weight"] = magnitude * (direction / norm)
+    return tensors
 
 
 def _after(length: Any, kernels: tuple[int, ...], strides: tuple[int, ...]) -> Any:

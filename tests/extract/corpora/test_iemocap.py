@@ -14,7 +14,7 @@ def root(tmp_path_factory):
 
 
 def test_labels_speakers_sides_and_times(root):
-    turns, _ = iemocap.scan(root)
+    turns = iemocap.scan(root).utterances
     assert [u.id for u in turns] == sorted(releases.IEMOCAP_TURNS)  # neither XX turns nor `._*`
     for u in turns:
         _, label, speaker, side, _ = releases.IEMOCAP_TURNS[u.id]
@@ -24,22 +24,22 @@ def test_labels_speakers_sides_and_times(root):
 
 
 def test_the_speaker_is_the_last_tokens_letter_not_the_marker_wearer(root):
-    turns = {u.id: u for u in iemocap.scan(root)[0]}
+    turns = {u.id: u for u in iemocap.scan(root).utterances}
     assert turns["Ses01F_impro01_M000"].speaker == "Ses01M"
     assert turns["Ses01M_script01_1b_F000"].speaker == "Ses01F"
 
 
 def test_transcripts_survive_odd_bytes_and_may_be_absent(root):
-    texts = {u.id: u.text for u in iemocap.scan(root)[0]}
+    texts = {u.id: u.text for u in iemocap.scan(root).utterances}
     assert texts == {i: text for i, (*_, text) in releases.IEMOCAP_TURNS.items()}
-    stripped = {u.id: u.text for u in iemocap.scan(root, strip_tags=True)[0]}
+    stripped = {u.id: u.text for u in iemocap.scan(root, strip_tags=True).utterances}
     assert stripped["Ses01F_impro01_M000"] == "I I don't know"
     assert stripped["Ses05M_impro05_F003"] is None  # nothing but a tag
     assert stripped["Ses02F_impro02_F001"] == "Great: great."
 
 
 def test_female_left(root):
-    sides = {u.id: u.side for u in iemocap.scan(root, speaker_side="female_left")[0]}
+    sides = {u.id: u.side for u in iemocap.scan(root, speaker_side="female_left").utterances}
     assert {side for i, side in sides.items() if i.split("_")[-1][0] == "F"} == {"left"}
     assert {side for i, side in sides.items() if i.split("_")[-1][0] == "M"} == {"right"}
 
@@ -49,7 +49,7 @@ def test_files_are_named_where_they_exist(root, tmp_path):
     shutil.copytree(root, copy)
     os.remove(f"{copy}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
     releases.write(f"{copy}/Session1/dialog/avi/DivX/Ses01F_impro01.avi", b"RIFF")
-    turns = {u.id: u for u in iemocap.scan(str(tmp_path))[0]}  # the folder above will do
+    turns = {u.id: u for u in iemocap.scan(str(tmp_path)).utterances}  # the folder above will do
     assert turns["Ses01F_impro01_F000"].wav is None
     assert turns["Ses01F_impro01_M000"].wav.endswith("/Ses01F_impro01/Ses01F_impro01_M000.wav")
     assert turns["Ses01F_impro01_F000"].video.endswith("/DivX/Ses01F_impro01.avi")
@@ -57,11 +57,57 @@ def test_files_are_named_where_they_exist(root, tmp_path):
 
 
 def test_counts_that_differ_from_the_release_are_a_warning_with_numbers(root, monkeypatch):
-    (warning,) = iemocap.scan(root)[1]
+    (warning,) = iemocap.scan(root).warnings
     assert "found 1 ang, 3 hap, 2 neu, 2 sad = 8" in warning
     assert "1103 ang, 1636 hap, 1708 neu, 1084 sad = 5531" in warning
-    monkeypatch.setattr(iemocap, "KNOWN_COUNTS", {"ang": 1, "hap": 3, "neu": 2, "sad": 2})
-    assert iemocap.scan(root)[1] == []
+    here = {
+        "improvised": {"ang": 1, "fru": 1, "hap": 2, "neu": 2, "sad": 2},
+        "scripted": {"exc": 1},
+    }
+    monkeypatch.setattr(iemocap, "KNOWN_COUNTS", here)
+    for only in (None, "improvised", "scripted"):
+        for classes in ("4", "6", "all"):
+            assert iemocap.scan(root, classes=classes, only=only).warnings == []
+
+
+@pytest.mark.parametrize(
+    "classes, names, labelled",
+    [
+        ("4", "ang hap neu sad", 8),
+        ("6", "ang exc fru hap neu sad", 9),
+        ("all", "ang dis exc fea fru hap neu oth sad sur", 9),
+    ],
+)
+def test_classes(root, classes, names, labelled):
+    found = iemocap.scan(root, classes=classes)
+    assert found.class_names == tuple(names.split())
+    labels = {u.id: u.label for u in found.utterances}
+    assert sum(map(bool, labels.values())) == labelled
+    assert labels["Ses01F_impro01_M001"] == ("fru" if labelled == 9 else "")
+    assert labels["Ses01M_script01_1b_F000"] == ("hap" if classes == "4" else "exc")
+    assert labels["Ses05M_impro05_M004"] == ""  # no majority
+
+
+def test_the_published_counts(root):
+    """Of the whole release, and of the improvised half that many papers take."""
+
+    def known(**options):
+        return iemocap.scan(root, **options).warnings[-1].partition("the full release has ")[2]
+
+    assert known() == "1103 ang, 1636 hap, 1708 neu, 1084 sad = 5531"
+    six = "1103 ang, 1041 exc, 1849 fru, 595 hap, 1708 neu, 1084 sad = 7380"
+    assert known(classes="6") == six
+    assert known(classes="all").endswith("= 7532") and "107 sur" in known(classes="all")
+    assert known(only="improvised") == "289 ang, 947 hap, 1099 neu, 608 sad = 2943"
+    assert known(only="scripted").endswith("= 2588")
+
+
+def test_only_one_kind_of_recording(root):
+    scripted = iemocap.scan(root, only="scripted")
+    assert [u.id for u in scripted.utterances] == ["Ses01M_script01_1b_F000"]
+    improvised = iemocap.scan(root, only="improvised")
+    assert len(improvised.utterances) == len(releases.IEMOCAP_TURNS) - 1
+    assert not any("not read" in line for line in scripted.warnings + improvised.warnings)
 
 
 def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
@@ -71,12 +117,16 @@ def test_damage_is_a_warning_that_names_the_file(root, tmp_path):
     file = f"{copy}/Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
     with open(file, "a") as f:
         f.write("[1.0 - 2.0] cut he\n")
+        for times in ("1.0 - 2.0.5", "2.0 - 1.0"):
+            f.write(f"[{times}]\tSes02F_impro02_M001\tang\t[1, 1, 1]\n")
         f.write("[1.0 - 2.0]\tSes02F_impro02_M000\tjoy\t[1, 1, 1]\n")
         f.write("[1.0 - 2.0]\tSes02F_impro02_F001\tang\t[1, 1, 1]\n")
-    turns, warnings = iemocap.scan(copy)
+    turns, _, warnings, *_ = iemocap.scan(copy)
     place = "Session2/dialog/EmoEvaluation/Ses02F_impro02.txt"
-    assert warnings[:4] == [
+    assert warnings[:6] == [
         f"{place}: not a label line: '[1.0 - 2.0] cut he'",
+        f"{place}: not a label line: '[1.0 - 2.0.5]\\tSes02F_impro02_M001\\tang\\t[1, 1, 1]'",
+        f"{place}: not a label line: '[2.0 - 1.0]\\tSes02F_impro02_M001\\tang\\t[1, 1, 1]'",
         f"{place}: Ses02F_impro02_M000 has the unknown emotion 'joy'",
         f"{place}: repeats Ses02F_impro02_F001, the first line counts",
         "Session5/dialog/EmoEvaluation: missing, session left out",
@@ -100,4 +150,4 @@ def test_sound_of_no_turn_is_counted(root, tmp_path):
     assert (
         "2 wav files of no turn in the label files are not read "
         "(Ses01F_impro01_F090, Ses01F_impro01_F091)"
-    ) in iemocap.scan(copy)[1]
+    ) in iemocap.scan(copy).warnings

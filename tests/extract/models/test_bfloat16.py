@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cmarr_jax.extract.models.bert import Bert
 from cmarr_jax.extract.models.densenet import DenseNet
 from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
-from tests.extract.models.test_bert import SHAPE
+from tests.extract.models.test_text_models import MODULES
 from tests.extract.models.test_wav2vec2 import BASE
 
 HALF = jnp.dtype("bfloat16")
@@ -34,10 +33,9 @@ def is_half(variable):
 
 
 ENCODERS = {
-    "bert": (
-        Bert(dtype=HALF, **SHAPE),
-        (jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5), bool)),
-    ),
+    kind: (make(dtype=HALF), (jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5), bool)))
+    for kind, make in MODULES.items()
+} | {
     "wav2vec2": (
         Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=HALF, **BASE),
         (jnp.zeros((2, 4000)), jnp.full(2, 4000, jnp.int32)),
@@ -50,7 +48,7 @@ def test_norms_softmax_logits_and_residuals_are_float32(name):
     module, inputs = ENCODERS[name]
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     program = jax.make_jaxpr(module.apply)(variables, *inputs)
-    assert [a.dtype for a in program.out_avals] == [jnp.float32]
+    assert {a.dtype for a in program.out_avals} == {jnp.dtype("float32")}
     products = scores = 0
     for equation, made_by in equations(program.jaxpr):
         kind, half = equation.primitive.name, [is_half(v) for v in equation.invars]
@@ -62,7 +60,8 @@ def test_norms_softmax_logits_and_residuals_are_float32(name):
             arrays = [v for v in equation.invars if not hasattr(v, "val")]
             makers = {made_by.get(v) for v in arrays}
             assert len(arrays) < 2 or makers & {"broadcast_in_dim", "reshape"}, equation
-    assert products >= 12 and scores == module.num_layers  # attention's logits, a layer
+    # Attention's logits, a layer; DeBERTa's are of three products.
+    assert products >= 12 and scores == module.num_layers * (3 if "deberta" in name else 1)
 
 
 def test_densenet_pools_and_averages_in_float32():
