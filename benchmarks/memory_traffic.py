@@ -173,14 +173,13 @@ class Lever(NamedTuple):
     after: Setting
 
 
-_NOW = Setting("bf16", again=("flows",))
+_PLAIN = Setting("bf16")
 LEVERS = (
-    Lever("activations in bfloat16", "bf16", Setting("float32"), Setting("bf16")),
-    Lever("flows computed again", "bf16", Setting("bf16"), _NOW),
-    Lever("features float16 on the device", "yes", _NOW._replace(features="float32"), _NOW),
-    Lever("feed-forwards computed again", "no", _NOW, _NOW._replace(again=("flows", "forwards"))),
-    Lever("RCABs computed again", "no", _NOW, _NOW._replace(again=("flows", "rcab"))),
-    Lever("all that is kept", "bf16", Setting("float32", "float32"), _NOW),
+    Lever("activations in bfloat16", "bf16", Setting("float32"), _PLAIN),
+    Lever("flows computed again", "bf16", _PLAIN, _PLAIN._replace(again=("flows",))),
+    Lever("feed-forwards computed again", "no", _PLAIN, _PLAIN._replace(again=("forwards",))),
+    Lever("RCABs computed again", "no", _PLAIN, _PLAIN._replace(again=("rcab",))),
+    Lever("features float16 on the device", "yes", _PLAIN._replace(features="float32"), _PLAIN),
 )
 
 
