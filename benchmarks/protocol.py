@@ -150,13 +150,13 @@ class Case:
     def _row(self, case: str, runs: int, text: str, **figures: float) -> None:
         row = {"precision": self._precision.name, "device": self._device.device_kind, "runs": runs}
         _keep(self._args, row | {"case": case} | figures)
-        named = f"{case}, {runs} runs" if runs else case
+        named = f"{case}, {runs} run{'s' * (runs > 1)}" if runs else case
         print(f"{named:<28}{text}", flush=True)
 
-    def _fits(self, case: str, seconds: float) -> bool:
+    def _fits(self, case: str, runs: int, seconds: float) -> bool:
         if seconds <= self._left:
             return True
-        self._row(case, 0, f"left out: about {seconds:.0f} s, {max(self._left, 0):.0f} are left")
+        self._row(case, runs, f"left out: about {seconds:.0f} s, {max(self._left, 0):.0f} are left")
         return False
 
     def _roof(self, tflops: float, gigabytes: float) -> str:
@@ -199,7 +199,7 @@ class Case:
         import jax
         import numpy as np
 
-        if not self._fits(f"step, {runs} runs", 2 * self._compile_seconds):
+        if not self._fits("step", runs, 2 * self._compile_seconds):
             return
         batch = self._config.train.batch_size
         steps = self._args.steps
@@ -231,7 +231,7 @@ class Case:
             if self._args.trace and runs == self._args.runs[-1]:
                 self._trace(made, rows[:2])
             del made, run
-            if self._fits(f"from cache, {runs} runs", cold):
+            if self._fits("from cache", runs, cold):
                 jax.clear_caches()
                 warm, *_ = self._first_epoch(runs, rows)
                 self._row("from cache", runs, f"{warm:10.1f} s to the same", seconds=warm)
@@ -292,7 +292,7 @@ class Case:
         from benchmarks.training_sweep import CompiledSweep
         from cmarr_jax.data import protocol
 
-        if not self._fits(f"evaluate, {runs} runs", self._compile_seconds):
+        if not self._fits("evaluate", runs, self._compile_seconds):
             return
         size = min(self._config.train.eval_batch_size, self._args.utterances)
         rows = np.arange(self._args.utterances // size * size, dtype=np.int32).reshape(-1, size)
@@ -329,7 +329,7 @@ class Case:
         epoch = steps * self._step_seconds[runs] + 0.3 * held_out * self._evaluated[runs]
         fixed = 2.5 * self._compile_seconds + held_out * self._evaluated[runs]
         epochs = min(args.epochs, int((0.8 * self._left - fixed) / epoch))
-        if epochs < 2 and not self._fits("protocol", fixed + 2 * epoch):
+        if epochs < 2 and not self._fits("protocol", runs, fixed + 2 * epoch):
             return
         epochs = max(epochs, 2)
         seconds, ends = self._loop(runs, epochs)
