@@ -7,9 +7,9 @@
     python -m cmarr_jax.extract csv --root MINE.csv
     python -m cmarr_jax.extract csv --help           the layout that a corpus must have
 
-Text is encoded by BERT or its kin, speech by wav2vec 2.0 or its kin, faces by a ViT; each is frozen.
-A run that was stopped goes on when the same command is given again and ends with the same pack, byte
-for byte. What could not be read stands in PACK/problems.csv.
+Text is encoded by BERT or its kin, speech by wav2vec 2.0, its kin or Whisper, faces by a ViT; each
+is frozen. A run that was stopped goes on when the same command is given again and ends with the
+same pack, byte for byte. What could not be read stands in PACK/problems.csv.
 
 Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 the pack is
 written but more utterances than --max-bad lack a modality; 130 interrupted.
@@ -209,6 +209,8 @@ def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
     for letter, flag in {"t": "text_model", "s": "speech_model", "v": "video_model"}.items():
         model = getattr(args, flag)
         if letter in letters and model and not model.endswith(denseface.SUFFIXES):
+            if args.revision and "@" not in model and not os.path.exists(model):
+                model = f"{model}@{args.revision}"
             setattr(args, flag, pretrained.pinned(model, Bars(args.quiet)))
 
 

@@ -74,6 +74,7 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
+    add("--revision", metavar="REV", help="of every hub name that does not say one")
     add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help=_TEXT)
     add(
         "--keep-special-tokens",
@@ -86,7 +87,12 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         metavar="N",
         help="cut longer texts (default: 512, or what the model has)",
     )
-    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
+    add(
+        "--speech-model",
+        default="facebook/wav2vec2-base",
+        metavar="DIR|NAME",
+        help="wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper",
+    )
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
     add(
         "--video-model",

@@ -25,7 +25,7 @@ from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 MARGIN = 0.2  # around a face for such a model, part of the box' longer side
 VERSION = 1  # of this file and `faces`; raise it with every change that changes the numbers
-_FAMILIES = {"vit": vit, "clip": clip, "clip_vision_model": clip, "dinov2": dinov2}
+FAMILIES = {"vit": vit, "clip": clip, "clip_vision_model": clip, "dinov2": dinov2}
 _CHUNK = 32  # faces in a call of Denseface, so that one shape is compiled
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 8, 64  # in a call of a vision model
 _CLIPS = 16  # in a batch; each is encoded alone, so that it does not depend on the others
@@ -46,7 +46,7 @@ def source(
     """The video modality, one vector a sampled frame that shows a face.
 
     Args:
-      model: a folder with a Hugging Face vision model of `_FAMILIES` (`config.json`, weights,
+      model: a folder with a Hugging Face vision model of `FAMILIES` (`config.json`, weights,
         `preprocessor_config.json`), or its name on the hub; or a file with Denseface's weights,
         see `denseface`.
       features: ready features instead: a folder with ID.npy, or an .h5 file; rows of zeros are
@@ -151,7 +151,7 @@ class _Network(NamedTuple):
 
 
 def _vision(model: str, size: int | None, layers: str, dtype: str) -> _Network:
-    encoder = open_encoder(model, _FAMILIES, layers=layers, dtype=dtype)
+    encoder = open_encoder(model, FAMILIES, layers=layers, dtype=dtype)
     pictures = open_pictures(encoder.folder, size)
     patch, trained = encoder.module.patch_size, encoder.module.image_size
     if pictures.side % patch:

@@ -59,3 +59,11 @@ def variables(module: Any, *inputs: np.ndarray) -> Any:
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     return jax.tree.map(lambda s: rng.normal(scale=0.3, size=s.shape).astype("f4"), shapes)
+
+
+def parameters(module: Any, *inputs: np.ndarray) -> int:
+    """How many numbers a linen module learns."""
+    import jax  # not where the golden files are made
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -332,3 +332,26 @@ def test_a_flag_of_video_asks_for_video(iemocap, tmp_path, capsys, flag):
     assert "--modalities=t,s,v: no turn has a video file" in capsys.readouterr().err
     assert command.main([*argv, "--modalities", "t"]) == 2
     assert "leaves out v, but a video option is given" in capsys.readouterr().err
+
+
+def test_a_revision_is_of_the_names_that_say_none(tmp_path, monkeypatch):
+    from cmarr_jax.extract import pretrained
+
+    asked = []
+
+    def pinned(model, progress):
+        asked.append(model)
+        if len(asked) == 2:
+            raise UserError("stop here")
+        return model
+
+    monkeypatch.setattr(pretrained, "pinned", pinned)
+    argv = ["iemocap", "--root", releases.iemocap(str(tmp_path)), "--out", str(tmp_path / "p")]
+    for text, speech, wanted in (
+        ("a/b", "c@old", ["a/b@v1", "c@old"]),
+        (str(tmp_path), "d", [str(tmp_path), "d@v1"]),
+    ):
+        asked.clear()
+        models = ["--text-model", text, "--speech-model", speech]
+        assert command.main([*argv, *models, "--revision", "v1"]) == 2
+        assert asked == wanted

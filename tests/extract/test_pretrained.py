@@ -8,17 +8,17 @@ import pytest
 
 from cmarr_jax import extract
 from cmarr_jax.errors import UserError
-from cmarr_jax.extract import checkpoint, pretrained
-from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta, wav2vec2
+from cmarr_jax.extract import checkpoint, pretrained, speech
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 FROM_CONFIG = {
     "bert": bert.from_config,
-    "wav2vec2": wav2vec2.from_config,
     "deberta-v2": deberta.from_config,
     "distilbert": distilbert.from_config,
     "roberta": roberta.from_config,
     "mpnet": mpnet.from_config,
+    **{kind.replace("-", "_"): family.from_config for kind, family in speech.FAMILIES.items()},
 }
 
 
@@ -36,9 +36,16 @@ def edited(kind, tmp_path, **fields):
 @pytest.mark.parametrize(
     "kind, fields, match",
     [
-        ("wav2vec2", {"do_stable_layer_norm": True}, "do_stable_layer_norm is True, wanted False"),
-        ("wav2vec2", {"feat_extract_norm": "layer"}, "feat_extract_norm is 'layer', wanted 'group'"),
-        ("wav2vec2", {"add_adapter": True}, "add_adapter is True"),
+        ("wav2vec2", {"feat_extract_norm": "batch"}, "feat_extract_norm is 'batch', wanted 'group' or 'layer'"),
+        ("wav2vec2", {"add_adapter": True}, "add_adapter is True, wanted False"),
+        ("wav2vec2", {"adapter_attn_dim": 16}, "adapter_attn_dim is 16, wanted None"),
+        ("wav2vec2", {"hidden_act": "relu"}, "hidden_act is 'relu', wanted 'gelu'"),
+        ("hubert", {"feat_extract_activation": "relu"}, "feat_extract_activation is 'relu', wanted 'gelu'"),
+        ("wavlm", {"add_adapter": True}, "add_adapter is True, wanted False"),
+        ("wavlm", {"num_buckets": 2}, "num_buckets is 2 and max_bucket_distance 20; wanted 4 or more"),
+        ("wavlm", {"max_bucket_distance": 3}, "num_buckets is 12 and max_bucket_distance 3; wanted"),
+        ("data2vec_audio", {"add_adapter": True}, "add_adapter is True, wanted False"),
+        ("whisper", {"activation_function": "silu"}, "activation_function is 'silu', wanted gelu, "),
         ("wav2vec2", {"model_type": "hubert"}, "model_type is 'hubert', wanted 'wav2vec2'"),
         ("bert", {"hidden_act": "silu"}, "hidden_act is 'silu', wanted 'gelu' or"),
         ("bert", {"is_decoder": True}, "is_decoder is True, wanted False"),

@@ -90,10 +90,10 @@ def test_both_spellings_of_weight_norm_and_the_folded_kernel_agree(tmp_path):
     ]
     first, second, third = (load("wav2vec2", tensors | s, tmp_path) for s in spellings)
     assert_same(first, second)
-    kernel = third["params"]["position"]["kernel"]
+    kernel = third["params"]["position_0"]["kernel"]
     assert kernel.shape == (16, 4, 16)
     np.testing.assert_allclose(kernel, folded.transpose(2, 1, 0), rtol=1e-7)
-    np.testing.assert_allclose(first["params"]["position"]["kernel"], kernel, rtol=2e-7)
+    np.testing.assert_allclose(first["params"]["position_0"]["kernel"], kernel, rtol=2e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

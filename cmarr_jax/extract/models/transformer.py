@@ -14,6 +14,7 @@ import numpy as np
 from cmarr_jax.nn.gelu import gelu
 
 _MASKED = -1e9  # finite, so that a row of padding alone gives a mean, not a NaN
+_LONG = 500  # positions from which a head's scores, of all rows at once, outgrow a CPU's cache
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -124,12 +125,24 @@ def attend(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     query = query.transpose(0, 2, 1, 3) * np.array(scale, query.dtype)
-    key = key.transpose(0, 2, 3, 1)
-    scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
-    if bias is not None:
-        scores = scores + bias
-    scores = scores + jnp.where(mask, 0, _MASKED)[:, None, None, :]
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    mixed = weights.astype(value.dtype) @ value.transpose(0, 2, 1, 3)
-    mixed = mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(value.dtype)
+    key, value = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    hidden = jnp.where(mask, 0, _MASKED)[:, None, None, :]
+    if bias is None and mask.shape[1] >= _LONG and jax.default_backend() == "cpu":
+        # One head after the other: its scores stay in the cache, half the time at 1,500 frames.
+        hidden = jnp.broadcast_to(hidden, (*query.shape[:2], 1, mask.shape[1]))
+        parts = [x.reshape(-1, *x.shape[2:]) for x in (query, key, value, hidden)]
+        mixed = jax.lax.map(lambda part: _attend(*part), parts).reshape(query.shape)
+    else:
+        mixed = _attend(query, key, value, hidden if bias is None else bias + hidden)
     return mixed.transpose(0, 2, 1, 3)
+
+
+def _attend(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array) -> jax.Array:
+    """`[..., T, D]`, `[..., D, T]` and `[..., T, D]` -> `[..., T, D]`."""
+    scores = jnp.matmul(query, key, preferred_element_type=jnp.float32) + bias
+    # The maximum changes no weight. Its gradient compares scores that XLA computes twice, not
+    # always to the same bits, and would divide by the number of equal ones, 0.
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    mixed = weights.astype(value.dtype) @ value
+    return mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(value.dtype)

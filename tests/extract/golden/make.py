@@ -30,7 +30,16 @@ def main(argv: list[str]) -> int:
     torch.manual_seed(0)
     _bert(os.path.join(HERE, "bert"))
     _kin_of_bert()
-    _wav2vec2(os.path.join(HERE, "wav2vec2"))
+    large = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    _speech("wav2vec2", "wav2vec2")
+    _speech("wav2vec2", "wav2vec2_large", **large)
+    _speech("hubert", "hubert")
+    _speech("hubert", "hubert_large", **large, conv_pos_batch_norm=True, feat_proj_layer_norm=False)
+    near = {"num_buckets": 12, "max_bucket_distance": 20}
+    _speech("wavlm", "wavlm", **near)
+    _speech("wavlm", "wavlm_large", **large | near | {"conv_bias": False})
+    _speech("data2vec-audio", "data2vec_audio", conv_pos_kernel_size=5, num_conv_pos_embeddings=5)
+    _whisper("whisper")
     _pytorch(os.path.join(HERE, "pytorch"))
     _vision(HERE)
     for folder, name, every in zip(argv, ("minilm", "all-mpnet"), (6, 24), strict=False):
@@ -233,29 +242,81 @@ def _write_json(file: str, content: dict) -> None:
         json.dump(content, f)
 
 
-def _wav2vec2(folder: str) -> None:
-    config = transformers.Wav2Vec2Config(
-        conv_dim=(8,) * 7,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        initializer_range=0.3,
-        vocab_size=4,
-    )
-    model = transformers.Wav2Vec2Model(config).eval()
+def _speech(kind: str, name: str, **fields) -> None:
+    """A tiny model of `kind` in the folder `name`, and all its hidden states of each clip."""
+    torch.manual_seed(0)
+    folder = os.path.join(HERE, name)
+    shape = {
+        "conv_dim": (8,) * 7,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "initializer_range": 0.3,
+        "vocab_size": 4,
+    }
+    config = transformers.CONFIG_MAPPING[kind](**shape | fields)
+    model = transformers.AutoModel.from_config(config).eval()
     _perturb(model)
     model.save_pretrained(folder)
     extractor = transformers.Wav2Vec2FeatureExtractor()
     expected = {}
     for number, length in enumerate(CLIPS):
         inputs = extractor(clip(number, length), sampling_rate=16_000, return_tensors="pt")
-        with torch.no_grad():
-            expected[f"features_{number}"] = model(inputs.input_values).last_hidden_state[0]
+        expected[f"states_{number}"] = _hidden_states(model, inputs.input_values)
         expected[f"samples_{number}"] = inputs.input_values[0, :400]
+    if kind == "wavlm":  # the published models' buckets, of distances that tiny clips do not reach
+        published = transformers.models.wavlm.modeling_wavlm.WavLMAttention(8, 1)
+        expected["buckets"] = published._relative_positions_bucket(torch.arange(-1500, 1500))
     _save(os.path.join(folder, "expected.npz"), expected)
+
+
+def _whisper(name: str) -> None:
+    """As `_speech`; windows are 1 s long, and the last clip has more than one."""
+    torch.manual_seed(0)
+    folder = os.path.join(HERE, name)
+    config = transformers.WhisperConfig(
+        vocab_size=4,
+        num_mel_bins=80,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=8,
+        d_model=16,
+        max_source_positions=50,
+        max_target_positions=4,
+        init_std=0.3,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+    )
+    model = transformers.WhisperForConditionalGeneration(config).eval()
+    _perturb(model)
+    model.save_pretrained(folder)
+    os.remove(os.path.join(folder, "generation_config.json"))
+    extractor = transformers.WhisperFeatureExtractor(chunk_length=1)
+    extractor.save_pretrained(folder)
+    expected = {}
+    for number, length in enumerate([*CLIPS, 40_000]):
+        samples, states = clip(number, length), []
+        for start in range(0, length, 16_000):
+            window = samples[start : start + 16_000]
+            inputs = extractor(window, sampling_rate=16_000, return_tensors="pt")
+            states.append(_hidden_states(model.get_encoder(), inputs.input_features))
+        expected[f"states_{number}"] = torch.cat(states, dim=1)[:, : -(-length // 320)]
+    _save(os.path.join(folder, "expected.npz"), expected)
+
+
+def _hidden_states(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Every hidden state, `[layers + 1, T, D]`; the last is after the final norm, if there is one."""
+    with torch.no_grad():
+        output = model(inputs, output_hidden_states=True)
+    return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
 
 
 def _vision(folder: str) -> None:
@@ -333,9 +394,10 @@ def _texts(tokenizer, model, texts) -> dict[str, torch.Tensor]:
 
 def _perturb(model: torch.nn.Module) -> None:
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.3 * torch.randn_like(parameter)
+        for name, tensor in model.state_dict().items():
+            vector = tensor.ndim == 1 or "gru_rel_pos_const" in name
+            if vector and tensor.is_floating_point():
+                tensor += 0.3 * (torch.rand if "running_var" in name else torch.randn)(tensor.shape)
 
 
 def _save(file: str, arrays: dict[str, torch.Tensor], every: int = 1) -> None:

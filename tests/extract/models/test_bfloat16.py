@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import pytest
 
 from cmarr_jax.extract.models.densenet import DenseNet
-from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
+from cmarr_jax.extract.models.whisper import Whisper
+from tests.extract.models import test_whisper
 from tests.extract.models.test_text_models import MODULES
-from tests.extract.models.test_wav2vec2 import BASE
+from tests.extract.models.test_wav2vec2 import KINDS
 
 HALF = jnp.dtype("bfloat16")
 ACCUMULATES = {
@@ -36,10 +37,17 @@ ENCODERS = {
     kind: (make(dtype=HALF), (jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5), bool)))
     for kind, make in MODULES.items()
 } | {
-    "wav2vec2": (
-        Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=HALF, **BASE),
-        (jnp.zeros((2, 4000)), jnp.full(2, 4000, jnp.int32)),
+    "whisper": (
+        Whisper(dtype=HALF, **test_whisper.SHAPE),
+        (jnp.zeros((2, 6400)), jnp.full(2, 6400, jnp.int32)),
     ),
+    **{
+        f"wav2vec2, {kind}": (
+            module.clone(dtype=HALF),
+            (jnp.zeros((2, 4000)), jnp.full(2, 4000, jnp.int32)),
+        )
+        for kind, module in KINDS.items()
+    },
 }
 
 
