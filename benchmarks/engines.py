@@ -12,19 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 class Engine:
     """A process that `serve`s; `environment` is added to this process' own."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+    def __init__(self, command: Sequence[str], environment: dict[str, str]):
+        # Another interpreter must not find this one's packages.
+        own = {} if command[0] == sys.executable else {"PYTHONPATH": ""}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": "", **environment},
+            env=os.environ | own | environment,
         )
         self._answer()
 
     def ask(self, verb: str, argument: str = "") -> float:
         print(f"{verb} {argument}", file=self._process.stdin, flush=True)
         return self._answer()
+
+    def close(self) -> None:
+        """Ends the process, so that its memory is free."""
+        self._process.stdin.close()
+        self._process.wait()
 
     def _answer(self) -> float:
         while line := self._process.stdout.readline():

@@ -76,8 +76,10 @@ def measure(rounds: int) -> dict:
         for point, run in runners.items():
             start = time.process_time()
             run()
+            seconds = time.process_time() - start
+            print(f"  {', '.join(f'{n} {v}' for n, v in point)}: {seconds:.2f} s", file=sys.stderr)
             if turn:  # the first one warms
-                times[point].append(time.process_time() - start)
+                times[point].append(seconds)
     report = command.machine() | {"rounds": rounds, "base": BASE, "sizes": {}}
     for size, values in SIZES.items():
         of = {n: tuple((BASE | {size: n}).items()) for n in values}

@@ -38,21 +38,6 @@ def main() -> int:
     command.use_cores(args.cores)
     with tempfile.TemporaryDirectory() as folder:
         report = measure(args, folder)
-    print(
-        f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}; "
-        f"{report['corpus']}, {report['utterances']} utterances"
-    )
-    print(
-        f"prepared in {report['prepared_s']:.1f} s; medians of {args.rounds} interleaved rounds\n"
-    )
-    print(f"{'utterances/s':28}{'pipeline':>12}{'step':>12}{'ratio':>10}{'of CPU time':>14}")
-    for case, row in report["cases"].items():
-        rates = [row["read"] / row[f"pipeline_{t}"] for t in ("wall", "cpu")]
-        steps = [row["trained"] / row[f"step_{t}"] for t in ("wall", "cpu")]
-        print(
-            f"{case:28}{rates[0]:12.0f}{steps[0]:12.0f}{rates[0] / steps[0]:10.1f}"
-            f"{rates[1] / steps[1]:14.1f}"
-        )
     print(f"\ntarget: {TARGET:.0f} times the fastest step")
     command.write(report, args.json)
     return 0
@@ -78,6 +63,11 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
         "cases": {},
     }
 
+    print(f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}")
+    print(
+        f"prepared in {report['prepared_s']:.1f} s; medians of {args.rounds} interleaved rounds\n"
+    )
+    print(f"{'utterances/s':28}{'pipeline':>12}{'step':>12}{'ratio':>10}{'of CPU time':>14}")
     for case in args.case:
         config = iemocap.get_config(case)
         corpus = pipeline.load(
@@ -113,6 +103,13 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
         medians = {key: statistics.median(values) for key, values in row.items()}
         name = f"{case or 'cmarr'}, T = {config.data.length}"
         report["cases"][name] = medians | {"read": num * passes, "trained": len(order)}
+        rates = [num * passes / medians[f"pipeline_{t}"] for t in ("wall", "cpu")]
+        steps = [len(order) / medians[f"step_{t}"] for t in ("wall", "cpu")]
+        print(
+            f"{name:28}{rates[0]:12.0f}{steps[0]:12.0f}{rates[0] / steps[0]:10.1f}"
+            f"{rates[1] / steps[1]:14.1f}",
+            flush=True,
+        )
         report |= {"corpus": corpus.name, "utterances": num}
     return report
 

@@ -110,6 +110,8 @@ def measure(folder: str, rounds: int) -> dict[str, list[dict[str, float]]]:
             if line is sweep:
                 line = [*sweep, f"--workdir={os.path.join(folder, f'{case}_{turn}')}"]
             times[case].append(run(line, cache))
+            seconds = ", ".join(f"{key} {t:.2f}" for key, t in times[case][-1].items())
+            print(f"  seconds: {seconds}", file=sys.stderr)
     return times
 
 

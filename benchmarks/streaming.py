@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
@@ -37,24 +38,26 @@ def main() -> int:
     args = parser.parse_args()
     command.use_cores(args.cores)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        report = command.machine() | {"rounds": args.rounds, "cases": measure(folder, args.rounds)}
-    print(f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}\n")
-    print(f"{'features':12}{'utterances':>12}{'corpus GB':>12}{'peak GB':>10}{'seconds':>10}")
-    for case in report["cases"]:
-        print(
-            f"{case['features']:12}{case['utterances']:12,}{case['corpus'] / 1e9:12.2f}"
-            f"{case['peak'] / 1e9:10.2f}{case['seconds']:10.0f}"
-        )
+        report = command.machine() | {"rounds": args.rounds, "cases": []}
+        print(f"{report['machine']}, {report['cores']} cores, load average {report['load']:.1f}\n")
+        print(f"{'features':12}{'utterances':>12}{'corpus GB':>12}{'peak GB':>10}{'seconds':>10}")
+        for case in measure(folder, args.rounds):
+            print(
+                f"{case['features']:12}{case['utterances']:12,}{case['corpus'] / 1e9:12.2f}"
+                f"{case['peak'] / 1e9:10.2f}{case['seconds']:10.0f}",
+                flush=True,
+            )
+            report["cases"].append(case)
+            command.write(report, args.json)
     *_, small, large = (case["peak"] for case in report["cases"])
     print(f"\non disk, ten times the corpus takes {large / small:.2f} times the memory")
-    command.write(report, args.json)
     return 0
 
 
-def measure(folder: str, rounds: int) -> list[dict]:
+def measure(folder: str, rounds: int) -> Iterator[dict]:
+    """A row for each case, as soon as it is known."""
     cases = [("in memory", UTTERANCES[0]), *(("on disk", num) for num in UTTERANCES)]
-    rows = []
-    for where, num in cases:
+    for k, (where, num) in enumerate(cases):
         pack = os.path.join(folder, f"pack_{num}")
         if not os.path.exists(pack):
             print(f"writing a pack of {num:,} utterances ...", file=sys.stderr)
@@ -63,22 +66,19 @@ def measure(folder: str, rounds: int) -> list[dict]:
         peaks, times = [], []
         for turn in range(rounds):
             print(f"{where}, {num:,} utterances, {turn + 1}/{rounds} ...", file=sys.stderr)
-            workdir = os.path.join(folder, f"work_{num}_{len(rows)}_{turn}")
+            workdir = os.path.join(folder, f"work_{num}_{k}_{turn}")
             line = [*_TRAIN, f"--config.data.pack={pack}", f"--workdir={workdir}", *flags]
             start = time.monotonic()
             peaks.append(peak_of(line))
             times.append(time.monotonic() - start)
         corpus = num * 32 * sum(DIMS.values()) * 2
-        rows.append(
-            {
-                "features": where,
-                "utterances": num,
-                "corpus": corpus,
-                "peak": statistics.median(peaks),
-                "seconds": statistics.median(times),
-            }
-        )
-    return rows
+        yield {
+            "features": where,
+            "utterances": num,
+            "corpus": corpus,
+            "peak": statistics.median(peaks),
+            "seconds": statistics.median(times),
+        }
 
 
 def peak_of(line: list[str]) -> int:

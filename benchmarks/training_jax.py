@@ -26,6 +26,7 @@ from benchmarks.training_sweep import CompiledSweep, corpus_of
 from cmarr_jax.data import protocol
 from cmarr_jax.runtime.devices import prepare_to_compile
 from cmarr_jax.systems import cmarr
+from cmarr_jax.systems.precision import FLOAT32, PRECISIONS
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
 
@@ -36,9 +37,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         jax.config.update("jax_platforms", "cpu")
     prepare_to_compile()
     device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        algorithm = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}
-        jax.config.update("jax_default_matmul_precision", algorithm[args.precision])
+    precision = FLOAT32 if device.platform == "cpu" else PRECISIONS[args.precision]
     described = {
         "machine": command.processor(),
         "device": device.device_kind,
@@ -50,7 +49,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
 
     config, clock, runners = common.get_config(), Clock(), {}
     data = make_features(NUM_UTTERANCES, args.length)
-    made = CompiledSweep(config, corpus_of(data))
+    made = CompiledSweep(config, corpus_of(data), 1, precision)
     stage, vector = made.stage, made.vector
     params = np.asarray(made.params)
     conditions = protocol.make_conditions(tuple(DIMS))
@@ -61,7 +60,9 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     def runner(case):
         kind, _, number = case.partition(" ")
         if case not in runners and kind == "product":
-            a, product = jnp.ones((PRODUCT, PRODUCT)), jax.jit(jnp.matmul)
+            a = jnp.ones((PRODUCT, PRODUCT), precision.dtype)
+            with precision.multiplying():
+                product = jax.jit(jnp.matmul).lower(a, a).compile()
             runners[case] = lambda: jax.block_until_ready(product(a, a))
         elif case not in runners and kind == "train":
             runners[case] = made.train(make_order(args, int(number)))
@@ -149,11 +150,15 @@ def _named(tree: dict) -> dict:
     return {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def products(jaxpr) -> float:
-    """GFLOP of the matrix products of a jaxpr, those in its loops as often as they run."""
+def products(jaxpr, dtype: str = "") -> float:
+    """GFLOP of the matrix products of a jaxpr, those in its loops as often as they run.
+
+    `dtype`: of those whose operands are of this type alone.
+    """
     count = 0.0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        kinds = {str(v.aval.dtype) for v in equation.invars if hasattr(v.aval, "dtype")}
+        if equation.primitive.name == "dot_general" and (not dtype or kinds == {dtype}):
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             depth = np.prod([shape[axis] for axis in contracted])
@@ -161,5 +166,5 @@ def products(jaxpr) -> float:
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                count += equation.params.get("length", 1) * products(inner)
+                count += equation.params.get("length", 1) * products(inner, dtype)
     return count

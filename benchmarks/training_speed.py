@@ -24,6 +24,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -60,9 +61,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as args.folder:
         if args.check:
             return _check(args)
-        report = _race(args)
-    _print(report)
-    command.write(report, args.json)
+        _race(args)
     return 0
 
 
@@ -92,13 +91,15 @@ def _start(args: argparse.Namespace) -> dict[str, Engine]:
     return engines
 
 
-def _race(args: argparse.Namespace) -> dict:
+def _race(args: argparse.Namespace) -> None:
+    """Prints and keeps each case as soon as it is known."""
     engines = _start(args)
     with open(os.path.join(args.folder, "ours.json"), encoding="utf-8") as f:
         described = json.load(f)
     report = {**described, "cores": len(os.sched_getaffinity(0)), "rounds": args.rounds}
     precision = args.precision if described["gpu"] else "float32"
     report |= {"precision": precision, "length": args.length, "cases": {}}
+    _print_head(report, engines)
     cases = ["product", *(f"train {b}" for b in args.batch), "evaluate 1", "evaluate 7"]
     for case in cases:
         print(f"{case} ...", end="", file=sys.stderr, flush=True)
@@ -121,16 +122,23 @@ def _race(args: argparse.Namespace) -> dict:
         report["cases"][case] = row
         cpu = [f"{name} {row[name]['median_cpu_s']:.2f}" for name in engines]
         print(f" CPU seconds: {', '.join(cpu)}", file=sys.stderr)
-    return report
+        if case != "product":
+            _print_row(report, case, list(engines))
+        command.write(report, args.json)
+    _print_foot(report, list(engines))
 
 
-def _print(report: dict) -> None:
-    names = [
-        name for name in ("ours", "torch", "torch, passive") if name in report["cases"]["product"]
-    ]
-    rows = report["cases"]
-    clock = "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
-    ceiling = max(rows["product"]["gflop"] / rows["product"][name][clock] for name in names)
+def _clock(report: dict) -> str:
+    return "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
+
+
+def _ceiling(report: dict, names: Sequence[str]) -> float:
+    """GFLOP/s of the best engine's product."""
+    row = report["cases"]["product"]
+    return max(row["gflop"] / row[name][_clock(report)] for name in names)
+
+
+def _print_head(report: dict, names: Iterable[str]) -> None:
     print(
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
     )
@@ -138,19 +146,24 @@ def _print(report: dict) -> None:
         f"T = {report['length']}, medians of {report['rounds']} interleaved rounds, utterances/s\n"
     )
     heads = ["", *names, "ratio", "of CPU time", "GFLOP/s", "of ceiling"]
-    print(f"{heads[0]:28}" + "".join(f"{head:>15}" for head in heads[1:]))
-    for case, row in rows.items():
-        if case == "product":
-            continue
-        line = f"{case:28}"
-        line += "".join(f"{row['utterances'] / row[name]['median_s']:>15.1f}" for name in names)
-        if len(names) > 1:
-            for time in ("median_s", "median_cpu_s"):
-                line += f"{min(row[n][time] for n in names[1:]) / row['ours'][time]:>15.2f}"
-        else:
-            line += f"{'':30}"
-        rate = row["gflop"] / row["ours"][clock]
-        print(f"{line}{rate:>15.0f}{rate / ceiling:>15.0%}")
+    print(f"{heads[0]:28}" + "".join(f"{head:>15}" for head in heads[1:]), flush=True)
+
+
+def _print_row(report: dict, case: str, names: Sequence[str]) -> None:
+    row = report["cases"][case]
+    line = f"{case:28}"
+    line += "".join(f"{row['utterances'] / row[name]['median_s']:>15.1f}" for name in names)
+    if len(names) > 1:
+        for time in ("median_s", "median_cpu_s"):
+            line += f"{min(row[n][time] for n in names[1:]) / row['ours'][time]:>15.2f}"
+    else:
+        line += f"{'':30}"
+    rate = row["gflop"] / row["ours"][_clock(report)]
+    print(f"{line}{rate:>15.0f}{rate / _ceiling(report, names):>15.0%}", flush=True)
+
+
+def _print_foot(report: dict, names: Sequence[str]) -> None:
+    rows, clock, ceiling = report["cases"], _clock(report), _ceiling(report, names)
     one, seven = (rows[f"evaluate {k}"] for k in (1, 7))
     times = seven["ours"][clock] / one["ours"][clock]
     print(

@@ -1,4 +1,4 @@
-"""The losses of CM-ARR and its baselines: pure functions of arrays, in float32.
+"""The losses of CM-ARR and its baselines: pure functions of arrays of any float type, in float32.
 
 Value and gradient are finite for inputs up to 1e4 (temperatures of 0.01 and more, log deviations
 of -7 to 4), for identical samples, batches of one and empty masks. "Within k eps of s" means: the
@@ -158,8 +158,13 @@ def squared_errors(recovered: jax.Array, target: jax.Array, mask: jax.Array) -> 
     Returns:
       `[...]` float32.
     """
-    difference = (recovered - target).astype(jnp.float32) * mask[..., None]
+    difference = (recovered.astype(jnp.float32) - target.astype(jnp.float32)) * mask[..., None]
     return jnp.sum(difference * difference, axis=(-2, -1))
+
+
+def mean_squared_error(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean over everything of (x - y)^2, a scalar, from arrays of any float type."""
+    return jnp.mean(jnp.square(x.astype(jnp.float32) - y.astype(jnp.float32)))
 
 
 def gaussian_nll(
@@ -184,6 +189,7 @@ def gaussian_nll(
       `[...]`: mean over the valid positions.
     """
     width = latent.shape[-1]
+    mu, log_sigma = (jnp.asarray(x, jnp.float32) for x in (mu, log_sigma))
     standard = (latent.astype(jnp.float32) - mu) * jnp.exp(-log_sigma)
     squares = jnp.sum(jnp.square(standard) + 2 * log_sigma, axis=-1)
     nats = 0.5 * (squares + width * jnp.log(2 * jnp.pi)) - log_det
@@ -203,7 +209,7 @@ def entropy_hinge(log_sigma: jax.Array, margin: float) -> jax.Array:
     Returns:
       `[...]`.
     """
-    width = log_sigma.shape[-1]
+    width, log_sigma = log_sigma.shape[-1], log_sigma.astype(jnp.float32)
     entropy = 0.5 * width * (jnp.log(2 * jnp.pi) + 1) + jnp.sum(log_sigma, axis=-1)
     return jnp.maximum(margin - entropy, 0)
 
@@ -250,6 +256,7 @@ def decoupled_contrast(
       valid: `[B]` bool; other rows are neither anchors nor negatives.
       log_scale: scalar theta; similarities are multiplied by exp(theta).
     """
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     logits = jnp.exp(log_scale) * jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     positive = jnp.diagonal(logits)
     others = valid[:, None] & valid[None, :] & ~jnp.eye(len(x), dtype=bool)

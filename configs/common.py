@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of the first run of each fold
     c.num_seeds = 1  # runs of each fold, with consecutive seeds
     c.teachers = ""  # folder where teachers are kept and looked for; "" = in the work directory
+    c.precision = "auto"  # "float32"; "tf32" (a GPU's default); "bf16" (a TPU's)
     c.layout = "auto"  # local runs "vmap" (accelerators) or "map" (CPU)
     c.checkpoint_seconds = 30.0  # least time between two checkpoints; the last epoch always saves
 

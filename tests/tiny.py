@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from cmarr_jax import systems
 from cmarr_jax.config import leaves
 from cmarr_jax.data import protocol
 from cmarr_jax.experiment import prepare
-from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems import precision
 from cmarr_jax.training import loop
 from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.runs import RunId, Settings, make_runs
@@ -74,8 +75,8 @@ def experiment(corpus, *configs, run_ids=None, folds=(1, 2, 3), teachers=None, *
     conditions = protocol.make_conditions(corpus.modalities)
 
     def make_system(axis, c=configs[0]):
-        model = FrozenConfigDict(c.model)
-        return SYSTEMS[c.system](model, corpus.modalities, len(corpus.class_names), axis)
+        shape = FrozenConfigDict(c.model), corpus.modalities, len(corpus.class_names)
+        return systems.make(c.system, *shape, axis, precision.choose(c.precision))
 
     identity = {"corpus": corpus.name, "variant": "default", "protocol": "tests"}
     return Experiment(

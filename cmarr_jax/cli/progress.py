@@ -76,7 +76,8 @@ class Progress:
             f"{identity['system']} ({experiment.variants}) on {identity['corpus']}: "
             f"{len(corpus.labels)} utterances, {', '.join(corpus.modalities)}; "
             + (f"{len(sweeps)} sweeps x " if sweeps[1:] else "")
-            + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()}"
+            + f"{folds} folds x {len(run_ids) // folds} seeds on {devices.describe()} in "
+            + experiment.precision.name
             + "".join(f"; {k}: {stage.name}" for k, stage in enumerate(stages, 1) if stages[1:])
         )
         for line in filter(None, (experiment.scheme, *experiment.gaps, experiment.advice)):

@@ -143,7 +143,8 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
         f"{identity['system']} ({experiment.variants}) on {identity['corpus']}; "
         f"{identity['protocol']}" + (f"; {experiment.scheme}" if experiment.scheme else ""),
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
-        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on {devices.describe()}",
+        f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on "
+        f"{devices.describe()} in {experiment.precision.name}",
         "",
         f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
         f"{'validation':>12}{'compile':>9}{'expected':>10}",

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from cmarr_jax import systems
 from cmarr_jax.cli.progress import Progress, Silent
 from cmarr_jax.cli.units import size
 from cmarr_jax.config import sections
@@ -18,7 +19,7 @@ from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import memory, processes
 from cmarr_jax.runtime.devices import use_cores
-from cmarr_jax.systems import SYSTEMS
+from cmarr_jax.systems import precision
 from cmarr_jax.systems.system import Stage, System
 from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.layout import make_layout
@@ -112,8 +113,10 @@ def prepare(
 def _check(config: ConfigDict) -> None:
     if not config.data.pack and not config.data.data_dir:
         raise UserError("--config.data.pack: missing; name the folder of a feature pack")
-    if config.system not in SYSTEMS:
-        raise UserError(f"--config.system={config.system}: wanted one of {', '.join(SYSTEMS)}")
+    if config.system not in systems.SYSTEMS:
+        raise UserError(
+            f"--config.system={config.system}: wanted one of {', '.join(systems.SYSTEMS)}"
+        )
     if config.protocol.shuffled_labels and config.protocol.select_on_test:
         raise UserError(
             "--config.protocol.shuffled_labels: wanted without select_on_test; the control "
@@ -240,8 +243,9 @@ def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
 def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
+    chosen = precision.choose(config.precision)
     # Cached, because JAX finds its traces again only for the same functions.
-    return functools.cache(lambda axis: SYSTEMS[config.system](model, *shape, axis))
+    return functools.cache(lambda axis: systems.make(config.system, model, *shape, axis, chosen))
 
 
 def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold], scheme: str) -> Sweep:

@@ -86,6 +86,7 @@ class _SweepRecording:
         with contextlib.ExitStack() as held:
             held.enter_context(self._workdir.opened())
             self._earlier = status.seconds(folder)
+            status.check_precision(folder, experiment.precision.name)
             write_json(os.path.join(folder, files.AUDIT), experiment.audited)
             self._status = {
                 "complete": False,
@@ -93,6 +94,7 @@ class _SweepRecording:
                 "epochs": sweep.config.train.epochs,
                 "corpus": experiment.corpus.fingerprint,
                 "device": devices.describe(),
+                "precision": experiment.precision.name,
                 "versions": status.versions(),
             }
             self._history = History(folder, sweep.run_ids, experiment.stages[-1].name)

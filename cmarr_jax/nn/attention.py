@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cmarr_jax.nn.dense import Dense
 from cmarr_jax.nn.gelu import gelu
@@ -42,17 +43,19 @@ class FeedForward(nn.Module):
     Attributes:
       hidden: width of the hidden layer.
       dropout: makes a dropout layer.
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     hidden: int
     dropout: Callable[[], nn.Module]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., D]` -> `[..., D]`."""
         width = x.shape[-1]
-        hidden = gelu(Dense(self.hidden)(x))
-        return self.dropout()(Dense(width)(self.dropout()(hidden)))
+        hidden = gelu(Dense(self.hidden, dtype=self.dtype)(x))
+        return self.dropout()(Dense(width, dtype=self.dtype)(self.dropout()(hidden)))
 
 
 class AttentionBlock(nn.Module):
@@ -62,11 +65,13 @@ class AttentionBlock(nn.Module):
       num_heads: must divide the width.
       dropout: makes a dropout layer.
       hidden: width of the hidden feed-forward layer; 0 = four times the block's width.
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     num_heads: int
     dropout: Callable[[], nn.Module]
     hidden: int = 0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -74,12 +79,12 @@ class AttentionBlock(nn.Module):
     ) -> jax.Array:
         """Queries `x` `[B, Tq, D]`; keys and values `context` `[B, Tk, D]`, masked by `[B, Tk]`."""
         width = x.shape[-1]
-        query = nn.LayerNorm()(x)
-        context = query if context is None else nn.LayerNorm()(context)
+        query = nn.LayerNorm(dtype=self.dtype)(x)
+        context = query if context is None else nn.LayerNorm(dtype=self.dtype)(context)
 
         def heads(name, y):
             split = (self.num_heads, width // self.num_heads)
-            return Dense(width, name=name)(y).reshape(*y.shape[:-1], *split)
+            return Dense(width, dtype=self.dtype, name=name)(y).reshape(*y.shape[:-1], *split)
 
         mixed = attend(
             heads("query", query),
@@ -88,6 +93,7 @@ class AttentionBlock(nn.Module):
             mask,
             self.dropout(),
         )
-        x = x + self.dropout()(Dense(width, name="out")(mixed.reshape(x.shape)))
-        forward = FeedForward(self.hidden or 4 * width, self.dropout)
-        return x + forward(nn.LayerNorm()(x))
+        out = Dense(width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
+        x = x + self.dropout()(out)
+        forward = FeedForward(self.hidden or 4 * width, self.dropout, self.dtype)
+        return x + forward(nn.LayerNorm(dtype=self.dtype)(x))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
 class _Autoencoder(nn.Module):
@@ -16,6 +17,7 @@ class _Autoencoder(nn.Module):
 
     widths: Sequence[int]
     wiring: str
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -25,12 +27,12 @@ class _Autoencoder(nn.Module):
         received = (received if self.wiring == "sum" else context) + out
         hidden = received
         for width in self.widths[:-1]:
-            hidden = nn.leaky_relu(nn.Dense(width)(hidden), 0.01)
-        code = nn.Dense(self.widths[-1])(hidden)
+            hidden = nn.leaky_relu(nn.Dense(width, dtype=self.dtype)(hidden), 0.01)
+        code = nn.Dense(self.widths[-1], dtype=self.dtype)(hidden)
         hidden = code
         for width in self.widths[-2::-1]:
-            hidden = nn.relu(nn.Dense(width)(hidden))
-        out = nn.Dense(received.shape[-1])(hidden)
+            hidden = nn.relu(nn.Dense(width, dtype=self.dtype)(hidden))
+        out = nn.Dense(received.shape[-1], dtype=self.dtype)(hidden)
         return (received, out), code
 
 
@@ -46,18 +48,21 @@ class Cascade(nn.Module):
       widths: of the layers of a block's encoder; the decoder mirrors it.
       wiring: "sum" or "context".
       output: "sum": r_K + o_K (MMIN, CRA, CIF-MMIN); "last": o_K (IF-MMIN).
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     num_blocks: int
     widths: Sequence[int] = (256, 128, 64)
     wiring: str = "sum"
     output: str = "sum"
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: jax.Array, context: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """`x` and `context` `[B, D]` -> result `[B, D]`, all codes `[B, K * widths[-1]]`."""
+        x = x.astype(self.dtype)
         zeros = jnp.zeros_like(x)
         start = (x, zeros) if self.wiring == "sum" else (zeros, x)
         blocks = nn.scan(
@@ -66,9 +71,10 @@ class Cascade(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.num_blocks,
-        )(tuple(self.widths), self.wiring)
-        (received, out), codes = blocks(start, zeros if context is None else context)
+        )(tuple(self.widths), self.wiring, self.dtype)
+        context = zeros if context is None else context.astype(self.dtype)
+        (received, out), codes = blocks(start, context)
         hidden = received + out if self.output == "sum" else out
-        hidden = nn.relu(nn.Dense(x.shape[-1])(hidden))
-        result = nn.Dense(x.shape[-1])(hidden)
+        hidden = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype)(hidden))
+        result = nn.Dense(x.shape[-1], dtype=self.dtype)(hidden)
         return result, jnp.swapaxes(codes, 0, 1).reshape(x.shape[0], -1)

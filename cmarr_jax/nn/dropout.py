@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Dropout(nn.Module):
@@ -32,7 +33,8 @@ class Dropout(nn.Module):
             start = jax.lax.axis_index(self.batch_axis) * x.size
             draws = jax.lax.dynamic_slice_in_dim(draws, start, x.size)
         keep = draws[: x.size].reshape(x.shape) >= threshold
-        return jnp.where(keep, x * (256 / (256 - threshold)), 0).astype(x.dtype)
+        scale = np.float32(256 / (256 - threshold))  # so that bfloat16 does not round the mean
+        return jnp.where(keep, x * scale, 0).astype(x.dtype)
 
 
 def draw_normal(key: jax.Array, shape: tuple[int, ...], batch_axis: str | None) -> jax.Array:

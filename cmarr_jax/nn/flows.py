@@ -1,12 +1,16 @@
 """RealNVP over the features of each position (Dinh et al., 2017, arXiv:1605.08803)."""
 
+import functools
+
 import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
+from jax.typing import DTypeLike
 
-from cmarr_jax.nn.dense import product
+from cmarr_jax.nn import reversible
+from cmarr_jax.nn.dense import affine
 
 PERMUTATIONS = ("swap", "none", "glow")
 _LEAST_LOG_SCALE = -60.0  # of a whole chain; its inverse scales by at most e^60 = 1e26: float32
@@ -43,6 +47,13 @@ class RealNVP(nn.Module):
         convolution (Kingma and Dhariwal, 2018), W = L U by its factors. Both start at the
         identity, not from the first batch: the flow's inputs stem from a layer norm.
       output_scale: multiplies each net's result by exp(3 g), g learned, as Glow's code does.
+      dtype: of the nets, see `cmarr_jax.nn`. What passes through the chain stays float32: a layer's
+        rounding would come back from the inverse e^2 times as large. With "glow" the nets do too,
+        since its convolution changes the last bits of what they read on the way back. With nets
+        in bfloat16 the round trip of 99 in 100 inputs differs by at most 1e-3 of max(1, |x|), of
+        all 2,000 by 0.05 (tanh, swap, 8) or 0.01 (sigmoid, swap, 8), where float32's bits flip
+        one of bfloat16's; forward differs from float32's by 0.1 or 0.02 in 99 of 100
+        (tests/systems/test_precision.py).
     """
 
     features: int
@@ -51,6 +62,7 @@ class RealNVP(nn.Module):
     scale: str = "tanh"
     permute: str = "swap"
     output_scale: bool = False
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """The weights of all couplings, stacked, `[num_couplings, ...]`."""
@@ -77,10 +89,13 @@ class RealNVP(nn.Module):
 
     def forward_and_log_det(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`[..., D]` -> latent `[..., D]` and log |det dz/dx| `[...]`."""
+        x = x.astype(jnp.float32)
+        if self._is_recomputed:
+            return reversible.chain(self._coupling, False, x, self.weights)
 
         def layer(carry, weights):
             x, log_det = carry
-            x, more = self._coupling(weights).forward_and_log_det(x)
+            x, more = self._split_coupling(weights).forward_and_log_det(x)
             if self.permute != "none":
                 x = jnp.roll(x, self.features // 2, axis=-1)
             if self.permute == "glow":
@@ -94,6 +109,8 @@ class RealNVP(nn.Module):
 
     def inverse(self, z: jax.Array) -> jax.Array:
         """`[..., D]` -> `[..., D]`, the inverse of `forward_and_log_det`."""
+        if self._is_recomputed:
+            return reversible.chain(self._coupling, True, z, self.weights)[0]
 
         def layer(z, weights):
             if self.permute == "glow":
@@ -104,33 +121,44 @@ class RealNVP(nn.Module):
                 z = z - weights["shift"].reshape((1,) * (z.ndim - 1) + (-1,))
             if self.permute != "none":
                 z = jnp.roll(z, self.features // 2, axis=-1)
-            return self._coupling(weights).inverse(z), None
+            return self._split_coupling(weights).inverse(z), None
 
         return jax.lax.scan(layer, z, self.weights, reverse=True)[0]
 
-    def _coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
-        def net(a):
+    @property
+    def _is_recomputed(self) -> bool:
+        """Whether a backward pass computes the activations again, from the chain's result.
+
+        Not in float32, whose numbers stay as they are, nor where a layer's inverse can lose what
+        it scaled down (a sigmoid's), or is a system of equations (glow's).
+        """
+        return self.dtype != jnp.float32 and self.scale == "tanh" and self.permute != "glow"
+
+    @property
+    def _coupling(self) -> reversible.Coupling:
+        return reversible.Coupling(self._net, self._bijector, self.permute == "swap")
+
+    def _split_coupling(self, weights: dict[str, jax.Array]) -> distrax.Bijector:
+        net = functools.partial(self._net, weights)
+        return distrax.SplitCoupling(self.features // 2, 1, net, self._bijector)
+
+    def _net(self, weights: dict[str, jax.Array], a: jax.Array) -> jax.Array:
+        a = a.astype(jnp.float32 if self.permute == "glow" else self.dtype)
+        for k in (0, 1):
+            a = nn.relu(affine(a, weights[f"kernel_{k}"], weights[f"bias_{k}"]))
+        a = affine(a, weights["kernel_2"], weights["bias_2"])
+        if self.output_scale:
             ones = (1,) * (a.ndim - 1)
-            for k in (0, 1):
-                a = nn.relu(
-                    product(a, weights[f"kernel_{k}"]) + weights[f"bias_{k}"].reshape(*ones, -1)
-                )
-            a = product(a, weights["kernel_2"]) + weights["bias_2"].reshape(*ones, -1)
-            if self.output_scale:
-                a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
-            return a
+            a = a * jnp.exp(3 * weights["output_scale"]).reshape(*ones, -1)
+        return a
 
-        def affine(params):
-            # distrax returns log_det in the dtype of these two: keep it float32.
-            shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
-            if self.scale == "tanh":
-                return distrax.ScalarAffine(shift, log_scale=2 * jnp.tanh(raw / 2))
-            log_scale = jnp.maximum(
-                jax.nn.log_sigmoid(raw + 2), _LEAST_LOG_SCALE / self.num_couplings
-            )
-            return distrax.ScalarAffine(shift * jnp.exp(log_scale), log_scale=log_scale)
-
-        return distrax.SplitCoupling(self.features // 2, 1, net, affine)
+    def _bijector(self, params: jax.Array) -> distrax.Bijector:
+        # distrax returns log_det in the dtype of these two: keep it float32.
+        shift, raw = jnp.split(params.astype(jnp.float32), 2, axis=-1)
+        if self.scale == "tanh":
+            return distrax.ScalarAffine(shift, log_scale=2 * jnp.tanh(raw / 2))
+        log_scale = jnp.maximum(jax.nn.log_sigmoid(raw + 2), _LEAST_LOG_SCALE / self.num_couplings)
+        return distrax.ScalarAffine(shift * jnp.exp(log_scale), log_scale=log_scale)
 
 
 def _triangles(weights: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax.nn.attention import AttentionBlock
@@ -33,6 +34,7 @@ class Fusion(nn.Module):
       pairs: (query, key) modalities, each with a stack of cross-attention blocks of its own.
       num_classes: C.
       dropout: rate -> makes a dropout layer.
+      dtype: of the products, see `cmarr_jax.nn`; logits are float32.
     """
 
     config: ConfigDict
@@ -40,12 +42,17 @@ class Fusion(nn.Module):
     pairs: Sequence[tuple[str, str]]
     num_classes: int
     dropout: Callable[[float], Callable[[], nn.Module]]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
         """`[M, B, T, D]` under `mask` `[B, T]` -> logits `[B, C]`."""
         c, classifier = self.config.fusion, self.config.classifier
-        options = c.num_heads, self.dropout(c.dropout)
+        options = {
+            "num_heads": c.num_heads,
+            "dropout": self.dropout(c.dropout),
+            "dtype": self.dtype,
+        }
         attends = c.variant == "attention"
         streams = inputs
         if attends and self.pairs:
@@ -60,15 +67,15 @@ class Fusion(nn.Module):
                     in_axes=(0, None, 0),
                 )
                 for n in range(c.cross_layers):
-                    streams = cross(*options, name=f"cross_{n}")(streams, mask, contexts)
+                    streams = cross(**options, name=f"cross_{n}")(streams, mask, contexts)
             else:  # a vmapped axis of length 1 would only cost time
                 for n in range(c.cross_layers):
                     name = f"cross_{queries[0]}_{keys[0]}_{n}"
-                    block = AttentionBlock(*options, name=name)
+                    block = AttentionBlock(**options, name=name)
                     streams = block(streams[0], mask, contexts[0])[None]
         fused = jnp.concatenate(list(streams), axis=-1)
         for n in range(c.self_layers if attends else 0):
-            fused = AttentionBlock(*options, name=f"self_{n}")(fused, mask)
+            fused = AttentionBlock(**options, name=f"self_{n}")(fused, mask)
         hidden = masked_mean(fused, mask)
         for _ in range(classifier.layers):
             hidden = nn.relu(nn.Dense(classifier.hidden)(hidden))

@@ -28,7 +28,7 @@ def rebuild_missing(
 
     Args:
       rebuild: (one modality's weights, latent `[size, T, D]`, mask `[size, T]`) -> `[size, T, D]`;
-        it must not mix utterances.
+        it must not mix utterances; its result may be of another type.
       size: utterances a chunk, at most B.
       weights: leaves `[M, ...]`.
       latent: `[B, T, D]`.
@@ -36,7 +36,8 @@ def rebuild_missing(
       missing: `[M, B]` bool.
 
     Returns:
-      `[M, B, T, D]`; finite, but without meaning or gradient where nothing is missing.
+      `[M, B, T, D]` of `latent`'s type; finite, but without meaning or gradient where nothing is
+      missing.
     """
 
     def of_modality(_, given):
@@ -45,7 +46,8 @@ def rebuild_missing(
 
         def put(k, rebuilt):
             rows, _ = chunk(k)
-            return rebuilt.at[rows].set(rebuild(weights, latent[rows], mask[rows]))
+            new = rebuild(weights, latent[rows], mask[rows])
+            return rebuilt.at[rows].set(new.astype(latent.dtype))
 
         return None, jax.lax.fori_loop(0, number, put, latent)
 
@@ -66,7 +68,9 @@ def _backward(rebuild, size, given, cotangents):
         def add(k, sums):
             to_weights, to_latent = sums
             rows, new = chunk(k)
-            _, pull = jax.vjp(lambda w, z: rebuild(w, z, mask[rows]), weights, latent[rows])
+            _, pull = jax.vjp(
+                lambda w, z: rebuild(w, z, mask[rows]).astype(latent.dtype), weights, latent[rows]
+            )
             of_weights, of_rows = pull(jnp.where(new[:, None, None], cotangent[rows], 0))
             return jax.tree.map(jnp.add, to_weights, of_weights), to_latent.at[rows].add(of_rows)
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dense import Dense
@@ -26,18 +27,21 @@ class MulT(nn.Module):
       num_layers: of a cross-modal stack; a self-attention stack has three at least.
       num_heads: must divide D.
       dropout: makes a dropout layer.
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     num_modalities: int
     num_layers: int
     num_heads: int
     dropout: Callable[[], nn.Module]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
         """`[M, B, T, D]` under `mask` `[B, T]` -> `[B, M * (M - 1) * D]`."""
         m, _, length, width = inputs.shape
         inputs = jnp.sqrt(width) * inputs + _positions(length, width)[None, None]
+        inputs = inputs.astype(self.dtype)
         pairs = [(n, k) for n in range(m) for k in range(m) if n != k]
         target, source = (jnp.stack([inputs[p[i]] for p in pairs]) for i in (0, 1))
         crossed = _stack(self, len(pairs), self.num_layers, "cross")(target, mask, source)
@@ -52,12 +56,14 @@ class _Layer(nn.Module):
 
     num_heads: int
     dropout: Callable[[], nn.Module]
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array, context: jax.Array | None
     ) -> tuple[jax.Array, None]:
-        return AttentionBlock(self.num_heads, self.dropout)(x, mask, context), None
+        block = AttentionBlock(self.num_heads, self.dropout, dtype=self.dtype)
+        return block(x, mask, context), None
 
 
 def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
@@ -76,7 +82,7 @@ def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
         axis_size=num,
     )
     blocks = beside(scanned(_Layer), in_axes=(0, None, 0 if name == "cross" else None))
-    module = blocks(net.num_heads, net.dropout, name=name)
+    module = blocks(net.num_heads, net.dropout, net.dtype, name=name)
     return lambda *args: module(*args)[0]
 
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from cmarr_jax.nn.dense import product
 
 
 class Head(nn.Module):
@@ -23,12 +26,14 @@ class Head(nn.Module):
       num_classes: C.
       dropout: makes the dropout layer.
       periodic: False makes the hidden layer an ordinary one with rectified linear units.
+      dtype: of the hidden layer's product, see `cmarr_jax.nn`; phases and logits are float32.
     """
 
     width: int
     num_classes: int
     dropout: Callable[[], nn.Module]
     periodic: bool
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -38,9 +43,12 @@ class Head(nn.Module):
             deviation = nn.initializers.normal(math.sqrt(2 / x.shape[-1]))
             frequencies = self.param("frequencies", deviation, shape)
             phases = self.param("phases", phase, (self.width,))
-            hidden = math.sqrt(2) * jnp.cos(x @ frequencies + phases.reshape(1, -1))
+            turned = product(x.astype(self.dtype), frequencies).astype(jnp.float32)
+            hidden = math.sqrt(2) * jnp.cos(turned + phases.reshape(1, -1))
         else:
-            hidden = nn.relu(nn.Dense(self.width, name="hidden")(x))
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="classifier")(
-            self.dropout()(hidden)
+            hidden = nn.relu(nn.Dense(self.width, dtype=self.dtype, name="hidden")(x))
+        zeros = nn.initializers.zeros
+        classifier = nn.Dense(
+            self.num_classes, kernel_init=zeros, dtype=jnp.float32, name="classifier"
         )
+        return classifier(self.dropout()(hidden))

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from cmarr_jax.nn.dense import product
+from cmarr_jax.nn.dense import affine, product
 
 _LOWEST = -1e9  # finite, so that an utterance with no valid position gives no NaN gradient
 _KERNEL = nn.initializers.he_normal()
@@ -23,10 +24,12 @@ class LSTMEncoder(nn.Module):
     Attributes:
       features: hidden width H. PyTorch has 4 H parameters more, a second bias.
       pool: "max" or "last".
+      dtype: of the products, see `cmarr_jax.nn`; gates and the cell are float32.
     """
 
     features: int
     pool: str = "max"
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -40,21 +43,22 @@ class LSTMEncoder(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], 4 * width))
         recurrent = self.param("recurrent_kernel", init, (width, 4 * width))
         bias = self.param("bias", init, (4 * width,))
-        inputs = product(x, kernel) + bias.reshape(1, 1, -1)
+        inputs = affine(x.astype(self.dtype), kernel, bias)
 
         def step(carry, now):
             hidden, cell = carry
             gates, valid = now
-            i, f, g, o = jnp.split(gates + hidden @ recurrent, 4, axis=-1)
+            gates = gates + product(hidden, recurrent)
+            i, f, g, o = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
             new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-            new_hidden = nn.sigmoid(o) * jnp.tanh(new_cell)
+            new_hidden = (nn.sigmoid(o) * jnp.tanh(new_cell)).astype(hidden.dtype)
             keep = valid[:, None]
             carry = jnp.where(keep, new_hidden, hidden), jnp.where(keep, new_cell, cell)
             return carry, jnp.where(keep, new_hidden, _LOWEST)
 
-        start = jnp.zeros((x.shape[0], width), inputs.dtype)
+        hidden, cell = (jnp.zeros((x.shape[0], width), d) for d in (inputs.dtype, jnp.float32))
         (last, _), steps = jax.lax.scan(
-            step, (start, start), (jnp.swapaxes(inputs, 0, 1), jnp.swapaxes(mask, 0, 1))
+            step, (hidden, cell), (jnp.swapaxes(inputs, 0, 1), jnp.swapaxes(mask, 0, 1))
         )
         return last if self.pool == "last" else jnp.max(steps, axis=0)
 
@@ -65,16 +69,18 @@ class TextCNN(nn.Module):
     Attributes:
       features: width of the result and maps of each window size.
       dropout: makes the dropout layer before the dense one.
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     features: int
     dropout: Callable[[], nn.Module]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """`[B, T, D]` under `mask` `[B, T]` -> `[B, features]`."""
         width = x.shape[-1]
-        x = jnp.pad(x * mask[..., None], ((0, 0), (0, 4), (0, 0)))
+        x = jnp.pad(x.astype(self.dtype) * mask[..., None], ((0, 0), (0, 4), (0, 0)))
         lengths = jnp.sum(mask, axis=1)
         position = jnp.arange(mask.shape[1])
         pooled = []
@@ -82,12 +88,12 @@ class TextCNN(nn.Module):
             kernel = self.param(f"kernel_{size}", _KERNEL, (size * width, self.features))
             bias = self.param(f"bias_{size}", nn.initializers.zeros, (self.features,))
             shifted = [x[:, k : k + mask.shape[1]] for k in range(size)]
-            maps = product(jnp.concatenate(shifted, axis=-1), kernel) + bias.reshape(1, 1, -1)
+            maps = affine(jnp.concatenate(shifted, axis=-1), kernel, bias)
             # An utterance shorter than the window has one window, filled up with padding.
             starts = jnp.maximum(lengths - size, 0)[:, None] >= position[None, :]
             pooled.append(jnp.max(jnp.where(starts[..., None], nn.relu(maps), _LOWEST), axis=1))
         hidden = self.dropout()(jnp.concatenate(pooled, axis=-1))
-        return nn.relu(nn.Dense(self.features, kernel_init=_KERNEL)(hidden))
+        return nn.relu(nn.Dense(self.features, kernel_init=_KERNEL, dtype=self.dtype)(hidden))
 
 
 class UtteranceEncoders(nn.Module):
@@ -98,12 +104,14 @@ class UtteranceEncoders(nn.Module):
       features: width of each vector.
       dropout: makes a dropout layer.
       text: the encoder of text: "cnn", "lstm" (max-pooled) or "lstm_last".
+      dtype: of the products, see `cmarr_jax.nn`.
     """
 
     modalities: Sequence[str]
     features: int
     dropout: Callable[[], nn.Module]
     text: str = "cnn"
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -114,10 +122,11 @@ class UtteranceEncoders(nn.Module):
         for k, modality in enumerate(self.modalities):
             x = jnp.where(available[:, k, None, None], features[modality], 0)
             if modality == "text" and self.text == "cnn":
-                encoder = TextCNN(self.features, self.dropout, name=modality)
+                encoder = TextCNN(self.features, self.dropout, self.dtype, name=modality)
             else:
                 last = modality == "text" and self.text == "lstm_last"
-                encoder = LSTMEncoder(self.features, "last" if last else "max", name=modality)
+                pool = "last" if last else "max"
+                encoder = LSTMEncoder(self.features, pool, self.dtype, name=modality)
             vectors.append(encoder(x, mask))
         return jnp.stack(vectors, axis=1)
 
@@ -129,15 +138,18 @@ class Classifier(nn.Module):
       num_classes: C.
       dropout: makes a dropout layer.
       hidden: width of both hidden layers.
+      dtype: of the hidden layers' products, see `cmarr_jax.nn`; logits are float32.
     """
 
     num_classes: int
     dropout: Callable[[], nn.Module]
     hidden: int = 128
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, D]` -> logits `[B, C]`."""
         for _ in range(2):
-            x = self.dropout()(nn.relu(nn.Dense(self.hidden, kernel_init=_KERNEL)(x)))
-        return nn.Dense(self.num_classes, kernel_init=_KERNEL)(x)
+            dense = nn.Dense(self.hidden, kernel_init=_KERNEL, dtype=self.dtype)
+            x = self.dropout()(nn.relu(dense(x)))
+        return nn.Dense(self.num_classes, kernel_init=_KERNEL, dtype=jnp.float32)(x)

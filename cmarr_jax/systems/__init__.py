@@ -1,6 +1,8 @@
 """The systems by name. To add one: a file with `make`, its import and its entry here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
 
 from cmarr_jax.systems import (
     augmented,
@@ -14,9 +16,11 @@ from cmarr_jax.systems import (
     mmin,
     nmer,
 )
+from cmarr_jax.systems.precision import FLOAT32, Precision
 from cmarr_jax.systems.system import System
 
-# name -> function (config, modalities, num_classes, batch_axis=None) -> system; see `cmarr.make`.
+# name -> function (config, modalities, num_classes, batch_axis=None, dtype=float32) -> system; see
+# `cmarr.make`.
 SYSTEMS: dict[str, Callable[..., System]] = {
     "cmarr": cmarr.make,
     "cmarr_plus": cmarr_plus.make,
@@ -29,3 +33,16 @@ SYSTEMS: dict[str, Callable[..., System]] = {
     "dicmor": dicmor.make,
     "nmer": nmer.make,
 }
+
+
+def make(
+    name: str,
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    precision: Precision = FLOAT32,
+) -> System:
+    """The system `name` in a precision; the other arguments and errors as in `cmarr.make`."""
+    made = SYSTEMS[name](config, modalities, num_classes, batch_axis, precision.dtype)
+    return System(tuple(stage._replace(precision=precision) for stage in made.stages))

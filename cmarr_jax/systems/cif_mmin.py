@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax import losses
@@ -35,15 +36,17 @@ _FORWARD_WEIGHT, _INVARIANCE_WEIGHT = 8.0, 100.0
 
 
 class Projection(nn.Module):
-    """One modality's head for the contrast; its result has unit length."""
+    """One modality's head for the contrast; its result has unit length and is float32."""
 
     width: int
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, W]` -> `[B, W]`."""
-        x = nn.LayerNorm()(nn.leaky_relu(nn.Dense(self.width)(x), 0.01))
-        x = nn.leaky_relu(nn.Dense(self.width)(x), 0.01)
+        x = nn.leaky_relu(nn.Dense(self.width, dtype=self.dtype)(x), 0.01)
+        x = nn.LayerNorm(dtype=self.dtype)(x)
+        x = nn.leaky_relu(nn.Dense(self.width, dtype=self.dtype)(x), 0.01).astype(jnp.float32)
         return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
@@ -56,13 +59,18 @@ class Contrast(nn.Module):
     config: ConfigDict
     modalities: tuple[str, ...]
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """The invariants' encoders, a projection for each modality, the contrast's scale."""
         c = self.config
         dropout = functools.partial(Dropout, c.teacher_dropout, self.batch_axis)
-        self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text="lstm")
-        self.projections = [Projection(c.width, name=f"project_{m}") for m in self.modalities]
+        self.invariant = UtteranceEncoders(
+            self.modalities, c.width, dropout, text="lstm", dtype=self.dtype
+        )
+        self.projections = [
+            Projection(c.width, self.dtype, name=f"project_{m}") for m in self.modalities
+        ]
         if c.faithful_to == "paper":
             self.log_scale = self.param("log_scale", nn.initializers.ones, ())
 
@@ -86,17 +94,21 @@ class Student(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders of h and of the invariants c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
+        encoders = functools.partial(
+            UtteranceEncoders, self.modalities, c.width, dropout, dtype=self.dtype
+        )
+        self.encoders = encoders()
         # The published student pools the text's invariants in another way than the teacher.
         text = "lstm_last" if c.faithful_to == "code" else "lstm"
-        self.invariant = UtteranceEncoders(self.modalities, c.width, dropout, text=text)
-        self.imagine = Cascade(c.num_blocks, wiring="context")
-        self.classifier = Classifier(self.num_classes, dropout)
+        self.invariant = encoders(text=text)
+        self.imagine = Cascade(c.num_blocks, wiring="context", dtype=self.dtype)
+        self.classifier = Classifier(self.num_classes, dropout, dtype=self.dtype)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h', c `[B, M, W]` and logits `[B, C]`."""
@@ -118,7 +130,11 @@ class Student(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """CIF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
@@ -126,9 +142,9 @@ def make(
       UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
-    network = Student(config, tuple(modalities), num_classes, batch_axis)
-    teacher = teacher_network(config, modalities, num_classes, batch_axis)
-    contrast = Contrast(config, tuple(modalities), batch_axis)
+    network = Student(config, tuple(modalities), num_classes, batch_axis, dtype)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, dtype)
+    contrast = Contrast(config, tuple(modalities), batch_axis, dtype)
 
     def loss(params, batch, available, key):
         imagined, invariants, logits = network.apply(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax import losses
@@ -61,12 +62,15 @@ class CMARR(nn.Module):
       modalities: names, in the corpus' order.
       num_classes: C.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
+      dtype: of activations and products; the latents, what is pooled over time, logits and losses
+        are float32.
     """
 
     config: ConfigDict
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """The blocks of every modality, stacked over M, then the fusion that all share."""
@@ -81,19 +85,24 @@ class CMARR(nn.Module):
         )
 
         self.input_dropout = self._dropout(c.input_dropout)()
-        self.projections = [Dense(width, name=f"project_{m}") for m in self.modalities]
-        self.project_norm = stacked(nn.LayerNorm)()
+        self.projections = [
+            Dense(width, dtype=self.dtype, name=f"project_{m}") for m in self.modalities
+        ]
+        self.project_norm = stacked(nn.LayerNorm)(dtype=self.dtype)
         self.umc = stacked(UMC)(
             variant=c.umc.variant,
             num_heads=c.umc.num_heads,
             mlp_ratio=c.umc.mlp_ratio,
             log_sigma_range=tuple(c.umc.log_sigma_range),
             dropout=self._dropout(c.umc.dropout),
+            dtype=self.dtype,
         )
         self.pooling = stacked(GaussianPooling)(c.umc.pool)
-        self.conv = stacked(Conv1D)(width, c.conv_kernel)
-        self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(*_flow(c))
-        self.reconstruct = stacked(ReconstructionHead)(*_head(c))
+        self.conv = stacked(Conv1D)(width, c.conv_kernel, dtype=self.dtype)
+        self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
+            *_flow(c), dtype=self.dtype
+        )
+        self.reconstruct = stacked(ReconstructionHead)(*_head(c), self.dtype)
         self.log_temperature = self.param(
             "log_temperature", lambda key: jnp.log(jnp.float32(c.udcl.temperature))
         )
@@ -108,6 +117,7 @@ class CMARR(nn.Module):
             parse_pairs(c.fusion.pairs, self.modalities),
             self.num_classes,
             self._dropout,
+            self.dtype,
         )
 
     def _dropout(self, rate: float) -> Callable[[], nn.Module]:
@@ -155,7 +165,8 @@ class CMARR(nn.Module):
         if self.is_initializing():  # `encode` has made the flows' parameters, not the heads'
             self.reconstruct(encoded.x, jnp.broadcast_to(mask, encoded.x.shape[:3]))
         # Modules of one modality, applied below to its slice of the stacked parameters.
-        flow, head = RealNVP(*_flow(c), parent=None), ReconstructionHead(*_head(c), parent=None)
+        flow = RealNVP(*_flow(c), dtype=self.dtype, parent=None)
+        head = ReconstructionHead(*_head(c), self.dtype, parent=None)
 
         def rebuild(weights, latent, mask):  # Eq. 8 and 9
             x = flow.apply({"params": weights["flow"]}, latent, method="inverse")
@@ -167,6 +178,7 @@ class CMARR(nn.Module):
         latent = mean_latent(encoded.z, available)
         if chunk:
             recovered = rebuild_missing(rebuild, chunk, weights, latent, mask, missing)
+            recovered = recovered.astype(encoded.x.dtype)
             recovered = jnp.where(missing[:, :, None, None], recovered, encoded.x)
             inputs = recovered
         else:
@@ -306,6 +318,7 @@ def make(
     modalities: Sequence[str],
     num_classes: int,
     batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """CM-ARR as a system.
 
@@ -314,12 +327,13 @@ def make(
       modalities: names, in the corpus' order.
       num_classes: C.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
+      dtype: of activations and products, see `cmarr_jax.systems.precision`.
 
     Raises:
       UserError: a field of `config` has a value that it cannot have.
     """
     check(config, modalities)
-    network = CMARR(config, tuple(modalities), num_classes, batch_axis)
+    network = CMARR(config, tuple(modalities), num_classes, batch_axis, dtype)
 
     def loss(params, batch, available, key, chunk=0):
         encoded, fused = network.apply(params, batch, available, chunk, rngs={"dropout": key})

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax import losses
@@ -39,13 +40,14 @@ class Heads(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, batch: Batch) -> jax.Array:
         """-> logits `[M, B, C]`; nothing here mixes modalities."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        head = functools.partial(Head, c.width, self.num_classes, dropout)
+        head = functools.partial(Head, c.width, self.num_classes, dropout, dtype=self.dtype)
         means = [masked_mean(batch.features[m], batch.mask) for m in self.modalities]
         return jnp.stack(
             [head(m in c.periodic, name=m)(x) for m, x in zip(self.modalities, means, strict=True)]
@@ -70,12 +72,16 @@ def combine(heads: jax.Array, fused: jax.Array, available: jax.Array, fusion: st
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """CM-ARR+ as a system; arguments and errors as in `systems.cmarr.make`."""
     cmarr.check(config, modalities)
     check_choice(config, "heads.fusion", _FUSION)
-    shape = tuple(modalities), num_classes, batch_axis
+    shape = tuple(modalities), num_classes, batch_axis, dtype
     network, heads = cmarr.CMARR(config, *shape), Heads(config.heads, *shape)
     whole = functools.partial(gather, batch_axis=batch_axis)
 

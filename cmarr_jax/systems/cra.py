@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax.nn.cascade import Cascade
@@ -27,6 +28,7 @@ class Decoders(nn.Module):
     """For each modality two hidden layers, from the completed vectors to its mean input."""
 
     modalities: tuple[str, ...]
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
@@ -35,8 +37,8 @@ class Decoders(nn.Module):
         for modality, width in zip(self.modalities, widths, strict=True):
             out = x
             for k in range(2):
-                out = nn.relu(nn.Dense(128, name=f"{modality}_{k}")(out))
-            decoded.append(nn.Dense(width, name=f"{modality}_2")(out))
+                out = nn.relu(nn.Dense(128, dtype=self.dtype, name=f"{modality}_{k}")(out))
+            decoded.append(nn.Dense(width, dtype=self.dtype, name=f"{modality}_2")(out))
         return decoded
 
 
@@ -47,15 +49,16 @@ class CRA(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders, the cascade, and what reads its result."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
-        self.complete = Cascade(c.num_blocks, widths=(256, 128))
-        self.classifier = Classifier(self.num_classes, dropout)
-        self.decoders = Decoders(self.modalities)
+        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout, dtype=self.dtype)
+        self.complete = Cascade(c.num_blocks, widths=(256, 128), dtype=self.dtype)
+        self.classifier = Classifier(self.num_classes, dropout, dtype=self.dtype)
+        self.decoders = Decoders(self.modalities, self.dtype)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[list[jax.Array], jax.Array]:
         """-> decoded mean inputs, one `[B, D_m]` for each modality, and logits `[B, C]`."""
@@ -75,10 +78,14 @@ class CRA(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """CRA as a system; arguments as in `systems.cmarr.make`."""
-    network = CRA(config, tuple(modalities), num_classes, batch_axis)
+    network = CRA(config, tuple(modalities), num_classes, batch_axis, dtype)
 
     def mean_inputs(batch):
         return [masked_mean(batch.features[m], batch.mask) for m in modalities]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax import losses
@@ -34,6 +35,7 @@ class Backbone(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """A convolution for each modality, the fusion, the classifier."""
@@ -41,11 +43,11 @@ class Backbone(nn.Module):
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
         self.text_dropout = Dropout(c.text_dropout, self.batch_axis)
         self.convs = [
-            Conv1D(c.width, c.conv_kernel, use_bias=False, name=f"conv_{m}")
+            Conv1D(c.width, c.conv_kernel, False, self.dtype, name=f"conv_{m}")
             for m in self.modalities
         ]
         if len(self.modalities) > 1:
-            self.fusion = MulT(len(self.modalities), c.num_layers, c.num_heads, dropout)
+            self.fusion = MulT(len(self.modalities), c.num_layers, c.num_heads, dropout, self.dtype)
         self.classifier = ResidualMLP(
             self.num_classes, functools.partial(Dropout, c.out_dropout, self.batch_axis)
         )
@@ -82,6 +84,7 @@ class Recovery(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """The backbone, the flows and reconstruction heads stacked over M, the prior."""
@@ -93,13 +96,19 @@ class Recovery(nn.Module):
             in_axes=0,
             axis_size=num,
         )
-        self.backbone = Backbone(c, self.modalities, self.num_classes, self.batch_axis)
+        self.backbone = Backbone(c, self.modalities, self.num_classes, self.batch_axis, self.dtype)
         self.flow = stacked(RealNVP, methods=["forward_and_log_det", "inverse"])(
-            c.width, c.flow.num_couplings, c.flow.hidden, "sigmoid", c.flow.permute, True
+            c.width,
+            c.flow.num_couplings,
+            c.flow.hidden,
+            "sigmoid",
+            c.flow.permute,
+            True,
+            self.dtype,
         )
-        self.reconstruct = stacked(ReconstructionHead)(c.num_blocks)
+        self.reconstruct = stacked(ReconstructionHead)(c.num_blocks, dtype=self.dtype)
         if c.faithful_to == "code":
-            self.mix = stacked(nn.Dense)(c.width)
+            self.mix = stacked(nn.Dense)(c.width, dtype=self.dtype)
         shape, zeros = (self.num_classes, c.width), nn.initializers.zeros
         self.prior_mu = self.param("prior_mu", zeros, shape)
         self.prior_log_sigma = self.param("prior_log_sigma", zeros, shape)
@@ -150,7 +159,11 @@ class Recovery(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """DiCMoR as a system; arguments as in `systems.cmarr.make`.
 
@@ -165,7 +178,7 @@ def make(
             f"multiple of {2 * config.num_heads} (twice num_heads) and an odd kernel"
         )
     whole = functools.partial(gather, axis=1, batch_axis=batch_axis)
-    network = Recovery(config, tuple(modalities), num_classes, batch_axis)
+    network = Recovery(config, tuple(modalities), num_classes, batch_axis, dtype)
 
     def init(key, batch, before):
         params = network.init(key, batch, batch.present)["params"]
@@ -200,13 +213,17 @@ def make(
     frozen = tuple(f"conv_{m}" for m in modalities)
     weights = dict.fromkeys(("nll", "rec"), config.recovery_weight)
     recover = Stage("train", init, loss, encode, predict, weights, frozen=frozen)
-    return System((_pretrain(config, modalities, num_classes, batch_axis), recover))
+    return System((_pretrain(config, modalities, num_classes, batch_axis, dtype), recover))
 
 
 def _pretrain(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None,
+    dtype: DTypeLike,
 ) -> Stage:
-    network = Backbone(config, tuple(modalities), num_classes, batch_axis)
+    network = Backbone(config, tuple(modalities), num_classes, batch_axis, dtype)
 
     def loss(params, batch, available, key):
         logits = network.apply(params, batch, available, rngs={"dropout": key})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax.nn.conv import Conv1D
@@ -27,16 +28,22 @@ class FullModality(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """A projection, norm and convolution for each modality, then the fusion."""
         c = self.config
         self.input_dropout = self._dropout(c.input_dropout)()
-        self.projections = [Dense(c.width, name=f"project_{m}") for m in self.modalities]
-        self.norms = [nn.LayerNorm(name=f"norm_{m}") for m in self.modalities]
-        self.convs = [Conv1D(c.width, c.conv_kernel, name=f"conv_{m}") for m in self.modalities]
+        self.projections = [
+            Dense(c.width, dtype=self.dtype, name=f"project_{m}") for m in self.modalities
+        ]
+        self.norms = [nn.LayerNorm(dtype=self.dtype, name=f"norm_{m}") for m in self.modalities]
+        self.convs = [
+            Conv1D(c.width, c.conv_kernel, dtype=self.dtype, name=f"conv_{m}")
+            for m in self.modalities
+        ]
         pairs = parse_pairs(c.fusion.pairs, self.modalities)
-        self.fusion = Fusion(c, self.modalities, pairs, self.num_classes, self._dropout)
+        self.fusion = Fusion(c, self.modalities, pairs, self.num_classes, self._dropout, self.dtype)
 
     def _dropout(self, rate: float) -> Callable[[], nn.Module]:
         return functools.partial(Dropout, rate, self.batch_axis)
@@ -59,10 +66,14 @@ class FullModality(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """The baseline as a system; arguments and errors as in `systems.cmarr.make`."""
-    return System((make_stage(config, modalities, num_classes, batch_axis, complete=True),))
+    return System((make_stage(config, modalities, num_classes, batch_axis, dtype, complete=True),))
 
 
 def make_stage(
@@ -70,12 +81,13 @@ def make_stage(
     modalities: Sequence[str],
     num_classes: int,
     batch_axis: str | None,
+    dtype: DTypeLike,
     *,
     complete: bool,
 ) -> Stage:
     """The network as a stage; `complete`: on complete data, else with modalities missing."""
     check_fusion(config, modalities)
-    network = FullModality(config, tuple(modalities), num_classes, batch_axis)
+    network = FullModality(config, tuple(modalities), num_classes, batch_axis, dtype)
 
     def loss(params, batch, available, key):
         logits = network.apply(params, batch, available, rngs={"dropout": key})

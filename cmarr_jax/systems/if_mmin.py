@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax import losses
@@ -39,12 +40,13 @@ class SharedEncoder(nn.Module):
     """Two layers of Linear and LeakyReLU, the same for all modalities."""
 
     width: int
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., W]` -> `[..., W]`."""
         for _ in range(2):
-            x = nn.leaky_relu(nn.Dense(self.width)(x), 0.01)
+            x = nn.leaky_relu(nn.Dense(self.width, dtype=self.dtype)(x), 0.01)
         return x
 
 
@@ -55,15 +57,16 @@ class Student(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders of h, the shared encoder of c, the cascade, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
-        self.shared = SharedEncoder(c.width)
-        self.imagine = Cascade(c.num_blocks, wiring="context", output="last")
-        self.classifier = Classifier(self.num_classes, dropout)
+        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout, dtype=self.dtype)
+        self.shared = SharedEncoder(c.width, self.dtype)
+        self.imagine = Cascade(c.num_blocks, wiring="context", output="last", dtype=self.dtype)
+        self.classifier = Classifier(self.num_classes, dropout, dtype=self.dtype)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h' `[B, M, W]`, logits `[B, C]`, c `[B, M, W]`."""
@@ -82,7 +85,11 @@ class Student(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """IF-MMIN as a system; arguments as in `systems.cmarr.make`.
 
@@ -90,10 +97,9 @@ def make(
       UserError: a field of `config` has a value that it cannot have.
     """
     check_faithful_to(config)
-    network = Student(config, tuple(modalities), num_classes, batch_axis)
-    teacher = teacher_network(
-        config, modalities, num_classes, batch_axis, shared=SharedEncoder(config.width)
-    )
+    network = Student(config, tuple(modalities), num_classes, batch_axis, dtype)
+    shared = SharedEncoder(config.width, dtype)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, dtype, shared=shared)
 
     def loss(params, batch, available, key):
         imagined, logits, invariants = network.apply(

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
+from cmarr_jax import losses
 from cmarr_jax.nn.cascade import Cascade
 from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
@@ -32,15 +34,17 @@ class Student(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders, the cascades there and back, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout)
-        self.imagine = Cascade(c.num_blocks)
-        self.imagine_back = self.imagine if c.share_weights else Cascade(c.num_blocks)
-        self.classifier = Classifier(self.num_classes, dropout)
+        self.encoders = UtteranceEncoders(self.modalities, c.width, dropout, dtype=self.dtype)
+        cascade = functools.partial(Cascade, c.num_blocks, dtype=self.dtype)
+        self.imagine = cascade()
+        self.imagine_back = self.imagine if c.share_weights else cascade()
+        self.classifier = Classifier(self.num_classes, dropout, dtype=self.dtype)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> h, h', h'' `[B, M, W]` and logits `[B, C]`."""
@@ -60,11 +64,15 @@ class Student(nn.Module):
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """MMIN as a system; arguments as in `systems.cmarr.make`."""
-    network = Student(config, tuple(modalities), num_classes, batch_axis)
-    teacher = teacher_network(config, modalities, num_classes, batch_axis)
+    network = Student(config, tuple(modalities), num_classes, batch_axis, dtype)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, dtype)
 
     def teacher_loss(params, batch, available, key):
         logits, _ = teacher.apply(params, batch, available, rngs={"dropout": key})
@@ -78,7 +86,7 @@ def make(
         return {
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "forward": whole_squared_error(imagined, target, batch, batch_axis),
-            "backward": jnp.mean(jnp.square(back - jax.lax.stop_gradient(vectors))),
+            "backward": losses.mean_squared_error(back, jax.lax.stop_gradient(vectors)),
         }
 
     weights = {"forward": config.forward_weight, "backward": config.backward_weight}

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax.errors import UserError
@@ -42,12 +43,16 @@ class Encoders(nn.Module):
     modalities: tuple[str, ...]
     width: int
     dropout: Callable[[], nn.Module]
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders of the specific vectors, and of the invariants."""
-        self.specific = UtteranceEncoders(self.modalities, self.width, self.dropout)
-        self.invariant = UtteranceEncoders(self.modalities, self.width, self.dropout)
-        self.shared = SharedEncoder(self.width)
+        encoders = functools.partial(
+            UtteranceEncoders, self.modalities, self.width, self.dropout, dtype=self.dtype
+        )
+        self.specific = encoders()
+        self.invariant = encoders()
+        self.shared = SharedEncoder(self.width, self.dtype)
 
     def __call__(
         self, features: dict[str, jax.Array], mask: jax.Array, available: jax.Array
@@ -64,19 +69,21 @@ class Student(nn.Module):
     modalities: tuple[str, ...]
     num_classes: int
     batch_axis: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Encoders, the autoencoder's attention blocks and dense layers, the classifier."""
         c = self.config
         dropout = functools.partial(Dropout, c.dropout, self.batch_axis)
-        self.encoders = Encoders(self.modalities, c.width, dropout)
+        self.encoders = Encoders(self.modalities, c.width, dropout, self.dtype)
         self.blocks = [
-            AttentionBlock(c.num_heads, dropout, _FEED_FORWARD) for _ in range(c.num_layers)
+            AttentionBlock(c.num_heads, dropout, _FEED_FORWARD, self.dtype)
+            for _ in range(c.num_layers)
         ]
-        self.moments = nn.Dense(2 * _LATENT)
-        self.hidden = nn.Dense(2 * c.width)
-        self.restored = nn.Dense(len(self.modalities) * c.width)
-        self.classifier = Classifier(self.num_classes, dropout)
+        self.moments = nn.Dense(2 * _LATENT, dtype=jnp.float32)
+        self.hidden = nn.Dense(2 * c.width, dtype=self.dtype)
+        self.restored = nn.Dense(len(self.modalities) * c.width, dtype=self.dtype)
+        self.classifier = Classifier(self.num_classes, dropout, dtype=self.dtype)
 
     def __call__(self, batch: Batch, available: jax.Array) -> tuple[jax.Array, ...]:
         """-> x^, c `[B, M, W]`, logits `[B, C]`, KL `[B]`."""
@@ -133,7 +140,11 @@ def corrupt(
 
 
 def make(
-    config: ConfigDict, modalities: Sequence[str], num_classes: int, batch_axis: str | None = None
+    config: ConfigDict,
+    modalities: Sequence[str],
+    num_classes: int,
+    batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> System:
     """NMER as a system; arguments as in `systems.cmarr.make`.
 
@@ -145,8 +156,8 @@ def make(
             f"--config.model.width={config.width}: wanted twice the width to be a multiple of "
             f"num_heads={config.num_heads}"
         )
-    network = Student(config, tuple(modalities), num_classes, batch_axis)
-    teacher = teacher_network(config, modalities, num_classes, batch_axis, Encoders)
+    network = Student(config, tuple(modalities), num_classes, batch_axis, dtype)
+    teacher = teacher_network(config, modalities, num_classes, batch_axis, dtype, Encoders)
 
     def loss(params, batch, available, key):
         noise_key, dropout_key = jax.random.split(key)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax import losses
+from cmarr_jax.systems.precision import FLOAT32, Precision
 
 Params: TypeAlias = Any  # a tree of arrays: linen variables, {"params": {module: ...}}
 Encoded: TypeAlias = Any  # a tree of arrays; each system has its own
@@ -16,7 +17,7 @@ Encoded: TypeAlias = Any  # a tree of arrays; each system has its own
 class Batch(NamedTuple):
     """B utterances as a system sees them; features are normalised."""
 
-    features: dict[str, jax.Array]  # modality -> [B, T, D_m]
+    features: dict[str, jax.Array]  # modality -> [B, T, D_m], float32 or bfloat16
     mask: jax.Array  # [B, T] bool; False = padding
     present: jax.Array  # [B, M] bool; False = the corpus lacks this modality here
     labels: jax.Array  # [B] int32
@@ -68,6 +69,7 @@ class Stage(NamedTuple):
       decayed: params -> a tree like it, True for each leaf that weight decay acts on.
       loss_on_cpu: the same loss, computed in the way that is fastest on a CPU; None = in the same
         way as on an accelerator. See `for_cpu`.
+      precision: in what its functions compute; the features that they are given are of its dtype.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Stage(NamedTuple):
     depends: tuple[str, ...] = ()
     decayed: Callable[[Params], Params] = kernels
     loss_on_cpu: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
+    precision: Precision = FLOAT32
 
 
 class System(NamedTuple):

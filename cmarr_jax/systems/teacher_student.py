@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from cmarr_jax.nn.dropout import Dropout
@@ -65,19 +66,20 @@ def teacher_network(
     modalities: Sequence[str],
     num_classes: int,
     batch_axis: str | None = None,
+    dtype: DTypeLike = jnp.float32,
     encoders: Callable[..., nn.Module] = UtteranceEncoders,
     shared: nn.Module | None = None,
 ) -> Teacher:
     """The family's teacher.
 
     Args:
-      config, modalities, num_classes, batch_axis: as in `systems.cmarr.make`.
-      encoders: (modalities, width, dropout) -> `Teacher.encoders`.
+      config, modalities, num_classes, batch_axis, dtype: as in `systems.cmarr.make`.
+      encoders: (modalities, width, dropout, dtype=) -> `Teacher.encoders`.
       shared: `Teacher.shared`.
     """
     dropout = functools.partial(Dropout, config.teacher_dropout, batch_axis)
-    network = encoders(tuple(modalities), config.width, dropout)
-    return Teacher(network, Classifier(num_classes, dropout), shared)
+    network = encoders(tuple(modalities), config.width, dropout, dtype=dtype)
+    return Teacher(network, Classifier(num_classes, dropout, dtype=dtype), shared)
 
 
 def make_teacher(network: nn.Module, loss: Callable, depends: Sequence[str]) -> Stage:

@@ -13,6 +13,7 @@ from cmarr_jax import config as config_lib
 from cmarr_jax.data import audit
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
+from cmarr_jax.systems.precision import Precision
 from cmarr_jax.systems.system import Stage, System
 from cmarr_jax.training.runs import RunId, Settings, learners
 from cmarr_jax.training.teachers import Teachers
@@ -78,6 +79,11 @@ class Experiment:
     def stages(self) -> tuple[Stage, ...]:
         """The system's stages in order; the last one is tested."""
         return self.make_system(None).stages
+
+    @property
+    def precision(self) -> Precision:
+        """In what all stages compute."""
+        return self.stages[-1].precision
 
     @functools.cached_property
     def vectors(self) -> list[Vector]:

@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.rows_on_disk import blocks
@@ -27,16 +28,19 @@ class Statistics(NamedTuple, Generic[A]):
 
 
 def normalise(
-    features: Mapping[str, jax.Array], statistics: Statistics[jax.Array]
+    features: Mapping[str, jax.Array],
+    statistics: Statistics[jax.Array],
+    dtype: DTypeLike = jnp.float32,
 ) -> dict[str, jax.Array]:
-    """Modality -> `[B, T, D_m]` of any float type; the same in float32, normalised."""
+    """Modality -> `[B, T, D_m]` of any float type; the same normalised, in float32, as `dtype`."""
     normalised = {}
     for modality, values in features.items():
         x = values.astype(jnp.float32)
         if statistics.quantiles:
             x = normal_scores(x, statistics.quantiles[modality])
         mean, scale = statistics.mean[modality], statistics.scale[modality]
-        normalised[modality] = (x - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
+        x = (x - mean.reshape(1, 1, -1)) * scale.reshape(1, 1, -1)
+        normalised[modality] = x.astype(dtype)
     return normalised
 
 

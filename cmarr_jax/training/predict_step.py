@@ -40,7 +40,7 @@ def add_noise(batch: Batch, rows: jax.Array, probe: Probe[jax.Array]) -> Batch:
         normal, impulse = jax.vmap(draw)(rows)
         for level, noise in ((probe.gaussian, normal), (probe.impulse, impulse)):
             x = jnp.sqrt(1 - level) * x + jnp.sqrt(level) * noise
-        noisy[modality] = x
+        noisy[modality] = x.astype(batch.features[modality].dtype)
     return batch._replace(features=noisy)
 
 
@@ -69,17 +69,19 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         arrays, probe = shared
         params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows)
+        batch = take_batch(arrays, run, rows, stage.precision.dtype)
         if noisy:
             batch = add_noise(batch, utterances(arrays, rows), probe)
         if probe.lost is not None:
             lost = {m: x[utterances(arrays, rows)] for m, x in probe.lost.items()}
             batch = zero_frames(batch, lost)
-        encoded = stage.encode(params, batch)
+        with stage.precision.multiplying():
+            encoded = stage.encode(params, batch)
 
         def under(available):
             available = available & batch.present
-            prediction = stage.predict(params, encoded, batch.mask, available)
+            with stage.precision.multiplying():
+                prediction = stage.predict(params, encoded, batch.mask, available)
             posteriors = jax.nn.softmax(prediction.logits.astype(jnp.float32))
             if prediction.recovered is None or probe.lost is not None:
                 return (
@@ -89,7 +91,8 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
                 )
             missing = (batch.present & ~available).T[:, :, None, None]
             weights = missing & batch.mask[None, :, :, None]
-            recovered, target = prediction.recovered, prediction.target
+            both = prediction.recovered, prediction.target
+            recovered, target = (x.astype(jnp.float32) for x in both)
             squares = [
                 jnp.sum(jnp.square(x) * weights, (2, 3)).T for x in (recovered - target, target)
             ]

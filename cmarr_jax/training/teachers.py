@@ -17,6 +17,7 @@ from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime import processes
 from cmarr_jax.runtime.files import write_whole
+from cmarr_jax.systems.precision import FLOAT32
 from cmarr_jax.systems.system import Stage
 from cmarr_jax.training.runs import RunId
 
@@ -48,6 +49,8 @@ class Teachers:
             "seed": seed,
             "format": _FORMAT,
         }
+        if stage.precision != FLOAT32:
+            settings["precision"] = stage.precision.name
         if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from cmarr_jax.data import missing
 from cmarr_jax.systems.system import Batch, Stage, objective
@@ -69,9 +70,14 @@ def utterances(arrays: Arrays[jax.Array], rows: jax.Array) -> jax.Array:
     return rows if arrays.held is None else arrays.held[rows]
 
 
-def take_batch(arrays: Arrays[jax.Array], run: Run[jax.Array], rows: jax.Array) -> Batch:
-    """Gathers the utterances `rows` `[B]` and normalises them with the run's statistics."""
-    features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics)
+def take_batch(
+    arrays: Arrays[jax.Array],
+    run: Run[jax.Array],
+    rows: jax.Array,
+    dtype: DTypeLike = jnp.float32,
+) -> Batch:
+    """Gathers the utterances `rows` `[B]`, normalised with the run's statistics, as `dtype`."""
+    features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics, dtype)
     labels = run.labels[utterances(arrays, rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
@@ -250,16 +256,17 @@ def make_train_epoch(
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
             seen, rows = without_dropped(arrays, rows, masking.modalities)
-            batch = take_batch(seen, run, rows)
+            batch = take_batch(seen, run, rows, stage.precision.dtype)
             available = batch.present
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
             if not stage.complete and (masking.frame_rate or masking.span_rate):
                 frame_key = jax.random.fold_in(mask_key, 1)
                 batch, available = lose_frames(frame_key, masking, batch, available, batch_axis)
-            (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
-                vector.unravel(state.params), batch, available, loss_key, run.loss_weights
-            )
+            with stage.precision.multiplying():
+                (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
+                    vector.unravel(state.params), batch, available, loss_key, run.loss_weights
+                )
             gradients = vector.ravel(gradients)
             if batch_axis:
                 gradients = jax.lax.pmean(gradients, batch_axis)

@@ -54,6 +54,24 @@ def seconds(workdir: str) -> float:
     return read_status(workdir)["seconds"] if there else 0.0
 
 
+def check_precision(workdir: str, precision: str) -> None:
+    """Refuses to go on in another precision than the sweep began with.
+
+    Where a config leaves it to the backend, its fields alone do not tell.
+
+    Raises:
+      UserError: names both.
+    """
+    there = os.path.exists(os.path.join(workdir, files.STATUS))
+    before = read_status(workdir).get("precision", precision) if there else precision
+    if before != precision:
+        raise UserError(
+            f"{os.path.join(workdir, files.STATUS)}: this work directory belongs to a sweep in "
+            f"{before}, now {precision}, as this machine's default or a flag has it; go on where "
+            "it began, or name a new --workdir"
+        )
+
+
 def is_ended(workdir: str) -> bool:
     """Whether the sweep in `workdir` is done: each of its runs has results or was stopped."""
     if not os.path.exists(os.path.join(workdir, files.STATUS)):

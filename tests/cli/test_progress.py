@@ -126,6 +126,7 @@ def begun(runs=2, variants=("default",)):
             sweeps=parts,
             corpus=corpus,
             stages=(SimpleNamespace(name="cmarr"),),
+            precision=SimpleNamespace(name="tf32"),
             memory=10**9,
             scheme="",
             advice="",
@@ -144,7 +145,7 @@ def shown(terminal, runs=2):
         assert sys.stderr is terminal.stream
 
 
-SWEEP = "cmarr (default) on demo: 60 utterances, text, video; 2 folds x 1 seeds on 1 x cpu"
+SWEEP = "cmarr (default) on demo: 60 utterances, text, video; 2 folds x 1 seeds on 1 x cpu in tf32"
 MEMORY = f"memory: expected at most 1.00 GB of {size(memory.total())}"
 TITLES = "fold seed val UAR  best epoch     loss  by epoch"
 
@@ -304,6 +305,7 @@ progress, corpus = Progress(), Some(labels=[0] * 60, modalities=("text",))
 identity = dict(system="cmarr", variant="default", corpus="demo")
 progress.sweep(Some(
     sweeps=[Some(identity=identity, run_ids=[(Some(number=1), 0)])], corpus=corpus, stages=(None,),
+    precision=Some(name="tf32"),
     memory=10**9, scheme="", advice="", variants="default", gaps=[],
 ))
 one = np.ones(1)
@@ -375,7 +377,7 @@ def test_sweeps_that_are_trained_together_have_lanes_of_their_own(terminal, cloc
     rows = terminal.read()
     assert rows[0] == (
         "cmarr (alpha=0.1; alpha=0.5) on demo: 60 utterances, text, video; "
-        "2 sweeps x 1 folds x 1 seeds on 1 x cpu"
+        "2 sweeps x 1 folds x 1 seeds on 1 x cpu in tf32"
     )
     at = rows.index("sweep fold seed val UAR  best epoch     loss  by epoch")
     assert rows[at + 1].startswith("    1    1    0    50.0  50.0     1    2.000")
