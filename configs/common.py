@@ -70,15 +70,17 @@ def get_config() -> ConfigDict:
     m.umc.mlp_ratio = 4  # its hidden layer, in widths
     m.umc.dropout = 0.1  # within the encoder
     m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
-    m.umc.log_sigma_range = (-7.0, 4.0)  # (#5)
+    m.umc.log_sigma_range = (-7.0, 4.0)  # that exp keeps it in; () = no bounds, as MAP (#5)
     m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
     m.umc.entropy_margin = 300.0  # that the guard holds the entropy above (#9)
     m.udcl = ConfigDict()
     m.udcl.weight = 1.0  # alpha
     m.udcl.on = "distribution"  # "point": means only, the paper's "w/ Point"
+    m.udcl.sigma = "deviation"  # in Eq. 1; "variance": Sigma itself, Eq. 1 to the letter (#5)
     m.udcl.scale = -1 / 200  # a (#6)
     m.udcl.shift = 4.0  # b (#6)
-    m.udcl.temperature = 0.07  # tau at the start; learned, kept in [0.01, 1] (#6)
+    m.udcl.temperature = 0.07  # tau at the start; learned (#6)
+    m.udcl.clip_temperature = True  # tau is kept in [0.01, 1]; False: it is free, as in MAP (#6)
     m.udcl.normalise_by_dim = True  # a * 768 / D, so that a means what it means in MAP (#6)
     m.udcl.reduce = "mean"  # over pairs; "sum" (#7)
     m.udcl.respect_mask = False  # True: simulated missing modalities do not align (#8)
@@ -105,7 +107,9 @@ def get_config() -> ConfigDict:
     m.spcl.on = "fusion_inputs"  # "recovered", "mu" (#24)
     m.fusion = ConfigDict()
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
-    m.fusion.pairs = ()  # ("text<-video", ...); () = text attends to every other (#25)
+    # ("text<-video", ...); () = text attends to every other; ("each",): every two modalities once,
+    # the three blocks that the paper's text speaks of (#25)
+    m.fusion.pairs = ()
     m.fusion.cross_layers = 1  # (#26)
     m.fusion.self_layers = 1  # layers of self-attention after them (#26)
     m.fusion.num_heads = 8  # of each attention
@@ -117,21 +121,38 @@ def get_config() -> ConfigDict:
     return c
 
 
+# Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features this
+# trains too little, and is here for comparison.
+_PAPER = {
+    "train.learning_rate": 1e-5,
+    "train.batch_size": 16,
+    "train.epochs": 100,
+    "train.schedule": "constant",
+    "train.warmup": 0.0,
+    "train.weight_decay": 0.0,
+    "train.balance_classes": False,
+}
+
 # What each variant sets, as `systems.set_fields` reads it. All but "shuffled_labels" are CM-ARR's.
 VARIANTS = {
-    # Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features
-    # this trains too little, and is here for comparison.
-    "paper": {
-        "train.learning_rate": 1e-5,
-        "train.batch_size": 16,
-        "train.epochs": 100,
-        "train.schedule": "constant",
-        "train.warmup": 0.0,
-        "train.weight_decay": 0.0,
-        "train.balance_classes": False,
+    "paper": _PAPER,
+    # Besides, every equation to the letter, where the defaults read it as meant: what each of
+    # these costs is in docs/open_points.md.
+    "printed": _PAPER
+    | {
+        "train.clip_norm": 0.0,
+        "model.umc.log_sigma_range": (),
+        "model.udcl.sigma": "variance",
+        "model.udcl.clip_temperature": False,
+        "model.udcl.normalise_by_dim": False,
+        "model.udcl.reduce": "sum",
+        "model.rec.reduce": "sum",
+        "model.rec.stop_gradient_target": False,
+        "model.fusion.pairs": ("each",),
     },
-    # One vector a modality, for packs of pooled features: a shallower, wider and strongly
-    # regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals).
+    # One vector a modality, so attention over one key: for packs of pooled features, and no test
+    # of the paper's parts. A shallower, wider and strongly regularised model, chosen on IEMOCAP's
+    # validation sessions (MiniLM text + functionals).
     "pooled": {
         "data.length": 1,
         "train.epochs": 30,
@@ -188,7 +209,15 @@ WEIGHTS = {
     "lambda": "model.rec.weight",
 }
 
-# Arguments that stand for several sweeps, each in a folder named as its own argument.
+# The paper's Figure 4: each loss weight varied alone, around its own set-up.
+_FIG4 = {
+    "alpha": (0.1, 0.5, 1.0, 2.0, 5.0),
+    "beta": (0.05, 0.1, 0.5, 1.0, 2.0),
+    "lambda": (1.0, 5.0, 10.0, 20.0, 50.0),
+}
+
+# Arguments that stand for several sweeps, each in a folder named as its own argument; `members`
+# says which of them there are under other settings than the defaults.
 TABLES = {
     "table2": ("cra", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "augmented", "cmarr"),
     "table3": (
@@ -200,12 +229,12 @@ TABLES = {
         "paper_nll",
         "cmarr",
     ),
-    "fig4": (
-        *(f"alpha={a}" for a in (0.1, 0.5, 1.0, 2.0, 5.0)),
-        *(f"beta={b}" for b in (0.05, 0.1, 0.5, 1.0, 2.0)),
-        *(f"lambda={x}" for x in (1.0, 5.0, 10.0, 20.0, 50.0)),
-    ),
+    "fig4": tuple(f"{name}={weight}" for name, grid in _FIG4.items() for weight in grid),
 }
+
+# Members of a table that mean nothing where each modality is one vector: attention over one key
+# has nothing to choose, so there is none to take away. `experiment.run.check` refuses them.
+VOID_FOR_ONE_VECTOR = ("no_attention",)
 
 _OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
 
@@ -220,20 +249,41 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
       UserError: a name is unknown, or another system's; a value is not what its field holds.
     """
     names = _OUTER_COMMA.split(argument) if argument else []
-    variants = []
+    variants, table = [], ""
     for name in names:
         if _is_system(name):
             if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
             systems.set_preset(config, name)
         elif name in TABLES:
-            rest = [n for n in names if n != name]
-            config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
+            table = name
         else:
             _set_variant(config, name)
             variants.append(name)
     config.variant = ",".join(variants) or "default"
+    if table:
+        rest = [n for n in names if n != table]
+        config.members = tuple((m, ",".join([*rest, m])) for m in members(table, config))
     return config
+
+
+def members(table: str, config: ConfigDict) -> tuple[str, ...]:
+    """The members of one of `TABLES` under the settings of `config`.
+
+    Figure 4's grids are the paper's multiples of each weight as it stands in `config`, so that
+    they hold the point that the others are compared with; what is void for one vector a modality
+    is left out.
+    """
+    if table != "fig4":
+        void = VOID_FOR_ONE_VECTOR if config.data.length == 1 else ()
+        return tuple(m for m in TABLES[table] if m not in void)
+    defaults, own = (dict(leaves(c.to_dict())) for c in (get_config(), config))
+    found = []
+    for name, grid in _FIG4.items():
+        weight, default = (x[WEIGHTS[name]] for x in (own, defaults))
+        scaled = [float(f"{x * weight / default:.6g}") for x in grid]
+        found += [f"{name}={x}" for x in (scaled if weight else (0.0, *grid))]
+    return tuple(found)
 
 
 def _is_system(name: str) -> bool:

@@ -93,8 +93,8 @@ _LISTS = {
     ),
     # exp() of both must fit in float32.
     "model.umc.log_sigma_range": Limit(
-        lambda x: len(x) == 2 and -80 <= x[0] < x[1] <= 80,
-        "two numbers within -80 and 80, the lower one first",
+        lambda x: not x or (len(x) == 2 and -80 <= x[0] < x[1] <= 80),
+        "two numbers within -80 and 80, the lower one first; or () for no bounds",
     ),
 }
 
@@ -119,3 +119,21 @@ def check(config: ConfigDict) -> None:
         numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
         if not numbers or not fits(values):
             raise UserError(f"--config.{field}={tuple(values)}: wanted {wanted}")
+
+
+def check_attention(config: ConfigDict) -> None:
+    """Refuses to take attention away where each modality is one vector.
+
+    Attention over a single key is that key, whatever query and key are: the ablation "w/o
+    attention" would be of a part that does nothing.
+
+    Raises:
+      UserError: names the flag and the remedy.
+    """
+    fusion = config.model.get("fusion")
+    if config.data.length == 1 and fusion and fusion.get("variant") == "concat":
+        raise UserError(
+            "--config.model.fusion.variant=concat (no_attention) with data.length=1: one vector "
+            "for each modality leaves no attention to take away; leave it out, or train on "
+            "sequences: without 'pooled', --config.data.length=32"
+        )

@@ -32,11 +32,41 @@ def test_every_argument_makes_a_system_that_initialises(argument):
 
 @pytest.mark.parametrize("name", common.TABLES)
 def test_a_tables_members_keep_what_was_asked_beside_it(name):
+    plain = common.with_variants(common.get_config(), name).members
+    assert plain == tuple((m, m) for m in common.TABLES[name])
     config = common.with_variants(common.get_config(), f"pooled,{name}")
-    assert [folder for folder, _ in config.members] == list(common.TABLES[name])
+    if name != "fig4":
+        left = [m for m in common.TABLES[name] if m != "no_attention"]
+        assert [folder for folder, _ in config.members] == left
     for folder, argument in config.members:
         assert argument == f"pooled,{folder}"
-        assert common.with_variants(common.get_config(), argument).data.length == 1
+        member = common.with_variants(common.get_config(), argument)
+        assert member.data.length == 1
+        run.check(member)
+
+
+@pytest.mark.parametrize("preset", ["", "paper", "printed", "pooled", "beta05", "no_udcl"])
+def test_figure_4_varies_each_weight_around_the_presets_own(preset):
+    config = common.with_variants(common.get_config(), preset)
+    found = common.members("fig4", config)
+    assert len(set(found)) == len(found)
+    for name, field in common.WEIGHTS.items():
+        grid = [float(m.partition("=")[2]) for m in found if m.startswith(f"{name}=")]
+        own = config
+        for part in field.split("."):
+            own = own[part]
+        assert own in grid and min(grid) <= own < max(grid) and len(grid) >= 5
+
+
+def test_one_vector_a_modality_has_no_attention_to_take_away():
+    concat = "model.fusion.variant=concat"
+    for argument in ("pooled,no_attention", "no_attention,pooled", f"pooled,augmented,{concat}"):
+        config = common.with_variants(common.get_config(), argument)
+        with pytest.raises(UserError, match=r"no attention to take away; .*data\.length=32") as e:
+            run.check(config)
+        assert "\n" not in str(e.value)
+    for argument in ("no_attention", "pooled,augmented", "pooled,mmin"):  # MMIN has no fusion
+        run.check(common.with_variants(common.get_config(), argument))
 
 
 def test_arguments_say_what_they_set():
