@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
     c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1
     c.data.normalise = True  # per fold, by the training part's mean and deviation
+    c.data.normalised = ()  # modalities that are; () = all; ("speech",) as the MMIN family's code
     c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
@@ -202,6 +203,9 @@ PLUS_VARIANTS = {
     "no_quantiles": {"data.quantiles": False},
 }
 
+# Named after a system, "mmin,published": its code's recipe, `systems.PUBLISHED`.
+_PUBLISHED = "published"
+
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
 WEIGHTS = {
     "alpha": "model.udcl.weight",
@@ -287,7 +291,8 @@ def members(table: str, config: ConfigDict) -> tuple[str, ...]:
 
 
 def _is_system(name: str) -> bool:
-    if name in systems.PRESETS or name in {*VARIANTS, *PLUS_VARIANTS, *TABLES} or "=" in name:
+    ours = {*VARIANTS, *PLUS_VARIANTS, *TABLES, _PUBLISHED}
+    if name in systems.PRESETS or name in ours or "=" in name:
         return name in systems.PRESETS
     from cmarr_jax.systems import SYSTEMS  # seconds to import, so for an unknown name alone
 
@@ -300,6 +305,11 @@ def _set_variant(config: ConfigDict, name: str) -> None:
         if config.system != "cmarr_plus":
             raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
         systems.set_fields(config, PLUS_VARIANTS[name])
+    elif name == _PUBLISHED:
+        if config.system not in systems.PUBLISHED:
+            known = ", ".join(systems.PUBLISHED)
+            raise UserError(f"variant {name!r}: name it after a system that has code, of {known}")
+        systems.set_fields(config, systems.PUBLISHED[config.system])
     elif name in VARIANTS or field in WEIGHTS:
         if config.system != "cmarr" and name != "shuffled_labels":
             raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
@@ -311,7 +321,7 @@ def _set_variant(config: ConfigDict, name: str) -> None:
     elif value and (field == "system" or "." in field):
         _set_field(config, field, value)
     else:
-        known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
+        known = [*VARIANTS, *PLUS_VARIANTS, _PUBLISHED, *systems.PRESETS, *TABLES]
         if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
         wanted = f"{', '.join(known)}, alpha=, beta=, lambda=, FIELD="

@@ -46,6 +46,7 @@ LIMITS = {
     "eval_batch_size": _COUNT,
     "learning_rate": _POSITIVE,
     "warmup": _SHARE,
+    "linear_from": _RATE,
     "weight_decay": _MAYBE_NONE,
     "beta1": _RATE,
     "clip_norm": _MAYBE_NONE,

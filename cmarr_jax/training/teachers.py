@@ -48,6 +48,8 @@ class Teachers:
             "seed": seed,
             "format": _FORMAT,
         }
+        if config.data.normalised:
+            settings["normalised"] = list(config.data.normalised)
         if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())

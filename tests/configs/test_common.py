@@ -9,10 +9,12 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.experiment import run
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch
-from configs import common, cremad, demo, iemocap, meld, msp_improv, ravdess
+from configs import common, cremad, demo, iemocap, meld, msp_improv, ravdess, systems
 
+PUBLISHED = systems.PUBLISHED
 ARGUMENTS = [*common.VARIANTS, *SYSTEMS, "pooled,mmin", "pooled,no_udcl", "alpha=0.5"]
 ARGUMENTS += [f"pooled,cmarr_plus,{name}" for name in common.PLUS_VARIANTS]
+ARGUMENTS += [f"{name},published" for name in PUBLISHED]
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -91,6 +93,38 @@ def test_arguments_say_what_they_set():
 def test_each_config_takes_an_argument_or_none(module):
     assert module.get_config().variant == "default"
     assert module.get_config("mmin").system == "mmin"
+
+
+def test_published_is_each_codes_recipe_whatever_stood_before():
+    """The numbers of the repositories' scripts, read there; docs/systems.md says what is left."""
+    made = {n: common.with_variants(common.get_config(), f"{n},published") for n in PUBLISHED}
+    for name, config in made.items():
+        assert not config.train.balance_classes and not config.pretrain.balance_classes
+        assert not config.train.averaging
+        acoustic_only = name not in ("cra", "dicmor")
+        assert (tuple(config.data.normalised) == ("speech",)) == acoustic_only
+    pooled = common.with_variants(common.get_config(), "pooled,mmin,published")
+    assert not pooled.train.balance_classes and pooled.variant == "pooled,published"
+
+    def recipe(c):  # rate, batch, epochs, the share of them at a constant rate, Adam's beta
+        return c.learning_rate, c.batch_size, c.epochs, c.linear_from, c.beta1
+
+    for name, teacher, student in (
+        ("mmin", (2e-4, 128, 20, 0.5, 0.9), (2e-4, 128, 60, 0.5, 0.5)),
+        ("if_mmin", (2e-4, 64, 20, 0.5, 0.9), (2e-4, 128, 40, 0.5, 0.5)),
+        ("cif_mmin", (2e-4, 64, 40, 0.75, 0.9), (2e-4, 64, 40, 0.5, 0.5)),
+        ("nmer", (2e-4, 64, 20, 0.5, 0.9), (2e-4, 128, 80, 0.5, 0.5)),
+    ):
+        assert recipe(made[name].pretrain) == teacher and recipe(made[name].train) == student
+        assert made[name].train.schedule == made[name].pretrain.schedule == "linear"
+    assert recipe(made["cra"].train) == (1e-3, 256, 100, 0.2, 0.5)
+    dicmor, nmer = made["dicmor"], made["nmer"]
+    assert (dicmor.model.width, dicmor.model.num_layers, dicmor.train.batch_size) == (32, 4, 4 * 8)
+    assert (dicmor.model.faithful_to, dicmor.model.flow.permute) == ("code", "none")
+    assert (nmer.model.kl_reduce, nmer.model.kl_weight) == ("sum", 1)
+    for argument in ("published", "augmented,published", "published,mmin"):
+        with pytest.raises(UserError, match="after a system that has code, of cra, mmin"):
+            common.with_variants(common.get_config(), argument)
 
 
 def test_the_mmin_family_has_settings_of_its_own_for_msp_improv():

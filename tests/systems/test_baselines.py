@@ -180,8 +180,9 @@ def test_a_batch_cut_over_two_devices_has_the_same_loss_and_gradients(rng, name)
     """The last stage, or the one before where its loss is the one that is no plain mean."""
     batch = make_batch(rng)
     number = {"if_mmin": 0, "cif_mmin": 0}.get(name, -1)
-    stage, params = make_stages(name, batch)[number]
-    cut_stage, _ = make_stages(name, batch, batch_axis="devices")[number]
+    fields = {"model.kl_reduce": "sum"} if name == "nmer" else {}
+    stage, params = make_stages(name, batch, **fields)[number]
+    cut_stage, _ = make_stages(name, batch, batch_axis="devices", **fields)[number]
     seen = batch.present if stage.complete else batch.present.at[:, 1].set(False)
     whole = jax.jit(jax.value_and_grad(objective(stage), has_aux=True))(params, batch, seen, KEY)
 
@@ -302,6 +303,19 @@ def test_nmers_noise_spares_what_is_available(rng):
     noisy = nmer.corrupt(batch, available, KEY)
     np.testing.assert_array_equal(noisy.features["text"], batch.features["text"])
     assert np.abs(noisy.features["speech"] - batch.features["speech"]).max() > 0.1
+
+
+def test_nmers_published_divergence_is_a_sum_over_the_batch(rng):
+    batch, terms = make_batch(rng), {}
+    for reduce in ("mean", "sum"):
+        stage, params = make_stages("nmer", batch, **{"model.kl_reduce": reduce})[-1]
+        terms[reduce] = jax.jit(stage.loss)(params, batch, batch.present, KEY)
+    moments = [np.asarray(x) for x in (terms["sum"]["kl"], terms["mean"]["kl"])]
+    np.testing.assert_allclose(moments[0], len(batch.labels) * moments[1], rtol=1e-5)
+    for other in ("cls", "rec", "invariance"):
+        np.testing.assert_allclose(terms["sum"][other], terms["mean"][other], rtol=1e-6)
+    with pytest.raises(UserError, match="kl_reduce=other: wanted one of mean, sum"):
+        make_stages("nmer", batch, **{"model.kl_reduce": "other"})
 
 
 @pytest.mark.parametrize("name", ["if_mmin", "cif_mmin", "dicmor"])
