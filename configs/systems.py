@@ -102,8 +102,12 @@ PRESETS = {
             "conv_kernel": 5,
             "num_layers": 4,
             "num_heads": 8,
-            "dropout": 0.1,
-            "text_dropout": 0.5,
+            "dropout": 0.1,  # after attention and in the feed-forward layers
+            "attention_dropout": 0.1,  # of attention's weights over text, and of self-attention's
+            "attention_dropout_speech": 0.1,  # over speech
+            "attention_dropout_video": 0.1,  # over video
+            "embed_dropout": 0.0,  # of the stacks' inputs
+            "text_dropout": 0.5,  # of the text features
             "out_dropout": 0.5,
             "num_blocks": 20,
             "recovery_weight": 0.1,
@@ -160,6 +164,11 @@ PUBLISHED = {
         "model.faithful_to": "code",
         "model.flow.permute": "none",
         "model.width": 32,
+        "model.dropout": 0.0,
+        "model.attention_dropout": 0.3,
+        "model.attention_dropout_speech": 0.2,
+        "model.attention_dropout_video": 0.0,
+        "model.embed_dropout": 0.2,
         # There until ten epochs pass without gain; here the best of as many as that could be.
         "pretrain.epochs": 100,
         "train.epochs": 100,

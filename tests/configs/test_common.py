@@ -121,6 +121,9 @@ def test_published_is_each_codes_recipe_whatever_stood_before():
     dicmor, nmer = made["dicmor"], made["nmer"]
     assert (dicmor.model.width, dicmor.model.num_layers, dicmor.train.batch_size) == (32, 4, 4 * 8)
     assert (dicmor.model.faithful_to, dicmor.model.flow.permute) == ("code", "none")
+    rates = ["dropout", "attention_dropout", "attention_dropout_speech", "attention_dropout_video"]
+    rates += ["embed_dropout", "text_dropout", "out_dropout"]
+    assert [dicmor.model[r] for r in rates] == [0.0, 0.3, 0.2, 0.0, 0.2, 0.5, 0.5]
     assert (nmer.model.kl_reduce, nmer.model.kl_weight) == ("sum", 1)
     for argument in ("published", "augmented,published", "published,mmin"):
         with pytest.raises(UserError, match="after a system that has code, of cra, mmin"):

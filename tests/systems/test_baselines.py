@@ -1,5 +1,7 @@
 """Every system beside CM-ARR: size, inertness of what is missing, and a life in the one loop."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax.data import pipeline
 from cmarr_jax.errors import UserError
+from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.mult import MulT
 from cmarr_jax.systems import SYSTEMS, mmin, nmer, teacher_student
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
@@ -173,6 +177,27 @@ def test_it_learns_in_the_one_loop_and_no_run_feels_another(corpus, name):
     np.testing.assert_array_equal(other.params[0], best.params[1])
     for file in set(saved) & set(other_saved):
         np.testing.assert_array_equal(saved[file], other_saved[file])
+
+
+def test_attention_over_each_modality_has_its_own_dropout(rng):
+    """DiCMoR's three rates: here none over the first of two modalities, much over the second."""
+
+    def dropout(rate):
+        return functools.partial(Dropout, rate)
+
+    x, mask = jnp.float32(rng.normal(size=(2, 3, 5, 8))), jnp.ones((3, 5), bool)
+    fusion = MulT(2, 1, 2, dropout(0.0), dropout(0.0), ((0.0, 0.5), 0.0))
+    params = jax.jit(fusion.init)(KEY, x, mask)
+    params = jax.tree.map(lambda p: p + np.float32(0.3 * rng.normal(size=p.shape)), params)
+    tested = jax.jit(fusion.apply)(params, x, mask)
+    trained = jax.jit(fusion.apply)(params, x, mask, rngs={"dropout": KEY})
+    # Of two modalities, the first half of the result attends to the second modality alone.
+    assert np.abs(trained - tested)[:, :8].max() > 1e-2
+    np.testing.assert_allclose(trained[:, 8:], tested[:, 8:], atol=1e-6)
+    every = MulT(2, 1, 2, dropout(0.0), dropout(0.5), ((0.0, 0.0), 0.0))
+    noisy = jax.jit(every.apply)(params, x, mask, rngs={"dropout": KEY})
+    assert (np.abs(noisy - tested).max(axis=0) > 1e-4).all()
+    np.testing.assert_array_equal(jax.jit(every.apply)(params, x, mask), tested)
 
 
 @pytest.mark.parametrize("name", BASELINES)
