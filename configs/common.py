@@ -108,9 +108,7 @@ def get_config() -> ConfigDict:
     m.spcl.on = "fusion_inputs"  # "recovered", "mu" (#24)
     m.fusion = ConfigDict()
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
-    # ("text<-video", ...); () = text attends to every other; ("each",): every two modalities once,
-    # the three blocks that the paper's text speaks of (#25)
-    m.fusion.pairs = ()
+    m.fusion.pairs = ()  # = text attends to the others; ("text<-video", ...); ("each",) = all (#25)
     m.fusion.cross_layers = 1  # (#26)
     m.fusion.self_layers = 1  # layers of self-attention after them (#26)
     m.fusion.num_heads = 8  # of each attention
