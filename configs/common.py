@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
     m.umc.mlp_ratio = 4  # its hidden layer, in widths
     m.umc.dropout = 0.1  # within the encoder
     m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
-    m.umc.log_sigma_range = (-7.0, 4.0)  # that exp keeps it in; () = no bounds, as MAP (#5)
+    m.umc.log_sigma_range = (-7.0, 4.0)  # bounds of log sigma; () = none, as MAP (#5)
     m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
     m.umc.entropy_margin = 300.0  # that the guard holds the entropy above (#9)
     m.udcl = ConfigDict()
@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
     m.flow.detach_inverse = False  # True as DiCMoR, only sensible with nll_weight > 0 (#13)
     m.rec = ConfigDict()
     m.rec.weight = 10.0  # lambda
-    m.rec.stop_gradient_target = True  # (#14)
+    m.rec.stop_gradient_target = True  # False: Eq. 9 also moves X towards X^ (#14)
     m.rec.reduce = "mean"  # over elements; "sum" is Eq. 9 to the letter (#15)
     m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
     m.rec.expansion = 2  # a block's inner width, in widths
@@ -108,7 +108,7 @@ def get_config() -> ConfigDict:
     m.spcl.on = "fusion_inputs"  # "recovered", "mu" (#24)
     m.fusion = ConfigDict()
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
-    m.fusion.pairs = ()  # = text attends to the others; ("text<-video", ...); ("each",) = all (#25)
+    m.fusion.pairs = ()  # text to each other one; ("text<-video", ...); ("each",): every two (#25)
     m.fusion.cross_layers = 1  # (#26)
     m.fusion.self_layers = 1  # layers of self-attention after them (#26)
     m.fusion.num_heads = 8  # of each attention

@@ -29,7 +29,7 @@ def training(**fields: object) -> ConfigDict:
     c.warmup = 0.1  # share of all steps
     c.weight_decay = 0.01  # AdamW, on matrices only
     c.beta1 = 0.9  # Adam's
-    c.clip_norm = 1.0  # 0 = off
+    c.clip_norm = 1.0  # norm that the gradient is cut to; 0 = off
     c.averaging = 0.0  # decay of the running mean of the weights that is tested; 0 = off
     c.balance_classes = False  # weights inverse to class counts (#28)
     c.update(fields)
