@@ -23,7 +23,7 @@ from cmarr_jax.runtime import devices
 from tests import tiny
 from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
-from tests.extract.test_end_to_end import MODELS
+from tests.extract.test_end_to_end import GOLDEN, MODELS
 
 cv2 = pytest.importorskip("cv2")
 sf = pytest.importorskip("soundfile")
@@ -256,6 +256,41 @@ def test_the_whole_way_from_a_release_to_the_sweeps_own_test(tmp_path):
         np.testing.assert_allclose(list(line["posterior"].values()), wanted, atol=1e-5)
         assert sorted(m[0] for m in line["present"]) == sorted(row["condition"])
         assert set(line["present"]) | set(line["reconstructed"]) == set(COLUMN)
+
+
+@pytest.mark.slow
+def test_a_model_of_several_layers_says_of_raw_input_what_the_sweep_said(tmp_path):
+    """RoBERTa's last two layers as their mean, two of wav2vec2's side by side."""
+    models = [*MODELS[4:], "--text-model", f"{GOLDEN}/roberta", "--layers=-2:"]
+    out = f"{tmp_path}/pack"
+    code, _, err = run(
+        "-m", "cmarr_jax.extract", "msp_improv", "--out", out, "--scenarios", "S", *models,
+        "--root", releases.msp_improv_with_video(str(tmp_path), sessions=3),
+        "--layers=speech=2,0", "--store-dtype", "float32", "--max-bad", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    made = pack_lib.read(out)
+    recipes = {m: made.provenance["modalities"][m]["source"] for m in made.modalities}
+    assert recipes["text"]["states"] == [1, 2] and recipes["text"]["layout"] == "mean"
+    assert recipes["speech"]["states"] == [2, 0] and made.features["speech"].shape[1] == 32
+    flags = ["--config=configs/demo.py", *SMALL, f"--config.data.pack={out}"]
+    code, _, err = run("train.py", *flags, f"--workdir={tmp_path}/out")
+    assert code == 0, err
+    with open(tmp_path / "out/predictions.csv", newline="") as f:
+        tested = [row for row in csv.DictReader(f) if row["fold"] == "2"]
+    for condition in ("t", "st"):
+        row = next(row for row in tested if row["condition"] == condition)
+        text = made.columns["text"][made.columns["id"].tolist().index(row["id"])]
+        inputs = ["--text", text]
+        if condition == "st":
+            inputs += ["--wav", *glob.glob(f"{tmp_path}/**/{row['id']}.wav", recursive=True)]
+        code, lines, err = run(
+            "-m", "cmarr_jax.predict", f"--workdir={tmp_path}/out", "--fold=2", *inputs
+        )
+        assert code == 0, err
+        wanted = [float(p) for p in row["probabilities"].split()]
+        found = list(json.loads(lines[0])["posterior"].values())
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def run(*argv):

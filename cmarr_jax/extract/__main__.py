@@ -7,9 +7,9 @@
     python -m cmarr_jax.extract csv --root MINE.csv
     python -m cmarr_jax.extract csv --help           the layout that a corpus must have
 
-Text is encoded by BERT, speech by wav2vec 2.0, faces by DenseNet; each is frozen. A run that was
-stopped goes on when the same command is given again and ends with the same pack, byte for byte.
-What could not be read stands in PACK/problems.csv.
+Text is encoded by BERT or its kin, speech by wav2vec 2.0, its kin or Whisper, faces by a ViT; each
+is frozen. A run that was stopped goes on when the same command is given again and ends with the
+same pack, byte for byte. What could not be read stands in PACK/problems.csv.
 
 Exit codes: 0 done; 2 a mistake in the command or its input, named in one line; 3 the pack is
 written but more utterances than --max-bad lack a modality; 130 interrupted.
@@ -132,6 +132,7 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
         "v": any(u.video for u in utterances) or args.video_features or args.faces,
     }
     with_video = args.video_model or args.video_features or args.faces
+    with_video = with_video or args.face_margin is not None or args.face_size
     default = [x for x in (release.modalities, "v" if with_video else "") if x]
     letters = (args.modalities or ",".join(default)).split(",")
     if letters == [""]:
@@ -152,8 +153,9 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 f"--modalities={','.join(letters)}: no turn has a {files} under {args.root}; "
                 f"leave {letter} out or complete the release"
             )
+    dtype = args.dtype or _default_dtype()
+    layers = _layers(args.layers, [_MODALITIES[letter] for letter in letters])
     _pin_models(args, letters)
-    dtype, layers = args.dtype or _default_dtype(), _layers(args.layers)
     sources = []
     if "t" in letters:
         from cmarr_jax.extract import text
@@ -187,6 +189,9 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
                 features=args.video_features,
                 faces=args.faces,
                 fps=args.video_fps,
+                margin=args.face_margin,
+                size=args.face_size,
+                layers=layers["video"],
                 dtype=dtype,
             )
         )
@@ -195,22 +200,28 @@ def _sources(args: argparse.Namespace, release: Release) -> list[Source]:
 
 def _pin_models(args: argparse.Namespace, letters: Sequence[str]) -> None:
     """Replaces names on the hub by NAME@COMMIT, so that the pack says what it was made with."""
-    from cmarr_jax.extract import pretrained
+    from cmarr_jax.extract import denseface, pretrained
 
     if args.quiet:  # of downloads; the hub's client reads it when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for letter, flag in {"t": "text_model", "s": "speech_model"}.items():
-        if letter in letters:
-            setattr(args, flag, pretrained.pinned(getattr(args, flag), Bars(args.quiet)))
+    if "v" in letters and not args.video_features:
+        args.video_model = args.video_model or flags.VIDEO_MODEL
+    for letter, flag in {"t": "text_model", "s": "speech_model", "v": "video_model"}.items():
+        model = getattr(args, flag)
+        if letter in letters and model and not model.endswith(denseface.SUFFIXES):
+            if args.revision and "@" not in model and not os.path.exists(model):
+                model = f"{model}@{args.revision}"
+            setattr(args, flag, pretrained.pinned(model, Bars(args.quiet)))
 
 
-def _layers(said: Sequence[str]) -> dict[str, str]:
+def _layers(said: Sequence[str], modalities: Sequence[str]) -> dict[str, str]:
     """Modality -> what `--layers` says of it; a later one replaces an earlier one."""
-    layers = dict.fromkeys(_MODALITIES.values(), "last")
+    layers = dict.fromkeys(modalities, "last")
     for each in said:
         modality, _, which = each.rpartition("=")
         if modality and modality not in layers:
-            raise UserError(f"--layers={each}: wanted WHICH or one of {', '.join(layers)}, =WHICH")
+            forms = ", ".join(f"{modality}=WHICH" for modality in layers)
+            raise UserError(f"--layers={each}: wanted WHICH or, of these modalities, {forms}")
         layers |= dict.fromkeys([modality] if modality else layers, which)
     return layers
 

@@ -1,12 +1,13 @@
 """Sound files as 16 kHz mono, checked and normalised."""
 
 import importlib.util
-import math
 import os
 
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract import ffmpeg
+from cmarr_jax.extract.ffmpeg import Sound
 from cmarr_jax.extract.source import Loaded
 
 SAMPLE_RATE = 16_000  # Hz; what the speech encoders were trained on
@@ -15,6 +16,8 @@ _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBL
 _BYTES |= {"ULAW": 1, "ALAW": 1}
 _OPEN = 0x7FFF_F000  # a size from here on stands for "unknown" in files written to a pipe
 _TOLERANCE = 0.1  # share of a turn, and seconds, that its sound may be shorter than its times
+# A file whose name ends in .raw gives a TypeError: it has no header.
+_SOUNDFILE_ERRORS = (RuntimeError, OSError, ValueError, TypeError)
 _EPSILON = 1e-7  # of the normalisation, as in wav2vec2's published feature extractor
 
 
@@ -41,7 +44,8 @@ def load(
     """Reads one clip: channels averaged, resampled to 16 kHz, cut to `max_samples`.
 
     Args:
-      path: any file that libsndfile reads; None = the corpus names none.
+      path: any file that libsndfile or FFmpeg reads, videos among them; None = the corpus names
+        none.
       min_samples: shorter clips are `too_short`.
       max_samples: longer clips are cut and `truncated`.
       normalised: to zero mean and unit variance.
@@ -55,31 +59,21 @@ def load(
     Returns:
       Status and samples `[N]` float32. Never raises for a bad file.
     """
-    import soundfile
-
     if path is None or not os.path.isfile(path):
         return Loaded("missing_file", None, "no file named" if path is None else path)
     start, end = span or (0.0, None)
+    # One second more than is kept, so that the resampler sees past the cut.
+    stop = start + max_samples / SAMPLE_RATE + 1
     try:
-        with soundfile.SoundFile(path) as f:
-            rate, total = f.samplerate, f.frames
-            first = round(start * rate)
-            last = None if end is None else round(end * rate)
-            if span is not None and first >= total:
-                ends = f"ends after {total / rate:.2f} s, the turn begins at {start:.2f} s"
-                return Loaded("too_short", None, ends)
-            if first:  # not every format can be sought in
-                f.seek(first)
-            # One second more than is kept, so that the resampler sees past the cut.
-            limit = math.ceil((max_samples / SAMPLE_RATE + 1) * rate)
-            if last is not None:
-                limit = min(limit, last - first)
-            channels = f.read(limit, dtype="float32", always_2d=True)
-            promised = max(total, _promised(path, f.channels, f.subtype))
-            if len(channels) < min(total - first, limit):  # a compressed file that breaks off
-                total = first + len(channels)
-    except (RuntimeError, OSError, ValueError) as e:  # soundfile's errors are RuntimeErrors
-        return Loaded("unreadable", None, str(e).splitlines()[0])
+        channels, rate, total, promised = _read(
+            path, start, stop if end is None else min(stop, end)
+        )
+    except ValueError as e:
+        return Loaded("unreadable", None, str(e))
+    first, last = round(start * rate), None if end is None else round(end * rate)
+    if span is not None and first >= total:
+        ends = f"ends after {total / rate:.2f} s, the turn begins at {start:.2f} s"
+        return Loaded("too_short", None, ends)
     if not np.isfinite(channels).all():
         return Loaded("nonfinite", None, "a sample is NaN or infinite")
     seconds = (total if last is None else min(total, last)) / rate - first / rate
@@ -108,6 +102,35 @@ def _shortfall(
     if lasts is not None and lasts - seconds > max(_TOLERANCE, _TOLERANCE * lasts):
         return f"{seconds:.2f} s, {lasts:.2f} s by the times in the label file"
     return ""
+
+
+def _read(path: str, start: float, stop: float) -> Sound:
+    """Sound of a file from second `start` to second `stop`, by libsndfile or else by FFmpeg.
+
+    Raises:
+      ValueError: neither can read it, in one line.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as f:
+            rate, total = f.samplerate, f.frames
+            first = min(round(start * rate), total)
+            if first:  # not every format can be sought in
+                f.seek(first)
+            limit = max(0, round(stop * rate) - first)
+            channels = f.read(limit, dtype="float32", always_2d=True)
+            promised = max(total, _promised(path, f.channels, f.subtype))
+            if len(channels) < min(total - first, limit):  # a compressed file that breaks off
+                total = first + len(channels)
+            return Sound(channels, rate, total, promised)
+    except _SOUNDFILE_ERRORS as e:
+        reason = str(e).splitlines()[0]
+    if not ffmpeg.is_installed():
+        raise ValueError(
+            f"{reason} (mp4, m4a and videos need av; pip install -r requirements-extract.txt)"
+        )
+    return ffmpeg.read(path, start, stop)
 
 
 def _promised(path: str, channels: int, subtype: str) -> int:
@@ -149,9 +172,11 @@ def seconds(path: str | None, span: tuple[float, float | None] | None = None) ->
     """Duration of a clip by its file's header, see `load`; 0 if there is no readable file."""
     import soundfile
 
-    try:
-        whole = soundfile.info(path).duration if path is not None else 0.0
-    except (RuntimeError, OSError, ValueError):
+    if path is None:
         return 0.0
+    try:
+        whole = soundfile.info(path).duration
+    except _SOUNDFILE_ERRORS:
+        whole = ffmpeg.seconds(path) if ffmpeg.is_installed() else 0.0
     start, end = span or (0.0, None)
     return max(0.0, (whole if end is None else min(whole, end)) - start)

@@ -18,11 +18,15 @@ def tokens(max_length: int) -> tuple[int, ...]:
     return (*(t for t in _TOKENS if t < max_length), max_length)
 
 
-def samples(max_length: int, rate: int) -> tuple[int, ...]:
-    """Padded lengths for clips of up to `max_length` samples at `rate` Hz, ascending."""
+def samples(max_length: int, rate: int, window: int = 1) -> tuple[int, ...]:
+    """Padded lengths for clips of up to `max_length` samples at `rate` Hz, ascending.
+
+    Each is a multiple of `window`.
+    """
     steps = math.log(max(max_length / (_FIRST_SECONDS * rate), 1), _RATIO)
     rungs = (round(rate * _FIRST_SECONDS * _RATIO**k) for k in range(math.ceil(steps)))
-    return (*(r for r in rungs if r < max_length), max_length)
+    lengths = (*(r for r in rungs if r < max_length), max_length)
+    return tuple(sorted({-(-length // window) * window for length in lengths}))
 
 
 def smallest(ladder: Sequence[int], length: int) -> int:

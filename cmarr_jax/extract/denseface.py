@@ -25,6 +25,7 @@ from cmarr_jax.extract.models import densenet
 from cmarr_jax.runtime.files import cannot_write, opened
 
 _OF_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+SUFFIXES = (".npz", ".safetensors")  # of a file of weights
 _LAYER = "composite_function/kernel"
 _TRAINING_ONLY = ("/Momentum", "/Adam", "/Adam_1", "global_step", "beta1_power", "beta2_power")
 

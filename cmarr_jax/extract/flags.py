@@ -9,6 +9,10 @@ from typing import Any
 from cmarr_jax.cli.arguments import FORM, make_parser
 from cmarr_jax.extract.layers import FORMS
 
+# A ViT fitted to facial expressions (FER-2013): 2022, Apache 2.0.
+VIDEO_MODEL = "trpakov/vit-face-expression"
+_TEXT = "BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DeBERTa-v2 or -v3, DistilBERT or MPNet"
+
 
 def parser(description: str, readers: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
     """The command's parser.
@@ -70,15 +74,54 @@ def _add_flags(parser: argparse.ArgumentParser, reader: ModuleType) -> None:
         "main branch, or NAME@REVISION, a branch, a tag, a commit or refs/pr/N",
     )
     add = models.add_argument
-    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help="BERT")
-    add("--keep-special-tokens", action="store_true", help="keep the vectors of [CLS] and [SEP]")
-    add("--max-tokens", type=_positive(int), default=512, metavar="N", help="cut longer texts")
-    add("--speech-model", default="facebook/wav2vec2-base", metavar="DIR|NAME", help="wav2vec 2.0")
+    add("--revision", metavar="REV", help="of every hub name that does not say one")
+    add("--text-model", default="bert-base-uncased", metavar="DIR|NAME", help=_TEXT)
+    add(
+        "--keep-special-tokens",
+        action="store_true",
+        help="keep the vectors of the marks at a text's ends, [CLS] and [SEP] or <s> and </s>",
+    )
+    add(
+        "--max-tokens",
+        type=_positive(int),
+        metavar="N",
+        help="cut longer texts (default: 512, or what the model has)",
+    )
+    add(
+        "--speech-model",
+        default="facebook/wav2vec2-base",
+        metavar="DIR|NAME",
+        help="wav2vec 2.0, HuBERT, WavLM, data2vec or Whisper",
+    )
     add("--max-seconds", type=_positive(float), default=35.0, metavar="S", help="cut longer turns")
-    add("--video-model", metavar="CHECKPOINT", help="DenseNet on FER+; none can be shipped")
+    add(
+        "--video-model",
+        metavar="DIR|NAME|FILE",
+        help="ViT, CLIP or DINOv2 for faces, or a file of Denseface's weights (default, with v "
+        f"among the modalities: {VIDEO_MODEL})",
+    )
     add("--video-features", metavar="DIR", help="ready features: a folder of ID.npy or an .h5 file")
     add("--faces", metavar="DIR", help="pre-cropped faces, a folder of pictures or ID.npy a turn")
-    add("--video-fps", type=_positive(float), default=10.0, metavar="N", help="frames a second")
+    add(
+        "--video-fps",
+        type=_positive(float),
+        default=10.0,
+        metavar="N",
+        help="frames a second to look at (default: 10)",
+    )
+    add(
+        "--face-margin",
+        type=float,
+        metavar="SHARE",
+        help="the face is cut as a square, this part larger than the longer side of what the "
+        "detector found (default: 0.2; for Denseface, exactly what it found)",
+    )
+    add(
+        "--face-size",
+        type=_positive(int),
+        metavar="PIXELS",
+        help="side of the square that the vision model sees (default: the model's own)",
+    )
     add(
         "--layers",
         action="append",

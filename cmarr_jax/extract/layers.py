@@ -1,7 +1,7 @@
 """Which of an encoder's hidden states become features: `--layers`.
 
 State 0 goes into the first layer; state k is what layer k gives, and the last is what the model
-gives, after its final norm if it has one.
+gives, after its final norm if it has one. So transformers' `hidden_states` counts them, too.
 """
 
 import re
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from cmarr_jax.errors import UserError
 
 FORMS = (
-    "last, a number (0 = what goes into the first layer), A:B or -4: (their mean), all, or a list "
-    "such as 4,8,12 (side by side)"
+    "last, a number (0 = what goes into the first layer), -4: (the mean of the last four) or A:B "
+    "(of A to B - 1), all or a list such as 4,8,12 (side by side)"
 )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,8 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.extract import checkpoint, sizes, snapshot
 
 # A tokenizer is in any one of these, alone or with the others.
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+_SENTENCEPIECE = ("spm.model", "sentencepiece.bpe.model")
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE)
 _TOKENIZER_FILES = (
     *_TOKENIZER,
     "merges.txt",
@@ -26,6 +28,8 @@ _TOKENIZER_FILES = (
 _FILES = ("config.json", *_TOKENIZER_FILES)
 # What a model wants its sound to be; either of the first two, or the config itself, may say it.
 _SOUND = ("preprocessor_config.json", "processor_config.json", "config.json")
+# What a vision model wants its pictures to be.
+_PICTURES = ("preprocessor_config.json", "processor_config.json")
 
 
 def folder(model: str) -> str:
@@ -130,6 +134,10 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     for name in sorted(names & {*_TOKENIZER_FILES}):
         if name.endswith(".json"):
             snapshot.read_json(os.path.join(path, name))  # transformers would not name the file
+    # What is written for the tokenizers library is read in place of SentencePiece's file.
+    if "tokenizer.json" not in names:
+        for name in sorted(names & {*_SENTENCEPIECE}):
+            _check_sentencepiece(os.path.join(path, name))
     try:
         found = _transformers().AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
@@ -145,6 +153,46 @@ def tokenizer(path: str, vocab_size: int) -> Any:
     if found.pad_token_id is None:
         raise UserError(f"{path}: the tokenizer has no pad_token; wanted an encoder's tokenizer")
     return found
+
+
+def image_processor(path: str) -> Any:
+    """What scales pictures for the vision model in the folder `path`, on top of Pillow.
+
+    Raises:
+      UserError: the folder does not say how, or Pillow is not installed.
+    """
+    if not {*_PICTURES} & {*os.listdir(path)}:
+        raise UserError(
+            f"{path}: no {_PICTURES[0]}; wanted the vision model's own beside its config.json: it "
+            "says how pictures are scaled"
+        )
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("a vision model needs pillow; pip install -r requirements-extract.txt")
+    try:
+        return _transformers().AutoImageProcessor.from_pretrained(
+            path, local_files_only=True, backend="pil"
+        )
+    except Exception as e:  # transformers raises what comes
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        raise UserError(f"{path}: {_PICTURES[0]} not readable ({reason})") from None
+
+
+def _check_sentencepiece(file: str) -> None:
+    """Says what is wrong with a SentencePiece model; transformers would ask for tiktoken.
+
+    Raises:
+      UserError: the package is not there to read it, or it is damaged.
+    """
+    try:
+        import sentencepiece
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{file}: needs sentencepiece; pip install -r requirements-extract.txt"
+        ) from None
+    try:
+        sentencepiece.SentencePieceProcessor(model_file=file)
+    except (OSError, RuntimeError):
+        raise UserError(f"{file}: not a whole SentencePiece model; download it again") from None
 
 
 def hashes(path: str) -> dict[str, str]:

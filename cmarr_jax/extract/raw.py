@@ -79,7 +79,7 @@ def open_sources(
 
 def _remedy(modality: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     if any(ours.get(field) != theirs.get(field) for field in ("encoder", "sha256", "weights")):
-        return f"name that one's {'file' if modality == 'video' else 'folder'}"
+        return f"name that one's {'file' if 'weights' in theirs else 'folder'}"
     return "the files are the same: install the version that the model was trained with"
 
 
@@ -112,7 +112,14 @@ def _open(modality: str, recipe: Mapping[str, Any], model: str, budget: int | No
             "--video: this model was trained on ready features or cropped faces, not on videos; "
             "give features of the same kind with --pack"
         )
-    return video.source(model=model, fps=recipe["fps"], dtype=recipe["dtype"])
+    return video.source(
+        model=model,
+        fps=recipe["fps"],
+        margin=recipe.get("margin"),
+        size=recipe.get("size"),
+        layers=recipe.get("layers", "last"),
+        dtype=recipe["dtype"],
+    )
 
 
 def encode(

@@ -68,3 +68,5 @@ class Source(NamedTuple):
     batch_size: Callable[[int], int]
     # Bucket, items (<= B) -> float32 [T_i, D] each; pads to [B, bucket] itself; T_i may be 0.
     encode: Callable[[int, Sequence[Any]], list[np.ndarray]]
+    # Loaded utterances that may wait for the device.
+    ahead: int = 64

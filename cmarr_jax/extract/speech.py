@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import audio, buckets, pretrained
 from cmarr_jax.extract.encoder import open_encoder
-from cmarr_jax.extract.models import wav2vec2
+from cmarr_jax.extract.models import data2vec_audio, hubert, wav2vec2, wavlm, whisper
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
-_FAMILIES = {"wav2vec2": wav2vec2}
+FAMILIES = {
+    "data2vec-audio": data2vec_audio,
+    "hubert": hubert,
+    "wav2vec2": wav2vec2,
+    "wavlm": wavlm,
+    "whisper": whisper,
+}
 _LONGEST = 60.0  # s; attention's cost grows with the square
 _CPU_SECONDS = 36  # a batch
 _ACCELERATOR_SECONDS = 320
@@ -26,10 +33,10 @@ def source(
     layers: str = "last",
     budget: int | None = None,
 ) -> Source:
-    """The speech modality, one vector every 20 ms.
+    """The speech modality, one vector every 20 ms with all published models but a few.
 
     Args:
-      model: a folder with a Hugging Face model of `_FAMILIES` (`config.json` and weights), or
+      model: a folder with a Hugging Face model of `FAMILIES` (`config.json` and weights), or
         its name on the hub.
       max_seconds: longer clips are cut.
       dtype: of convolutions and matrix products, "float32" or "bfloat16"; norms and softmax are
@@ -44,11 +51,11 @@ def source(
     if not 1 <= max_seconds <= _LONGEST:
         raise UserError(f"--max-seconds={max_seconds}: wanted 1 to {_LONGEST:.0f}")
     audio.require_packages()
-    encoder = open_encoder(model, _FAMILIES, layers=layers, dtype=dtype)
+    encoder = open_encoder(model, FAMILIES, layers=layers, dtype=dtype)
     module = encoder.module
-    normalised = _normalised(encoder.folder)
+    normalised = _normalised(encoder.folder, module)
     max_samples = round(max_seconds * audio.SAMPLE_RATE)
-    ladder = buckets.samples(max_samples, audio.SAMPLE_RATE)
+    ladder = buckets.samples(max_samples, audio.SAMPLE_RATE, module.window)
     if budget is None:
         budget = _CPU_SECONDS if jax.default_backend() == "cpu" else _ACCELERATOR_SECONDS
 
@@ -96,7 +103,7 @@ def source(
     )
 
 
-def _normalised(folder: str) -> bool:
+def _normalised(folder: str, module: nn.Module) -> bool:
     """Whether the model wants each clip at zero mean and unit variance.
 
     Raises:
@@ -108,6 +115,10 @@ def _normalised(folder: str) -> bool:
             f"{folder}: made for sound of {rate} Hz (sampling_rate), and this library gives every "
             f"model {audio.SAMPLE_RATE} Hz; wanted a model of {audio.SAMPLE_RATE} Hz"
         )
-    if not isinstance(wanted := said.get("do_normalize", True), bool):
+    if not isinstance(wanted := said.get("do_normalize", module.normalised), bool):
         raise UserError(f"{folder}: do_normalize is {wanted!r:.40}, wanted true or false")
+    if wanted and not module.normalised:
+        raise UserError(
+            f"{folder}: do_normalize is true, wanted false: this kind of model takes sound as it is"
+        )
     return wanted

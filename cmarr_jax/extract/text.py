@@ -8,11 +8,20 @@ import numpy as np
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import buckets, pretrained
 from cmarr_jax.extract.encoder import open_encoder
-from cmarr_jax.extract.models import bert
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
 _VERSION = 1  # raise it with every change that changes the numbers
-_FAMILIES = {"bert": bert}
+FAMILIES = {
+    "bert": bert,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+    "camembert": roberta,
+    "deberta-v2": deberta,
+    "distilbert": distilbert,
+    "mpnet": mpnet,
+}
+_MAX_LENGTH = 512  # tokens, of a model that has more
 _CPU_TOKENS = 512  # a batch
 _ACCELERATOR_TOKENS = 16_384
 
@@ -21,18 +30,20 @@ def source(
     model: str,
     *,
     keep_special_tokens: bool,
-    max_length: int,
+    max_length: int | None,
     dtype: str,
     layers: str = "last",
     budget: int | None = None,
 ) -> Source:
-    """The text modality, one vector a word piece.
+    """The text modality, one vector a token: a word or a part of one.
 
     Args:
-      model: a folder with a Hugging Face model of `_FAMILIES` (`config.json`, weights and its
+      model: a folder with a Hugging Face model of `FAMILIES` (`config.json`, weights and its
         tokenizer's files), or its name on the hub.
-      keep_special_tokens: keeps the vectors of [CLS] and [SEP]; MMIN's features lack them.
-      max_length: tokens, [CLS] and [SEP] among them; longer texts are cut and keep [SEP].
+      keep_special_tokens: keeps the vectors of the marks at a text's ends, [CLS] and [SEP] or <s>
+        and </s>; MMIN's features lack them.
+      max_length: tokens, both marks among them; longer texts are cut and keep the last. None: as
+        many as the model has, and at most 512.
       dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
       layers: hidden states to keep, one of `layers.FORMS`.
       budget: tokens a batch; None = what suits the device in a whole corpus.
@@ -41,11 +52,18 @@ def source(
       UserError: the model is not there, is of another kind, or its files contradict each
         other; `max_length` or `layers` is out of its range.
     """
-    encoder = open_encoder(model, _FAMILIES, layers=layers, dtype=dtype)
+    encoder = open_encoder(model, FAMILIES, layers=layers, dtype=dtype)
     module = encoder.module
+    if max_length is None:
+        max_length = min(_MAX_LENGTH, module.max_length)
     if not 3 <= max_length <= module.max_length:
         raise UserError(f"--max-tokens={max_length}: wanted 3 to {module.max_length}, {model}'s")
     tokenizer = pretrained.tokenizer(encoder.folder, module.vocab_size)
+    if (marks := len(tokenizer("")["input_ids"])) != 2:
+        raise UserError(
+            f"{encoder.folder}: the tokenizer puts {marks} marks around a text; wanted 2, one at "
+            "each end, such as [CLS] and [SEP]"
+        )
     ladder = buckets.tokens(max_length)
     if budget is None:
         budget = _CPU_TOKENS if jax.default_backend() == "cpu" else _ACCELERATOR_TOKENS
@@ -58,7 +76,8 @@ def source(
         except UnicodeEncodeError:  # bytes of a command line that no character stands for
             return Loaded("unreadable", None, "not UTF-8")
         ids = tokenizer(utterance.text, verbose=False)["input_ids"]
-        if len(ids) == 2 and not keep_special_tokens:
+        # Byte-level tokenizers make a token of a space.
+        if not keep_special_tokens and (len(ids) == 2 or not utterance.text.strip()):
             return Loaded("missing_text", None, "the transcript holds no word")
         if len(ids) <= max_length:
             return Loaded("ok", np.array(ids, np.int32))

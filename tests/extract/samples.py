@@ -25,6 +25,7 @@ SENTENCES = (
     "I told you so. " * 45,
 )
 CLIPS = (400, 5_000, 12_345, 3_210)
+FACES = (40, 25, 61)  # sides in pixels
 
 
 def clip(number: int, length: int) -> np.ndarray:
@@ -33,6 +34,12 @@ def clip(number: int, length: int) -> np.ndarray:
     noise = (i * i * 7919 + i * (104_729 + number)) % 10_007 / 10_007 - 0.5
     tone = np.sin(i * (0.05 + 0.03 * number))
     return (0.02 * number + 0.3 * noise + 0.2 * tone).astype(np.float32)
+
+
+def face(number: int, side: int) -> np.ndarray:
+    """A picture made of integers alone, `[side, side, 3]` uint8."""
+    y, x, c = np.indices((side, side, 3))
+    return ((x * x * (3 + number) + y * y * 5 + x * y * (c + 2) + 50 * c) // 16 % 256).astype("u1")
 
 
 def photo(width: int, height: int) -> np.ndarray:
@@ -52,3 +59,11 @@ def variables(module: Any, *inputs: np.ndarray) -> Any:
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     return jax.tree.map(lambda s: rng.normal(scale=0.3, size=s.shape).astype("f4"), shapes)
+
+
+def parameters(module: Any, *inputs: np.ndarray) -> int:
+    """How many numbers a linen module learns."""
+    import jax  # not where the golden files are made
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

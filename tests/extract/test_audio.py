@@ -236,3 +236,26 @@ def test_sound_shorter_than_the_times_of_its_turn_is_named(tmp_path, seconds, la
     assert got.status == status
     by_label = f"{seconds:.2f} s, {lasts or 0:.2f} s by the times in the label file"
     assert got.detail == (by_label if status == "cut_short" else "")
+
+
+@pytest.mark.parametrize("name", sorted(soundfile.available_formats()))
+def test_every_format_of_libsndfile_is_read(tmp_path, name):
+    rate = 16_000 if name != "WVE" else 8_000
+    for subtype in soundfile.available_subtypes(name):
+        file = str(tmp_path / f"{subtype}.{name}")
+        try:
+            soundfile.write(file, tone(1.0, rate), rate, subtype, format=name)
+        except (RuntimeError, ValueError, TypeError):  # this build or this rate cannot be written
+            continue
+        got = audio.load(file, 400, MOST, normalised=False)
+        if name == "RAW":  # says neither rate nor coding
+            assert got.status == "unreadable" and audio.seconds(file) == 0
+            continue
+        if subtype.startswith("DWVW"):  # of which libsndfile itself cannot read what it wrote
+            assert got.status == "unreadable"
+            continue
+        assert got.status == "ok", (subtype, got.detail)
+        loudness = np.sqrt(np.mean(got.item**2))
+        assert loudness == pytest.approx(0.125**0.5, rel=0.03), subtype  # full scale is 1 in each
+        if name != "XI":  # an instrument has no rate
+            assert len(got.item) == pytest.approx(16_000, abs=300), subtype

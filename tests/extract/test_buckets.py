@@ -39,3 +39,9 @@ def test_a_clip_is_padded_by_a_quarter_at_most_beyond_two_seconds(length, second
 @pytest.mark.parametrize("bucket, rows", [(16, 32), (128, 4), (512, 1), (1_000, 1)])
 def test_a_batch_fills_its_budget_and_is_never_empty(bucket, rows):
     assert buckets.batch_size(bucket, 512) == rows
+
+
+def test_lengths_of_a_windowed_model_are_whole_windows():
+    assert buckets.samples(560_000, 16_000, 480_000) == (480_000, 960_000)
+    assert buckets.samples(480_000, 16_000, 480_000) == (480_000,)
+    assert buckets.samples(560_000, 16_000, 1) == buckets.samples(560_000, 16_000)

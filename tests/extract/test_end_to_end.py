@@ -9,10 +9,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cmarr_jax.data import pack, protocol
+from cmarr_jax.data import pack, protocol, provenance
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
-from cmarr_jax.extract import faces
+from cmarr_jax.extract import raw
+from cmarr_jax.extract import video as video_source
 from tests.extract import releases
 from tests.extract.models.test_densenet import filled, shapes
 
@@ -275,10 +276,16 @@ def test_faces_are_cut_from_the_speakers_half(tmp_path, monkeypatch, rng, side, 
             video.write(frame)
         video.release()
 
-    def find_bright(frame):
-        return [(100, 150, 80, 80)] if frame.mean() > 50 else []
+    class Bright:
+        """A detector to which a bright picture is a face."""
 
-    monkeypatch.setattr(faces, "mtcnn", lambda: find_bright)
+        def faces(self, picture, smallest, last):
+            return [(100, 150, 80, 80)] if picture.mean() > 50 else []
+
+        def confirms(self, picture, box):
+            return picture.mean() > 50
+
+    monkeypatch.setattr(video_source, "Mtcnn", Bright)
     network = str(tmp_path / "weights.npz")
     np.savez(network, **filled(rng, shapes(layers=1)), mean=130.0, std=50.0)
     out = str(tmp_path / "pack")
@@ -291,3 +298,29 @@ def test_faces_are_cut_from_the_speakers_half(tmp_path, monkeypatch, rng, side, 
     problems = read_problems(out)
     assert problems["Ses01F_impro01_M000", "video"] == "no_face"
     assert problems["Ses05M_impro05_M005", "video"] == "missing_file"
+
+
+def test_another_speech_encoder_and_some_of_its_states_for_a_pack_and_for_prediction(tmp_path):
+    root, out = releases.iemocap(str(tmp_path)), str(tmp_path / "pack")
+    model = ["--speech-model", f"{GOLDEN}/whisper", "--layers", "speech=0,2", "--max-seconds", "2"]
+    argv = ["iemocap", "--root", root, "--out", out, "--modalities", "s", *model, "--max-bad", "1"]
+    assert command.main(argv) == 0
+    made = pack.read(out)
+    assert made.features["speech"].shape[1] == 32
+    facts = provenance.encoders(made.provenance, made.modalities)
+    recipe = facts["speech"]["recipe"]
+    assert recipe["encoder"] == "whisper" and recipe["normalised"] is False
+    assert (recipe["layers"], recipe["states"], recipe["layout"]) == ("0,2", [0, 2], "side by side")
+    source = raw.open_sources(facts, {"speech": None}, alone=True)["speech"]
+    assert source.dim == 32 and source.recipe == recipe
+    wav = f"{root}/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    features, _ = raw.encode(
+        {"speech": source}, [raw.utterance("u", wav=wav)], {"speech": "float16"}
+    )
+    row = made.columns["id"].tolist().index("Ses01F_impro01_F000")
+    np.testing.assert_allclose(
+        np.float32(features["speech"][0]),
+        np.float32(made.sequence("speech", row)),
+        atol=4e-3,
+        rtol=2e-3,
+    )

@@ -398,7 +398,8 @@ def test_readmes_commands_as_they_stand_with_the_hub_as_its_pages_show_it(
         "MSP-IMPROV": releases.msp_improv(str(tmp_path)),
     }
     commands = readme_commands()
-    assert sorted(commands) == ["iemocap", "msp_improv"]
+    assert sorted(commands) == ["csv", "iemocap", "msp_improv"]
+    del commands["csv"]  # which stands for what a reader has
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
         "HF_ENDPOINT": hub.address,
         "HF_HOME": str(tmp_path / "home"),

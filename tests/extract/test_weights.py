@@ -8,12 +8,31 @@ import pytest
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract import pretrained, weights
-from cmarr_jax.extract.models import bert, wav2vec2
+from cmarr_jax.extract.models import bert, deberta, distilbert, mpnet, roberta, wav2vec2
 
 safetensors = pytest.importorskip("safetensors.numpy")
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 F32 = jnp.dtype("float32")
-KINDS = {"bert": bert, "wav2vec2": wav2vec2}
+KINDS = {
+    "bert": bert,
+    "wav2vec2": wav2vec2,
+    "roberta": roberta,
+    "deberta-v2": deberta,
+    "distilbert": distilbert,
+    "mpnet": mpnet,
+}
+# Kind -> tensors of the heads with which it is published.
+HEADS = {
+    "bert": ("cls.predictions.bias", "classifier.weight"),
+    "wav2vec2": ("quantizer.codevectors",),
+    "roberta": ("lm_head.dense.weight", "classifier.out_proj.bias", "roberta.pooler.dense.bias"),
+    "deberta-v2": (
+        "deberta.embeddings.position_embeddings.weight", "lm_predictions.lm_head.dense.weight",
+        "mask_predictions.classifier.weight", "pooler.dense.weight", "cls.predictions.bias",
+    ),
+    "distilbert": ("vocab_transform.weight", "vocab_projector.bias", "pre_classifier.weight"),
+    "mpnet": ("lm_head.layer_norm.weight", "mpnet.pooler.dense.weight", "mpnet.embeddings.position_ids"),
+}  # fmt: skip
 POSITION = "encoder.pos_conv_embed.conv"
 
 
@@ -41,9 +60,9 @@ def assert_same(a, b, **tolerance):
 def test_prefix_and_heads_make_no_difference(kind, tmp_path):
     tensors = tensors_of(kind)
     plain = load(kind, tensors, tmp_path)
-    head = {"bert": "cls.predictions.bias", "wav2vec2": "quantizer.codevectors"}[kind]
-    prefixed = {f"{kind}.{name}": tensor for name, tensor in tensors.items()}
-    assert_same(plain, load(kind, prefixed | {head: np.ones(3)}, tmp_path))
+    prefix = kind.removesuffix("-v2")
+    prefixed = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+    assert_same(plain, load(kind, prefixed | dict.fromkeys(HEADS[kind], np.ones(3)), tmp_path))
 
 
 def test_layer_norms_of_the_first_bert_checkpoints_have_their_old_names(tmp_path):
@@ -71,10 +90,10 @@ def test_both_spellings_of_weight_norm_and_the_folded_kernel_agree(tmp_path):
     ]
     first, second, third = (load("wav2vec2", tensors | s, tmp_path) for s in spellings)
     assert_same(first, second)
-    kernel = third["params"]["position"]["kernel"]
+    kernel = third["params"]["position_0"]["kernel"]
     assert kernel.shape == (16, 4, 16)
     np.testing.assert_allclose(kernel, folded.transpose(2, 1, 0), rtol=1e-7)
-    np.testing.assert_allclose(first["params"]["position"]["kernel"], kernel, rtol=2e-7)
+    np.testing.assert_allclose(first["params"]["position_0"]["kernel"], kernel, rtol=2e-7)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

@@ -1,10 +1,13 @@
-"""wav2vec 2.0 base (Baevski et al., 2020, arXiv:2006.11477): waveform to frame vectors.
+"""wav2vec 2.0 (Baevski et al., 2020, arXiv:2006.11477): waveform to frame vectors.
 
-A batch of padded clips gives what each clip gives alone: the statistics of the one GroupNorm,
-which runs over time, are taken over the frames that hold no padding. Other implementations let
-padding into them (huggingface/transformers#21534).
+HuBERT, WavLM and data2vec are the same network with another part or two, see the modules of
+their names. A batch of padded clips gives what each clip gives alone: every convolution over
+frames sees zeros past a clip's end, and the statistics of the one GroupNorm, which runs over time,
+are taken over the frames that hold no padding. Other implementations let padding into them
+(huggingface/transformers#21534).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +21,13 @@ from cmarr_jax.extract.models.tensors import Tensors
 from cmarr_jax.extract.models.transformer import Layer
 from cmarr_jax.nn.gelu import gelu
 
-_GROUP_NORM_EPSILON = 1e-5  # PyTorch's; the configuration does not hold it
-_POSITION = "encoder.pos_conv_embed.conv"
+_EPSILON = 1e-5  # PyTorch's, of the norms whose own the configuration does not hold
+_POSITION = "encoder.pos_conv_embed"
 _MODULES = {
-    "conv_norm": "feature_extractor.conv_layers.0.layer_norm",
     "projection_norm": "feature_projection.layer_norm",
     "projection": "feature_projection.projection",
-    "position": _POSITION,
+    "position_scale": f"{_POSITION}.batch_norm.scale",
+    "position_shift": f"{_POSITION}.batch_norm.shift",
     "norm": "encoder.layer_norm",
 }
 _LAYER = {
@@ -38,8 +41,8 @@ _LAYER = {
     "feed_forward_norm": "final_layer_norm",
 }
 _IGNORED = (
-    r"(masked_spec_embed|layer_weights|"
-    r"(quantizer|project_hid|project_q|lm_head|projector|classifier)\..*)"
+    r"(masked_spec_embed|layer_weights|feature_extractor\.(weight|bias)|(quantizer|project_hid|"
+    r"project_q|final_proj|lm_head|projector|classifier|tdnn|objective)\..*)"
 )
 
 
@@ -55,10 +58,17 @@ class Wav2Vec2(nn.Module):
       num_layers: transformer layers.
       num_heads: attention heads; divides D.
       hidden_features: hidden width of the feed-forward layers.
-      position_kernel: frames that the position embedding sees.
-      position_groups: groups of its convolution.
+      position_kernel: frames that a convolution of the position embedding sees.
+      position_groups: groups of these convolutions.
       epsilon: of the LayerNorms.
       dtype: of convolutions and matrix products.
+      conv_norm: "group", after the first convolution, or "layer", after each.
+      projection_norm: whether frames are normed before they are projected to D.
+      position_norm: None; "batch", by stored statistics before the position embedding; "layer",
+        after each of its convolutions.
+      position_convs: convolutions of the position embedding.
+      pre_norm: norms what goes into a residual branch, and the last sum, instead of each sum.
+      attention_bias: a module that, given a layer's number, is that layer's `transformer.Bias`.
     """
 
     conv_features: tuple[int, ...]
@@ -73,6 +83,15 @@ class Wav2Vec2(nn.Module):
     position_groups: int
     epsilon: float
     dtype: jnp.dtype
+    conv_norm: str = "group"
+    projection_norm: bool = True
+    position_norm: str | None = None
+    position_convs: int = 1
+    pre_norm: bool = False
+    attention_bias: nn.Module | None = None
+
+    normalised = True  # clips, unless the model's files say otherwise
+    window = 1  # padded clips have a multiple of it
 
     def num_frames(self, samples: Any) -> Any:
         """Frames that `samples` samples give, an int or an integer array; 0 if too few."""
@@ -98,6 +117,30 @@ class Wav2Vec2(nn.Module):
           What goes into the first layer and each layer's output, `num_layers + 1` times
           `[B, num_frames(N), D]` float32; rows past `num_frames(lengths)` mean nothing.
         """
+        x = self._convolve(samples, lengths)
+        mask = jnp.arange(x.shape[1])[None] < self.num_frames(lengths)[:, None]
+        if self.projection_norm:
+            x = nn.LayerNorm(self.epsilon, dtype=jnp.float32, name="projection_norm")(x)
+        x = nn.Dense(self.features, dtype=self.dtype, name="projection")(x)
+        x = x.astype(jnp.float32) + self._position(x, mask[..., None])
+        norm = nn.LayerNorm(self.epsilon, name="norm")
+        x = x if self.pre_norm else norm(x)
+        states = [x]
+        for k in range(self.num_layers):
+            bias = self.attention_bias and functools.partial(self.attention_bias, k)
+            x = Layer(
+                self.num_heads,
+                self.hidden_features,
+                self.epsilon,
+                self.dtype,
+                self.pre_norm,
+                name=f"layer_{k}",
+            )(x, mask, bias)
+            states.append(x)
+        return [*states[:-1], norm(x)] if self.pre_norm else states
+
+    def _convolve(self, samples: jax.Array, lengths: jax.Array) -> jax.Array:
+        """`[B, N]` -> `[B, num_frames(N), C]` in `dtype`."""
         x = samples[..., None]
         layers = zip(self.conv_features, self.conv_kernels, self.conv_strides, strict=True)
         for k, (features, kernel, stride) in enumerate(layers):
@@ -110,33 +153,37 @@ class Wav2Vec2(nn.Module):
                 dtype=self.dtype,
                 name=f"conv_{k}",
             )(x)
-            if k == 0:
+            if self.conv_norm == "layer":
+                norm = nn.LayerNorm(_EPSILON, dtype=jnp.float32, name=f"conv_norm_{k}")
+                x = norm(x).astype(self.dtype)
+            elif k == 0:
                 valid = _after(lengths, self.conv_kernels[:1], self.conv_strides[:1])
-                x = MaskedGroupNorm(name="conv_norm")(x, valid).astype(self.dtype)
+                x = MaskedGroupNorm(name="conv_norm_0")(x, valid).astype(self.dtype)
             x = gelu(x)
-        mask = jnp.arange(x.shape[1])[None] < self.num_frames(lengths)[:, None]
-        x = nn.LayerNorm(self.epsilon, dtype=jnp.float32, name="projection_norm")(x)
-        x = nn.Dense(self.features, dtype=self.dtype, name="projection")(x)
-        x = jnp.where(mask[..., None], x, 0)
+        return x
+
+    def _position(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """`x` `[B, T, D]`, `mask` `[B, T, 1]` -> `[B, T, D]`."""
+        if self.position_norm == "batch":
+            scale = self.param("position_scale", nn.initializers.ones, (self.features,))
+            shift = self.param("position_shift", nn.initializers.zeros, (self.features,))
+            x = x.astype(jnp.float32) * scale[None, None] + shift[None, None]
         # As wide to the left as PyTorch pads; what an even kernel adds on the right is dropped.
         left = self.position_kernel // 2
-        position = nn.Conv(
-            self.features,
-            (self.position_kernel,),
-            padding=((left, self.position_kernel - 1 - left),),
-            feature_group_count=self.position_groups,
-            dtype=self.dtype,
-            name="position",
-        )(x)
-        x = x.astype(jnp.float32) + gelu(position)
-        x = nn.LayerNorm(self.epsilon, name="norm")(x)
-        states = [x]
-        for k in range(self.num_layers):
-            x = Layer(
-                self.num_heads, self.hidden_features, self.epsilon, self.dtype, name=f"layer_{k}"
-            )(x, mask)
-            states.append(x)
-        return states
+        for k in range(self.position_convs):
+            x = nn.Conv(
+                self.features,
+                (self.position_kernel,),
+                padding=((left, self.position_kernel - 1 - left),),
+                feature_group_count=self.position_groups,
+                dtype=self.dtype,
+                name=f"position_{k}",
+            )(jnp.where(mask, x, 0))
+            if self.position_norm == "layer":
+                norm = nn.LayerNorm(_EPSILON, use_bias=False, use_scale=False, dtype=jnp.float32)
+                x = norm(x).astype(self.dtype)
+            x = gelu(x)
+        return x
 
 
 class MaskedGroupNorm(nn.Module):
@@ -156,7 +203,7 @@ class MaskedGroupNorm(nn.Module):
             return jnp.sum(jnp.where(mask, y, 0), axis=1, keepdims=True) / count
 
         x = x - mean(x)
-        return x * jax.lax.rsqrt(mean(x * x) + _GROUP_NORM_EPSILON) * scale + bias
+        return x * jax.lax.rsqrt(mean(x * x) + _EPSILON) * scale + bias
 
 
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Wav2Vec2:
@@ -168,36 +215,55 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Wav2V
       dtype: of convolutions and matrix products.
 
     Raises:
-      UserError: it describes no wav2vec2, or one unlike the base model.
+      UserError: it describes no wav2vec2, or one with parts that this module lacks.
     """
-    wanted = {
-        "model_type": "wav2vec2",
-        "do_stable_layer_norm": False,
-        "feat_extract_norm": "group",
-        "feat_extract_activation": "gelu",
-        "hidden_act": "gelu",
-        "add_adapter": False,
+    return make(file, config, dtype, "wav2vec2")
+
+
+def make(
+    file: str, config: Mapping[str, Any], dtype: jnp.dtype, kind: str, **others: Any
+) -> Wav2Vec2:
+    """The module that a `config.json` of model_type `kind` describes.
+
+    Args:
+      file, config, dtype: as `from_config` has them.
+      kind: wav2vec2 or a family that shares its fields.
+      others: attributes that `kind` has from other fields, or always.
+
+    Raises:
+      UserError: as `from_config`.
+    """
+    wanted: dict[str, tuple] = {
+        "model_type": (kind,),
+        "feat_extract_norm": ("group", "layer"),
+        "feat_extract_activation": ("gelu",),
+        "hidden_act": ("gelu",),
+        "add_adapter": (False,),
+        "adapter_attn_dim": (None,),
     }
-    for field, value in wanted.items():
-        if (found := config.get(field, value)) != value:
+    for field, values in wanted.items():
+        if (found := config.get(field, values[0])) not in values:
+            said = " or ".join(map(repr, values))
             raise UserError(
-                f"{file}: {field} is {found!r}, wanted {value!r}; this library encodes speech "
-                "with models of wav2vec2-base's kind"
+                f"{file}: {field} is {found!r}, wanted {said}; this library has no {kind} of "
+                "another kind"
             )
-    return Wav2Vec2(
-        conv_features=tuple(config["conv_dim"]),
-        conv_kernels=tuple(config["conv_kernel"]),
-        conv_strides=tuple(config["conv_stride"]),
-        conv_bias=config["conv_bias"],
-        features=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        hidden_features=config["intermediate_size"],
-        position_kernel=config["num_conv_pos_embeddings"],
-        position_groups=config["num_conv_pos_embedding_groups"],
-        epsilon=config["layer_norm_eps"],
-        dtype=dtype,
-    )
+    attributes = {
+        "conv_features": tuple(config["conv_dim"]),
+        "conv_kernels": tuple(config["conv_kernel"]),
+        "conv_strides": tuple(config["conv_stride"]),
+        "conv_bias": config["conv_bias"],
+        "conv_norm": config.get("feat_extract_norm", "layer"),
+        "features": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "hidden_features": config["intermediate_size"],
+        "position_kernel": config["num_conv_pos_embeddings"],
+        "position_groups": config["num_conv_pos_embedding_groups"],
+        "epsilon": config["layer_norm_eps"],
+        "pre_norm": config.get("do_stable_layer_norm", False),
+    }
+    return Wav2Vec2(**attributes | others, dtype=dtype)
 
 
 def tensors(module: Wav2Vec2) -> Tensors:
@@ -205,26 +271,43 @@ def tensors(module: Wav2Vec2) -> Tensors:
     modules = dict(_MODULES)
     for k in range(len(module.conv_features)):
         modules[f"conv_{k}"] = f"feature_extractor.conv_layers.{k}.conv"
+        modules[f"conv_norm_{k}"] = f"feature_extractor.conv_layers.{k}.layer_norm"
+    for k in range(module.position_convs):
+        alone = module.position_convs == 1
+        modules[f"position_{k}"] = f"{_POSITION}.conv" if alone else f"{_POSITION}.layers.{k}.conv"
     for k in range(module.num_layers):
         modules |= {
             f"layer_{k}/{ours}": f"encoder.layers.{k}.{name}" for ours, name in _LAYER.items()
         }
     length = module.receptive_field
     inputs = jnp.zeros((1, length)), jnp.full(1, length, jnp.int32)
-    return Tensors(("wav2vec2.",), modules, _IGNORED, inputs, _fold_weight_norm)
+    return Tensors(("wav2vec2.",), modules, _IGNORED, inputs, _fold)
 
 
-def _fold_weight_norm(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weight = g v / |v|, the norm over both channel axes; PyTorch has two names for the pair."""
+def _fold(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weight = g v / |v|, the norm over both channel axes; PyTorch has two names for the pair.
+
+    Stored statistics of a BatchNorm become one scale and one shift a channel.
+    """
+    conv = f"{_POSITION}.conv"
     for g, v in (
         ("weight_g", "weight_v"),
         ("parametrizations.weight.original0", "parametrizations.weight.original1"),
     ):
-        if {f"{_POSITION}.{g}", f"{_POSITION}.{v}"} <= tensors.keys():
-            magnitude = tensors.pop(f"{_POSITION}.{g}").astype(np.float64)
-            direction = tensors.pop(f"{_POSITION}.{v}").astype(np.float64)
+        if {f"{conv}.{g}", f"{conv}.{v}"} <= tensors.keys():
+            magnitude = tensors.pop(f"{conv}.{g}").astype(np.float64)
+            direction = tensors.pop(f"{conv}.{v}").astype(np.float64)
             norm = np.sqrt(np.sum(direction**2, axis=(0, 1), keepdims=True))
-            tensors[f"{_POSITION}.weight"] = magnitude * (direction / norm)
+            tensors[f"{conv}.weight"] = magnitude * (direction / norm)
+    names = [
+        f"{_POSITION}.batch_norm.{x}" for x in ("weight", "bias", "running_mean", "running_var")
+    ]
+    if tensors.keys() >= {*names}:
+        weight, bias, mean, variance = (tensors.pop(name).astype(np.float64) for name in names)
+        tensors.pop(f"{_POSITION}.batch_norm.num_batches_tracked", None)
+        scale = weight / np.sqrt(variance + _EPSILON)
+        tensors[_MODULES["position_scale"]] = scale
+        tensors[_MODULES["position_shift"]] = bias - mean * scale
     return tensors
 
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cmarr_jax.extract.models.bert import Bert
 from cmarr_jax.extract.models.densenet import DenseNet
-from cmarr_jax.extract.models.wav2vec2 import Wav2Vec2
-from tests.extract.models.test_bert import SHAPE
-from tests.extract.models.test_wav2vec2 import BASE
+from cmarr_jax.extract.models.whisper import Whisper
+from tests.extract.models import test_whisper
+from tests.extract.models.test_text_models import MODULES
+from tests.extract.models.test_wav2vec2 import KINDS
 
 HALF = jnp.dtype("bfloat16")
 ACCUMULATES = {
@@ -34,14 +34,20 @@ def is_half(variable):
 
 
 ENCODERS = {
-    "bert": (
-        Bert(dtype=HALF, **SHAPE),
-        (jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5), bool)),
+    kind: (make(dtype=HALF), (jnp.zeros((2, 5), jnp.int32), jnp.ones((2, 5), bool)))
+    for kind, make in MODULES.items()
+} | {
+    "whisper": (
+        Whisper(dtype=HALF, **test_whisper.SHAPE),
+        (jnp.zeros((2, 6400)), jnp.full(2, 6400, jnp.int32)),
     ),
-    "wav2vec2": (
-        Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=HALF, **BASE),
-        (jnp.zeros((2, 4000)), jnp.full(2, 4000, jnp.int32)),
-    ),
+    **{
+        f"wav2vec2, {kind}": (
+            module.clone(dtype=HALF),
+            (jnp.zeros((2, 4000)), jnp.full(2, 4000, jnp.int32)),
+        )
+        for kind, module in KINDS.items()
+    },
 }
 
 
@@ -62,7 +68,8 @@ def test_norms_softmax_logits_and_residuals_are_float32(name):
             arrays = [v for v in equation.invars if not hasattr(v, "val")]
             makers = {made_by.get(v) for v in arrays}
             assert len(arrays) < 2 or makers & {"broadcast_in_dim", "reshape"}, equation
-    assert products >= 12 and scores == module.num_layers  # attention's logits, a layer
+    # Attention's logits, a layer; DeBERTa's are of three products.
+    assert products >= 12 and scores == module.num_layers * (3 if "deberta" in name else 1)
 
 
 def test_densenet_pools_and_averages_in_float32():

@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 
 from cmarr_jax.extract.models.wav2vec2 import MaskedGroupNorm, Wav2Vec2
+from cmarr_jax.extract.models.wavlm import GatedPositions
 from tests.extract.samples import variables
 
 BASE = {
@@ -19,6 +20,21 @@ BASE = {
     "epsilon": 1e-5,
 }
 TINY = Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=jnp.dtype("float32"), **BASE)
+
+
+LARGE = {"conv_norm": "layer", "pre_norm": True}
+POSITIONS = GatedPositions(num_heads=2, num_buckets=8, max_distance=6)
+KINDS = {
+    kind: Wav2Vec2(conv_features=(4,) * 7, features=8, dtype=jnp.dtype("float32"), **BASE | fields)
+    for kind, fields in {
+        "base": {},
+        "large": LARGE | {"conv_bias": True},
+        "hubert": {"position_norm": "batch", "projection_norm": False},
+        "data2vec": {"conv_norm": "layer", "position_norm": "layer", "position_convs": 3},
+        "wavlm": {"attention_bias": POSITIONS},
+        "wavlm-large": LARGE | {"attention_bias": POSITIONS},
+    }.items()
+}
 
 
 @pytest.mark.parametrize(
@@ -41,16 +57,39 @@ def test_receptive_field_of_the_base_model():
     assert TINY.receptive_field == 400
 
 
-def test_what_the_padding_holds_is_inert(rng):
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_inert_whatever_it_holds(rng, kind):
+    module = KINDS[kind]
     samples = jnp.float32(rng.normal(size=(2, 3_000)))
     lengths = jnp.array([3_000, 1_700])
-    params = variables(TINY, samples, lengths)
+    params = variables(module, samples, lengths)
     zeros = samples.at[1, 1_700:].set(0)
     junk = samples.at[1, 1_700:].set(99.0)
-    frames = TINY.num_frames(1_700)
-    apply = jax.jit(TINY.apply)
-    a, b = (apply(params, x, lengths)[-1][1, :frames] for x in (zeros, junk))
-    np.testing.assert_array_equal(a, b)
+    frames = module.num_frames(1_700)
+    apply = jax.jit(module.apply)
+    a, b = (apply(params, x, lengths) for x in (zeros, junk))
+    alone = apply(params, samples[1:, :1_700], lengths[1:])
+    for state, other, wanted in zip(a, b, alone, strict=True):
+        np.testing.assert_array_equal(state[1, :frames], other[1, :frames])
+        error = np.linalg.norm(state[1, :frames] - wanted[0])
+        assert error <= 1e-5 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("kind", ["hubert", "data2vec", "wavlm-large"])
+def test_gradients_are_finite_and_jit_changes_nothing(rng, kind):
+    """So that a system may train the layers above a frozen front."""
+    module = KINDS[kind]
+    inputs = jnp.float32(rng.normal(size=(1, 1_400))), jnp.array([1_100])
+    params = variables(module, *inputs)
+    frames = module.num_frames(1_100)
+
+    def loss(params):
+        return sum(jnp.sum(x[:, :frames] ** 2) for x in module.apply(params, *inputs))
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    np.testing.assert_allclose(value, loss(params), rtol=1e-5)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(gradient).all() and np.any(gradient), path
 
 
 def test_masked_group_norm_is_flax_group_norm_on_the_valid_part(rng):
