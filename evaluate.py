@@ -33,6 +33,7 @@ from absl import flags
 from cmarr_jax.cli import flags as cli
 from cmarr_jax.cli.places import workdir as default_workdir
 from cmarr_jax.errors import UserError
+from cmarr_jax.results.names import member
 from cmarr_jax.results.rows import read_members, read_results, read_summary
 from cmarr_jax.results.summary import SCORES, summarise, summary_table
 from cmarr_jax.workdir import files
@@ -121,14 +122,13 @@ def table(workdir: str) -> str:
     from cmarr_jax.results import classes, ensemble, folder, tables  # scipy takes half a second
 
     if _TABLE.value:
-        own = _TABLE.value == "own"
-        members = members_of(workdir) if own else common.TABLES[f"table{_TABLE.value}"]
+        members, note = members_of_table(workdir, _TABLE.value)
         rows, names = read_results(workdir), []
         if scores and not {*scores} <= {"war", "uar", "macro_f1"}:
             found = [classes.rows(os.path.join(workdir, member)) for member in members]
             rows, names = [row for rows, _ in found for row in rows], found[0][1]
         columns = classes.columns(scores or ["war", "uar"], names)
-        made = tables.compare(rows, members, columns)
+        made = tables.compare(rows, members, columns)._replace(note=note)
         return tables.render(made, _FORMAT.value, rows=_ROWS.value)
     if _ENSEMBLE.value:
         results = folder.load(workdir)
@@ -150,6 +150,25 @@ def confusion(workdir: str, condition: str) -> str:
     results = folder.load(workdir)
     named = results.conditions if condition == "all" else [condition]
     return "\n".join(classes.confusion_text(results, name) for name in named)
+
+
+def members_of_table(workdir: str, table: str) -> tuple[list[str], str]:
+    """The members of --table, and what its caption says of those that were left out.
+
+    Raises:
+      UserError: --table=own, and the folder's config.json names no members.
+    """
+    if table == "own":
+        return members_of(workdir), ""
+    wanted, there = common.TABLES[f"table{table}"], read_members(workdir)
+    void = [m for m in common.VOID_FOR_ONE_VECTOR if there and m in wanted and m not in there]
+    if not void:
+        return list(wanted), ""
+    note = (
+        f"Left out: {', '.join(map(member, void))}; here each modality is one vector, "
+        "and attention over one key has nothing to choose."
+    )
+    return [m for m in wanted if m not in void], note
 
 
 def members_of(workdir: str) -> list[str]:

@@ -3,7 +3,8 @@
     python sweep.py configs/sweeps/learning_rate.py --config configs/iemocap.py
 
 The file defines `sweep(add)`, which calls `add(argument, **fields)` once an entry: a config
-argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. Every other
+argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. One whose
+entries depend on --config defines `sweep(add, config)`. Every other
 flag goes to train.py as it stands, --dry-run too. Entries that differ in learning rate, weight
 decay, loss weights or seeds alone are trained side by side, as further runs of one program; each
 has a folder below DIR that holds what it would hold had it been trained alone. Given again, the
@@ -22,6 +23,7 @@ has no results; 130 interrupted, resumable.
 """
 
 import importlib.util
+import inspect
 import os
 import signal
 import subprocess
@@ -29,7 +31,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cmarr_jax.cli import arguments, boundary, places
+from cmarr_jax.cli import arguments, boundary, config_files, places
 from cmarr_jax.errors import UserError
 from cmarr_jax.results.rows import read_results
 from cmarr_jax.results.summary import summarise, summary_table
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         args, flags = parser.parse_known_args(argv)
         stem = os.path.splitext(os.path.basename(args.file))[0]
         workdir = args.workdir or f"{places.workdir(args.config)}-{stem}"
-        return _run(read(args.file), args.config, workdir, flags, args.all_test_scores)
+        return _run(read(args.file, args.config), args.config, workdir, flags, args.all_test_scores)
 
     os.environ["MPLBACKEND"] = "agg"  # it writes files
     return boundary.run(command, "the same command goes on from here")
@@ -172,8 +174,8 @@ def _val_uar(folder: str) -> dict[tuple[str, str], float]:
     return {run: uar for run, uar in found.items() if uar is not None}
 
 
-def read(file: str) -> list[Entry]:
-    """The entries that a file adds, in its order.
+def read(file: str, config: str) -> list[Entry]:
+    """The entries that a file adds to the config FILE[:ARGUMENT], in its order.
 
     Raises:
       UserError: there is no such file, or it defines no `sweep(add)`; names what is wrong.
@@ -183,6 +185,7 @@ def read(file: str) -> list[Entry]:
     spec = importlib.util.spec_from_file_location("sweep_file", file)
     module = importlib.util.module_from_spec(spec)
     entries: dict[str, Entry] = {}
+    base = config_files.get(config)
 
     def add(argument: str = "", **fields: Any) -> None:
         entry = Entry(argument, fields)
@@ -194,7 +197,10 @@ def read(file: str) -> list[Entry]:
 
     try:
         spec.loader.exec_module(module)
-        module.sweep(add)
+        if len(inspect.signature(module.sweep).parameters) > 1:
+            module.sweep(add, base)
+        else:
+            module.sweep(add)
     except Exception as e:  # the user's own code can raise anything
         reason = f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e)
         raise UserError(f"{file}: {reason.splitlines()[0]}; wanted def sweep(add)") from None

@@ -53,9 +53,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> j
 def wasserstein_distances(mu: jax.Array, sigma: jax.Array) -> jax.Array:
     """Squared 2-Wasserstein distances between diagonal Gaussians (paper, Eq. 1).
 
-    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; with the
-    variance, as the paper prints, Eq. 1 is no 2-Wasserstein distance. Within 32 eps of the largest
-    distance: small distances lose digits beside large ones.
+    D = |mu_i - mu_j|^2 + |sigma_i - sigma_j|^2 with sigma the standard deviation; given the
+    variance, it is Eq. 1 as printed, which is no 2-Wasserstein distance. Within 32 eps of the
+    largest distance: small distances lose digits beside large ones.
 
     Args:
       mu, sigma: `[N, D]`.

@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     c.data.length = 32  # positions that every modality is pooled to; 1 = one vector (#17)
     c.data.statistics = "mean"  # of a position's frames; "mean_max", two, where length is 1
     c.data.normalise = True  # per fold, by the training part's mean and deviation
+    c.data.normalised = ()  # modalities that are; () = all; ("speech",) as the MMIN family's code
     c.data.quantiles = False  # True: to normal scores by the training part's quantiles instead
 
     c.protocol = ConfigDict()
@@ -80,15 +81,17 @@ def get_config() -> ConfigDict:
     m.umc.mlp_ratio = 4  # its hidden layer, in widths
     m.umc.dropout = 0.1  # within the encoder
     m.umc.pool = "mean"  # one Gaussian an utterance: "mean", "first" (MAP), "attn" (#3)
-    m.umc.log_sigma_range = (-7.0, 4.0)  # (#5)
+    m.umc.log_sigma_range = (-7.0, 4.0)  # bounds of log sigma; () = none, as MAP (#5)
     m.umc.entropy_weight = 0.0  # MAP's guard against collapse, off (#9)
     m.umc.entropy_margin = 300.0  # that the guard holds the entropy above (#9)
     m.udcl = ConfigDict()
     m.udcl.weight = 1.0  # alpha
     m.udcl.on = "distribution"  # "point": means only, the paper's "w/ Point"
+    m.udcl.sigma = "deviation"  # in Eq. 1; "variance": Sigma itself, Eq. 1 to the letter (#5)
     m.udcl.scale = -1 / 200  # a (#6)
     m.udcl.shift = 4.0  # b (#6)
-    m.udcl.temperature = 0.07  # tau at the start; learned, kept in [0.01, 1] (#6)
+    m.udcl.temperature = 0.07  # tau at the start; learned (#6)
+    m.udcl.clip_temperature = True  # tau is kept in [0.01, 1]; False: it is free, as in MAP (#6)
     m.udcl.normalise_by_dim = True  # a * 768 / D, so that a means what it means in MAP (#6)
     m.udcl.reduce = "mean"  # over pairs; "sum" (#7)
     m.udcl.respect_mask = False  # True: simulated missing modalities do not align (#8)
@@ -103,7 +106,7 @@ def get_config() -> ConfigDict:
     m.flow.detach_inverse = False  # True as DiCMoR, only sensible with nll_weight > 0 (#13)
     m.rec = ConfigDict()
     m.rec.weight = 10.0  # lambda
-    m.rec.stop_gradient_target = True  # (#14)
+    m.rec.stop_gradient_target = True  # False: Eq. 9 also moves X towards X^ (#14)
     m.rec.reduce = "mean"  # over elements; "sum" is Eq. 9 to the letter (#15)
     m.rec.num_blocks = 4  # RCABs (#16); DiCMoR: 20
     m.rec.expansion = 2  # a block's inner width, in widths
@@ -115,7 +118,7 @@ def get_config() -> ConfigDict:
     m.spcl.on = "fusion_inputs"  # "recovered", "mu" (#24)
     m.fusion = ConfigDict()
     m.fusion.variant = "attention"  # "concat": the paper's "w/o attention" (#27)
-    m.fusion.pairs = ()  # ("text<-video", ...); () = text attends to every other (#25)
+    m.fusion.pairs = ()  # text to each other one; ("text<-video", ...); ("each",): every two (#25)
     m.fusion.cross_layers = 1  # (#26)
     m.fusion.self_layers = 1  # layers of self-attention after them (#26)
     m.fusion.num_heads = 8  # of each attention
@@ -127,21 +130,38 @@ def get_config() -> ConfigDict:
     return c
 
 
+# Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features this
+# trains too little, and is here for comparison.
+_PAPER = {
+    "train.learning_rate": 1e-5,
+    "train.batch_size": 16,
+    "train.epochs": 100,
+    "train.schedule": "constant",
+    "train.warmup": 0.0,
+    "train.weight_decay": 0.0,
+    "train.balance_classes": False,
+}
+
 # What each variant sets, as `systems.set_fields` reads it. All but "shuffled_labels" are CM-ARR's.
 VARIANTS = {
-    # Section 4.2. Its learning rate is for encoders fine-tuned with the rest: on frozen features
-    # this trains too little, and is here for comparison.
-    "paper": {
-        "train.learning_rate": 1e-5,
-        "train.batch_size": 16,
-        "train.epochs": 100,
-        "train.schedule": "constant",
-        "train.warmup": 0.0,
-        "train.weight_decay": 0.0,
-        "train.balance_classes": False,
+    "paper": _PAPER,
+    # Besides, every equation to the letter, where the defaults read it as meant: what each of
+    # these costs is in docs/open_points.md.
+    "printed": _PAPER
+    | {
+        "train.clip_norm": 0.0,
+        "model.umc.log_sigma_range": (),
+        "model.udcl.sigma": "variance",
+        "model.udcl.clip_temperature": False,
+        "model.udcl.normalise_by_dim": False,
+        "model.udcl.reduce": "sum",
+        "model.rec.reduce": "sum",
+        "model.rec.stop_gradient_target": False,
+        "model.fusion.pairs": ("each",),
     },
-    # One vector a modality, for packs of pooled features: a shallower, wider and strongly
-    # regularised model. Chosen on IEMOCAP's validation sessions (MiniLM text + functionals).
+    # One vector a modality, so attention over one key: for packs of pooled features, and no test
+    # of the paper's parts. A shallower, wider and strongly regularised model, chosen on IEMOCAP's
+    # validation sessions (MiniLM text + functionals).
     "pooled": {
         "data.length": 1,
         "train.epochs": 30,
@@ -191,6 +211,9 @@ PLUS_VARIANTS = {
     "no_quantiles": {"data.quantiles": False},
 }
 
+# Named after a system, "mmin,published": its code's recipe, `systems.PUBLISHED`.
+_PUBLISHED = "published"
+
 # "alpha=0.5" as an argument; the paper's names of the loss weights.
 WEIGHTS = {
     "alpha": "model.udcl.weight",
@@ -198,7 +221,15 @@ WEIGHTS = {
     "lambda": "model.rec.weight",
 }
 
-# Arguments that stand for several sweeps, each in a folder named as its own argument.
+# The paper's Figure 4: each loss weight varied alone, around its own set-up.
+_FIG4 = {
+    "alpha": (0.1, 0.5, 1.0, 2.0, 5.0),
+    "beta": (0.05, 0.1, 0.5, 1.0, 2.0),
+    "lambda": (1.0, 5.0, 10.0, 20.0, 50.0),
+}
+
+# Arguments that stand for several sweeps, each in a folder named as its own argument; `members`
+# says which of them there are under other settings than the defaults.
 TABLES = {
     "table2": ("cra", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "augmented", "cmarr"),
     "table3": (
@@ -210,12 +241,12 @@ TABLES = {
         "paper_nll",
         "cmarr",
     ),
-    "fig4": (
-        *(f"alpha={a}" for a in (0.1, 0.5, 1.0, 2.0, 5.0)),
-        *(f"beta={b}" for b in (0.05, 0.1, 0.5, 1.0, 2.0)),
-        *(f"lambda={x}" for x in (1.0, 5.0, 10.0, 20.0, 50.0)),
-    ),
+    "fig4": tuple(f"{name}={weight}" for name, grid in _FIG4.items() for weight in grid),
 }
+
+# Members of a table that mean nothing where each modality is one vector: attention over one key
+# has nothing to choose, so there is none to take away. `experiment.run.check` refuses them.
+VOID_FOR_ONE_VECTOR = ("no_attention",)
 
 _OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
 
@@ -230,24 +261,46 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
       UserError: a name is unknown, or another system's; a value is not what its field holds.
     """
     names = _OUTER_COMMA.split(argument) if argument else []
-    variants = []
+    variants, table = [], ""
     for name in names:
         if _is_system(name):
             if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
             systems.set_preset(config, name)
         elif name in TABLES:
-            rest = [n for n in names if n != name]
-            config.members = tuple((m, ",".join([*rest, m])) for m in TABLES[name])
+            table = name
         else:
             _set_variant(config, name)
             variants.append(name)
     config.variant = ",".join(variants) or "default"
+    if table:
+        rest = [n for n in names if n != table]
+        config.members = tuple((m, ",".join([*rest, m])) for m in members(table, config))
     return config
 
 
+def members(table: str, config: ConfigDict) -> tuple[str, ...]:
+    """The members of one of `TABLES` under the settings of `config`.
+
+    Figure 4's grids are the paper's multiples of each weight as it stands in `config`, so that
+    they hold the point that the others are compared with; what is void for one vector a modality
+    is left out.
+    """
+    if table != "fig4":
+        void = VOID_FOR_ONE_VECTOR if config.data.length == 1 else ()
+        return tuple(m for m in TABLES[table] if m not in void)
+    defaults, own = (dict(leaves(c.to_dict())) for c in (get_config(), config))
+    found = []
+    for name, grid in _FIG4.items():
+        weight, default = (x[WEIGHTS[name]] for x in (own, defaults))
+        scaled = [float(f"{x * weight / default:.6g}") for x in grid]
+        found += [f"{name}={x}" for x in (scaled if weight else (0.0, *grid))]
+    return tuple(found)
+
+
 def _is_system(name: str) -> bool:
-    if name in systems.PRESETS or name in {*VARIANTS, *PLUS_VARIANTS, *TABLES} or "=" in name:
+    ours = {*VARIANTS, *PLUS_VARIANTS, *TABLES, _PUBLISHED}
+    if name in systems.PRESETS or name in ours or "=" in name:
         return name in systems.PRESETS
     from cmarr_jax.systems import SYSTEMS  # seconds to import, so for an unknown name alone
 
@@ -260,6 +313,11 @@ def _set_variant(config: ConfigDict, name: str) -> None:
         if config.system != "cmarr_plus":
             raise UserError(f"variant {name!r} is CM-ARR+'s: name it after 'cmarr_plus'")
         systems.set_fields(config, PLUS_VARIANTS[name])
+    elif name == _PUBLISHED:
+        if config.system not in systems.PUBLISHED:
+            known = ", ".join(systems.PUBLISHED)
+            raise UserError(f"variant {name!r}: name it after a system that has code, of {known}")
+        systems.set_fields(config, systems.PUBLISHED[config.system])
     elif name in VARIANTS or field in WEIGHTS:
         if config.system != "cmarr" and name != "shuffled_labels":
             raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
@@ -271,7 +329,7 @@ def _set_variant(config: ConfigDict, name: str) -> None:
     elif value and (field == "system" or "." in field):
         _set_field(config, field, value)
     else:
-        known = [*VARIANTS, *PLUS_VARIANTS, *systems.PRESETS, *TABLES]
+        known = [*VARIANTS, *PLUS_VARIANTS, _PUBLISHED, *systems.PRESETS, *TABLES]
         if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise UserError(f"variant {name!r}: no such one; did you mean {near[0]!r}?")
         wanted = f"{', '.join(known)}, alpha=, beta=, lambda=, FIELD="

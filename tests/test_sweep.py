@@ -192,8 +192,10 @@ def test_a_wrong_file_is_one_line(command, body, message):
 def test_every_sweep_file_of_the_project_is_one():
     folder = os.path.join(os.path.dirname(sweep.__file__), "configs", "sweeps")
     names = [n for n in sorted(os.listdir(folder)) if n.endswith(".py") and n != "__init__.py"]
-    entries = {n: sweep.read(os.path.join(folder, n)) for n in names}
+    entries = {n: sweep.read(os.path.join(folder, n), "configs/iemocap.py") for n in names}
     assert [e.argument for e in entries["fig4.py"]] == list(common.TABLES["fig4"])
+    pooled = sweep.read(os.path.join(folder, "fig4.py"), "configs/iemocap.py:pooled")
+    assert {"alpha=0.03", "beta=0.1", "lambda=0.3"} <= {e.argument for e in pooled}
     for found in entries.values():
         for entry in found:
             common.with_variants(common.get_config(), entry.setting)

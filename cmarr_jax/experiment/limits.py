@@ -47,6 +47,7 @@ LIMITS = {
     "eval_batch_size": _COUNT,
     "learning_rate": _POSITIVE,
     "warmup": _SHARE,
+    "linear_from": _RATE,
     "weight_decay": _MAYBE_NONE,
     "beta1": _RATE,
     "clip_norm": _MAYBE_NONE,
@@ -72,6 +73,10 @@ LIMITS = {
     "teacher_dropout": _RATE,
     "text_dropout": _RATE,
     "out_dropout": _RATE,
+    "attention_dropout": _RATE,
+    "attention_dropout_speech": _RATE,
+    "attention_dropout_video": _RATE,
+    "embed_dropout": _RATE,
     "distillation": _SHARE,
     "weight": _MAYBE_NONE,
     "forward_weight": _MAYBE_NONE,
@@ -99,8 +104,8 @@ _LISTS = {
     ),
     # exp() of both must fit in float32.
     "model.umc.log_sigma_range": Limit(
-        lambda x: len(x) == 2 and -80 <= x[0] < x[1] <= 80,
-        "two numbers within -80 and 80, the lower one first",
+        lambda x: not x or (len(x) == 2 and -80 <= x[0] < x[1] <= 80),
+        "two numbers within -80 and 80, the lower one first; or () for no bounds",
     ),
 }
 
@@ -125,3 +130,21 @@ def check(config: ConfigDict) -> None:
         numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
         if not numbers or not fits(values):
             raise UserError(f"--config.{field}={tuple(values)}: wanted {wanted}")
+
+
+def check_attention(config: ConfigDict) -> None:
+    """Refuses to take attention away where each modality is one vector.
+
+    Attention over a single key is that key, whatever query and key are: the ablation "w/o
+    attention" would be of a part that does nothing.
+
+    Raises:
+      UserError: names the flag and the remedy.
+    """
+    fusion = config.model.get("fusion")
+    if config.data.length == 1 and fusion and fusion.get("variant") == "concat":
+        raise UserError(
+            "--config.model.fusion.variant=concat (no_attention) with data.length=1: one vector "
+            "for each modality leaves no attention to take away; leave it out, or train on "
+            "sequences: without 'pooled', --config.data.length=32"
+        )

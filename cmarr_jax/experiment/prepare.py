@@ -51,6 +51,7 @@ def prepare(
     _check(config)
     progress.start(config.data.pack or config.data.data_dir)
     corpus, told = _taking_part(config, _load(config, progress))
+    _check_normalised(config, corpus)
     digest = functools.cache(corpus.digest)
     if not processes.same_everywhere(digest):
         raise UserError(
@@ -121,6 +122,20 @@ def _check(config: ConfigDict) -> None:
         raise UserError(
             "--config.protocol.shuffled_labels: wanted without select_on_test; the control "
             "shuffles what the epoch is chosen on and must leave the test part alone"
+        )
+
+
+def _check_normalised(config: ConfigDict, corpus: Corpus) -> None:
+    only = tuple(config.data.normalised)
+    if strange := [m for m in only if m not in corpus.modalities]:
+        raise UserError(
+            f"--config.data.normalised={only}: {strange[0]!r} is none of {corpus.modalities}; name "
+            "some of these, or () for all"
+        )
+    if only and (config.data.quantiles or not config.data.normalise):
+        raise UserError(
+            f"--config.data.normalised={only}: wanted data.normalise=True and data.quantiles=False "
+            "beside it, or () for all modalities alike"
         )
 
 

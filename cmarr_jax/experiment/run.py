@@ -69,6 +69,7 @@ def train(
 def check(config: ConfigDict) -> None:
     """Refuses, by a UserError, a config that cannot be trained on any corpus."""
     limits.check(config)
+    limits.check_attention(config)
     try:
         own = config_files.get(config.system).model
     except UserError:  # an unknown system, which `prepare` refuses

@@ -1,5 +1,6 @@
 """Multi-head attention and the pre-norm blocks of the cross-modal fusion (paper, Eq. 10-13)."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -75,9 +76,16 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, context: jax.Array | None = None
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        context: jax.Array | None = None,
+        weight_dropout: jax.Array | None = None,
     ) -> jax.Array:
-        """Queries `x` `[B, Tq, D]`; keys and values `context` `[B, Tk, D]`, masked by `[B, Tk]`."""
+        """Queries `x` `[B, Tq, D]`; keys and values `context` `[B, Tk, D]`, masked by `[B, Tk]`.
+
+        `weight_dropout` is the attention weights' rate, if it is another than `dropout`'s.
+        """
         width = x.shape[-1]
         query = nn.LayerNorm(dtype=self.dtype)(x)
         context = query if context is None else nn.LayerNorm(dtype=self.dtype)(context)
@@ -91,7 +99,7 @@ class AttentionBlock(nn.Module):
             heads("key", context),
             heads("value", context),
             mask,
-            self.dropout(),
+            functools.partial(self.dropout(), rate=weight_dropout),
         )
         out = Dense(width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
         x = x + self.dropout()(out)

@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 class Dropout(nn.Module):
@@ -21,10 +20,14 @@ class Dropout(nn.Module):
     batch_axis: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, ...]` -> the same shape and dtype; `x` itself without an rng "dropout"."""
-        threshold = round(self.rate * 256)
-        if threshold == 0 or not self.has_rng("dropout"):
+    def __call__(self, x: jax.Array, rate: jax.Array | None = None) -> jax.Array:
+        """`[B, ...]` -> the same shape and dtype; `x` itself without an rng "dropout".
+
+        `rate`, a scalar that may be traced, takes the place of the attribute: layers that are one
+        vmapped module can then have rates of their own.
+        """
+        threshold = round(self.rate * 256) if rate is None else jnp.round(rate * 256)
+        if (rate is None and threshold == 0) or not self.has_rng("dropout"):
             return x
         shards = jax.lax.axis_size(self.batch_axis) if self.batch_axis else 1
         words = jax.random.bits(self.make_rng("dropout"), (-(-x.size * shards // 4),), "uint32")
@@ -33,7 +36,7 @@ class Dropout(nn.Module):
             start = jax.lax.axis_index(self.batch_axis) * x.size
             draws = jax.lax.dynamic_slice_in_dim(draws, start, x.size)
         keep = draws[: x.size].reshape(x.shape) >= threshold
-        scale = np.float32(256 / (256 - threshold))  # so that bfloat16 does not round the mean
+        scale = jnp.float32(256 / (256 - threshold))  # so that bfloat16 does not round the mean
         return jnp.where(keep, x * scale, 0).astype(x.dtype)
 
 

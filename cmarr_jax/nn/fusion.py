@@ -1,5 +1,6 @@
 """Cross-modal fusion and classification (paper, Eq. 10-13)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -18,7 +19,12 @@ def parse_pairs(pairs: Sequence[str], modalities: Sequence[str]) -> tuple[tuple[
     """("text<-video", ...) -> (("text", "video"), ...), the query first.
 
     Without `pairs`, text (or the first modality if there is no text) attends to every other.
+    ("each",) is every two modalities once: of three, the text's three blocks. Text queries where
+    it is one of the two, else the first of them.
     """
+    if tuple(pairs) == ("each",):
+        text_first = sorted(modalities, key=lambda m: m != "text")
+        return tuple(itertools.combinations(text_first, 2))
     if not pairs:
         query = "text" if "text" in modalities else modalities[0]
         return tuple((query, m) for m in modalities if m != query)

@@ -26,7 +26,10 @@ class MulT(nn.Module):
       num_modalities: M, at least 2.
       num_layers: of a cross-modal stack; a self-attention stack has three at least.
       num_heads: must divide D.
-      dropout: makes a dropout layer.
+      dropout: makes a dropout layer, after attention and in the feed-forward layers.
+      embed_dropout: makes that of every stack's inputs.
+      weight_dropout: rates of the attention weights, one for each modality that is attended to,
+        and that of the self-attention stacks.
       dtype: of the products, see `cmarr_jax.nn`.
     """
 
@@ -34,6 +37,8 @@ class MulT(nn.Module):
     num_layers: int
     num_heads: int
     dropout: Callable[[], nn.Module]
+    embed_dropout: Callable[[], nn.Module]
+    weight_dropout: tuple[tuple[float, ...], float]
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -44,10 +49,15 @@ class MulT(nn.Module):
         inputs = inputs.astype(self.dtype)
         pairs = [(n, k) for n in range(m) for k in range(m) if n != k]
         target, source = (jnp.stack([inputs[p[i]] for p in pairs]) for i in (0, 1))
-        crossed = _stack(self, len(pairs), self.num_layers, "cross")(target, mask, source)
+        target, source = self.embed_dropout()(target), self.embed_dropout()(source)
+        of_source, of_self = self.weight_dropout
+        rates = jnp.float32([of_source[k] for _, k in pairs])
+        crossed = _stack(self, len(pairs), self.num_layers, "cross")(target, mask, source, rates)
         joined = crossed.reshape(m, m - 1, *crossed.shape[1:])
         joined = jnp.concatenate(list(jnp.swapaxes(joined, 0, 1)), axis=-1)
-        mixed = _stack(self, m, max(self.num_layers, 3), "self")(joined, mask, None)
+        joined = self.embed_dropout()(joined)
+        rates = jnp.full(m, of_self, jnp.float32)
+        mixed = _stack(self, m, max(self.num_layers, 3), "self")(joined, mask, None, rates)
         return jnp.concatenate([masked_mean(x, mask) for x in mixed], axis=-1)
 
 
@@ -60,14 +70,14 @@ class _Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, context: jax.Array | None
+        self, x: jax.Array, mask: jax.Array, context: jax.Array | None, rate: jax.Array
     ) -> tuple[jax.Array, None]:
         block = AttentionBlock(self.num_heads, self.dropout, dtype=self.dtype)
-        return block(x, mask, context), None
+        return block(x, mask, context, rate), None
 
 
 def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
-    """`num` stacks of `layers` blocks side by side: `[num, B, T, D]`, `[B, T]`, context."""
+    """`num` stacks of `layers` blocks side by side: `[num, B, T, D]`, `[B, T]`, context, rates."""
     scanned = functools.partial(
         nn.scan,
         variable_axes={"params": 0},
@@ -81,7 +91,7 @@ def _stack(net: MulT, num: int, layers: int, name: str) -> Callable:
         split_rngs={"params": True, "dropout": True},
         axis_size=num,
     )
-    blocks = beside(scanned(_Layer), in_axes=(0, None, 0 if name == "cross" else None))
+    blocks = beside(scanned(_Layer), in_axes=(0, None, 0 if name == "cross" else None, 0))
     module = blocks(net.num_heads, net.dropout, net.dtype, name=name)
     return lambda *args: module(*args)[0]
 

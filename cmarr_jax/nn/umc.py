@@ -34,7 +34,7 @@ class UMC(nn.Module):
       variant: "pde" as above; "mlp" leaves the attention out.
       num_heads: even; divides the width.
       mlp_ratio: hidden width of the MLPs over the width.
-      log_sigma_range: bounds of log_sigma. MAP has none; sigma = exp(log_sigma) then overflows.
+      log_sigma_range: bounds of log_sigma; () = none, as MAP: sigma = exp(log_sigma) may overflow.
       dropout: makes a dropout layer.
       dtype: of the products, see `cmarr_jax.nn`.
     """
@@ -42,7 +42,7 @@ class UMC(nn.Module):
     variant: str
     num_heads: int
     mlp_ratio: int
-    log_sigma_range: tuple[float, float]
+    log_sigma_range: tuple[float, ...]
     dropout: Callable[[], nn.Module]
     dtype: DTypeLike = jnp.float32
 
@@ -70,7 +70,9 @@ class UMC(nn.Module):
             log_sigma = self.dropout()(dense(width)(for_sigma))
         mu = mu + mlp(mu)
         log_sigma = log_sigma + mlp(log_sigma)
-        return Gaussian(mu, jnp.clip(log_sigma, *self.log_sigma_range))
+        if self.log_sigma_range:
+            log_sigma = jnp.clip(log_sigma, *self.log_sigma_range)
+        return Gaussian(mu, log_sigma)
 
 
 class GaussianPooling(nn.Module):

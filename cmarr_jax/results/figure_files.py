@@ -162,8 +162,8 @@ def weights_caption(rows: Sequence[Mapping[str, str]]) -> str:
       rows: of results.csv in the folder of fig4.
     """
     return (
-        "Mean WAR and UAR over the missing conditions against each loss weight, the others at "
-        "their defaults. Lines: one standard deviation over the runs. "
+        "Mean WAR and UAR over the missing conditions against each loss weight, the others as "
+        "the config has them. Lines: one standard deviation over the runs. "
         f"{rows[0]['corpus']}; {rows[0]['protocol']}; {_sizes(rows)}."
     )
 

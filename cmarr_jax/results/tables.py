@@ -36,6 +36,7 @@ class Comparison(NamedTuple):
     about: str  # corpus and protocol
     folds: int
     scores: tuple[str, ...]  # K names
+    note: str = ""  # a sentence of its own, at the caption's end
 
 
 class Lines(NamedTuple):
@@ -213,7 +214,7 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
         ) + _power(table)
     elif table.folds < 2:
         text += " Not tested: one fold is no sample."
-    return f"{text} {table.about}."
+    return f"{text} {table.about}." + (f" {table.note}" if table.note else "")
 
 
 def _power(table: Comparison) -> str:

@@ -40,5 +40,5 @@ def check_fusion(config: ConfigDict, modalities: Sequence[str]) -> None:
         if not {query, key} <= set(modalities):
             raise UserError(
                 f"--config.model.fusion.pairs={tuple(config.fusion.pairs)}: wanted 'QUERY<-KEY' of "
-                f"{modalities}"
+                f"{modalities}, or 'each' alone"
             )

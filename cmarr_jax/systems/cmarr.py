@@ -188,8 +188,11 @@ class CMARR(nn.Module):
         return Fused(self.fusion(inputs, mask), inputs, recovered)
 
     def temperature(self) -> jax.Array:
-        """The learned temperature of L_udcl, a scalar within its bounds."""
-        return jnp.clip(jnp.exp(self.log_temperature), *_TEMPERATURE_RANGE)
+        """The learned temperature of L_udcl, a scalar, within its bounds if it has any."""
+        temperature = jnp.exp(self.log_temperature)
+        if self.config.udcl.clip_temperature:
+            temperature = jnp.clip(temperature, *_TEMPERATURE_RANGE)
+        return temperature
 
     def class_prior(self, labels: jax.Array) -> Gaussian:
         """`[B]` -> `[1, B, 1, D]`: the latent's Gaussian, one a class for all modalities."""
@@ -268,6 +271,8 @@ def loss_terms(
     points = jax.vmap(masked_mean, in_axes=(0, None))(points, batch.mask)
     points = points / jnp.sqrt(jnp.sum(points**2, axis=-1, keepdims=True) + 1e-12)
     sigma = jnp.exp(encoded.utterance.log_sigma)
+    if config.udcl.sigma == "variance":
+        sigma = jnp.square(sigma)
     if config.udcl.on == "point":
         sigma = jnp.zeros_like(sigma)
     scale = config.udcl.scale
@@ -364,6 +369,7 @@ _CHOICES = {
     "umc.variant": ("pde", "mlp"),
     "umc.pool": ("mean", "first", "attn"),
     "udcl.on": ("distribution", "point"),
+    "udcl.sigma": ("deviation", "variance"),
     "udcl.reduce": ("mean", "sum"),
     "flow.input": ("mu", "sample", "raw"),
     "flow.scale": ("tanh", "sigmoid"),

@@ -47,7 +47,18 @@ class Backbone(nn.Module):
             for m in self.modalities
         ]
         if len(self.modalities) > 1:
-            self.fusion = MulT(len(self.modalities), c.num_layers, c.num_heads, dropout, self.dtype)
+            of_source = [
+                c.get(f"attention_dropout_{m}", c.attention_dropout) for m in self.modalities
+            ]
+            self.fusion = MulT(
+                len(self.modalities),
+                c.num_layers,
+                c.num_heads,
+                dropout,
+                functools.partial(Dropout, c.embed_dropout, self.batch_axis),
+                (tuple(of_source), c.attention_dropout),
+                self.dtype,
+            )
         self.classifier = ResidualMLP(
             self.num_classes, functools.partial(Dropout, c.out_dropout, self.batch_axis)
         )
@@ -246,6 +257,10 @@ def _pretrain(
             "num_layers",
             "num_heads",
             "dropout",
+            "attention_dropout",
+            "attention_dropout_speech",
+            "attention_dropout_video",
+            "embed_dropout",
             "text_dropout",
             "out_dropout",
         ),

@@ -7,6 +7,10 @@ in the test it is noise alone, one fixed draw so that scores repeat. A variation
 conditioned on invariant features restores the teacher's vectors, which are then classified.
 
     CE + MSE(c, teacher's c) + MSE(x^, teacher's vectors of complete data) + w KL
+
+The published KL is a sum over batch and features at w = 1; ours is by default a mean over the batch
+at w = 1e-3. The published student's classifier has batch normalisation, which a system of pure
+functions has no place to keep the running statistics of; ours has none.
 """
 
 import functools
@@ -23,8 +27,15 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout, draw_normal
 from cmarr_jax.nn.utterance_encoders import Classifier, UtteranceEncoders
+from cmarr_jax.systems.checks import check_choice
 from cmarr_jax.systems.if_mmin import SharedEncoder, make_discrepancy_teacher
-from cmarr_jax.systems.system import Batch, System, whole_cross_entropy, whole_squared_error
+from cmarr_jax.systems.system import (
+    Batch,
+    System,
+    gather,
+    whole_cross_entropy,
+    whole_squared_error,
+)
 from cmarr_jax.systems.teacher_student import make_student, teach, teacher_network
 
 _LATENT = 64
@@ -149,8 +160,11 @@ def make(
     """NMER as a system; arguments as in `systems.cmarr.make`.
 
     Raises:
-      UserError: the blocks' width, twice `config.width`, is no multiple of `config.num_heads`.
+      UserError: the blocks' width, twice `config.width`, is no multiple of `config.num_heads`, or
+        `config.kl_reduce` is unknown.
     """
+    check_choice(config, "kl_reduce", ("mean", "sum"))
+    over_batch = {"mean": jnp.mean, "sum": jnp.sum}[config.kl_reduce]
     if 2 * config.width % config.num_heads:
         raise UserError(
             f"--config.model.width={config.width}: wanted twice the width to be a multiple of "
@@ -170,7 +184,7 @@ def make(
             "cls": whole_cross_entropy(logits, batch, batch_axis),
             "invariance": whole_squared_error(invariants, invariants_target, batch, batch_axis),
             "rec": whole_squared_error(restored, target, batch, batch_axis),
-            "kl": jnp.mean(divergence),
+            "kl": over_batch(gather(divergence, batch_axis=batch_axis)),
         }
 
     weights = {"kl": config.kl_weight}

@@ -387,7 +387,8 @@ def compile_epoch(
     if jax.default_backend() == "cpu":
         stage = for_cpu(stage)
     optimizer = train_step.make_optimizer(clip_norm=c.clip_norm, beta1=c.beta1)
-    rate = functools.partial(train_step.learning_rate, warmup=c.warmup, schedule=c.schedule)
+    schedule = {"warmup": c.warmup, "schedule": c.schedule, "linear_from": c.linear_from}
+    rate = functools.partial(train_step.learning_rate, **schedule)
     step = jax.device_put(np.zeros(len(params), np.int32))
     state = TrainState(params, params, jax.vmap(optimizer.init)(params), step)
     epoch = train_step.make_train_epoch(

@@ -1,6 +1,6 @@
 """Normalisation of features, by statistics of a fold's training part alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
@@ -58,7 +58,12 @@ def normal_scores(x: jax.Array, quantiles: jax.Array) -> jax.Array:
 
 
 def measure(
-    corpus: Corpus, rows: np.ndarray, *, by_mean: bool, by_quantiles: bool
+    corpus: Corpus,
+    rows: np.ndarray,
+    *,
+    by_mean: bool,
+    by_quantiles: bool,
+    only: Sequence[str] = (),
 ) -> Statistics[np.ndarray]:
     """The statistics of one training part.
 
@@ -66,7 +71,8 @@ def measure(
       corpus: all utterances.
       rows: the utterances of the training part, `[n]`.
       by_mean: normalises to mean 0 and deviation 1; else features stay as they are.
-      by_quantiles: normalises to normal scores instead; `by_mean` then does nothing.
+      by_quantiles: normalises to normal scores instead; `by_mean` and `only` then do nothing.
+      only: the modalities that `by_mean` acts on; () = all.
     """
     mean, scale, quantiles = {}, {}, {}
     for m, (modality, values) in enumerate(corpus.features.items()):
@@ -83,7 +89,7 @@ def measure(
                 known = [frames[:, some] for frames in _frames(corpus, modality, having)]
                 known = np.concatenate(known).astype(np.float64)
                 quantiles[modality][:, some] = np.quantile(known, steps, axis=0)
-        elif by_mean and count:
+        elif by_mean and count and (not only or modality in only):
             total = sum(f.sum(0, dtype=np.float64) for f in _frames(corpus, modality, having))
             centre = total / count
             squares = sum(np.square(f - centre).sum(0) for f in _frames(corpus, modality, having))

@@ -118,6 +118,7 @@ def make_runs(
                 fold.train,
                 by_mean=config.data.normalise,
                 by_quantiles=config.data.quantiles,
+                only=config.data.normalised,
             )
         labels = corpus.labels
         if config.protocol.shuffled_labels:

@@ -51,6 +51,8 @@ class Teachers:
         }
         if stage.precision != FLOAT32:
             settings["precision"] = stage.precision.name
+        if config.data.normalised:
+            settings["normalised"] = list(config.data.normalised)
         if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())

@@ -203,18 +203,25 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 def learning_rate(
-    step: jax.Array, total_steps: jax.Array, peak: jax.Array, *, warmup: float, schedule: str
+    step: jax.Array,
+    total_steps: jax.Array,
+    peak: jax.Array,
+    *,
+    warmup: float,
+    schedule: str,
+    linear_from: float = 0.5,
 ) -> jax.Array:
     """Linear warm-up to `peak` over the share `warmup` of the steps, then `schedule`.
 
-    "constant"; "cosine" to 0; "linear": constant to the middle, then linear to 0, as in MMIN.
+    "constant"; "cosine" to 0; "linear": constant for the share `linear_from` of the steps, then
+    linear to 0, as in MMIN.
     """
     progress = step / total_steps
     rate = peak * jnp.minimum(1, (progress + 1 / total_steps) / max(warmup, 1e-9))
     if schedule == "cosine":
         rate = rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
     if schedule == "linear":
-        rate = rate * jnp.clip(2 - 2 * progress, 0, 1)
+        rate = rate * jnp.clip((1 - progress) / (1 - linear_from), 0, 1)
     return rate
 
 

@@ -15,9 +15,11 @@ import pytest
 from cmarr_jax.cli import places
 from cmarr_jax.errors import UserError
 from cmarr_jax.experiment.table import check_members
+from cmarr_jax.results.rows import join
 from cmarr_jax.runtime.devices import prepare_to_compile
 from configs import common
 from tests.conftest import write_pack
+from tests.results import results_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SMALL = [
@@ -423,6 +425,25 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     assert refused.returncode == 2 and "belongs to a sweep with members=" in refused.stderr
     refused = run("evaluate.py", f"--workdir={out}", "--figure=x.png")
     assert refused.returncode == 2 and "holds several sweeps" in refused.stderr
+
+
+@pytest.mark.slow
+def test_table_3_of_one_vector_a_modality_says_what_it_leaves_out(tmp_path):
+    config = common.with_variants(common.get_config(), "pooled,table3")
+    for name, _ in config.members:
+        kind = {"system": name} if name == "full_modality" else {"variant": f"pooled,{name}"}
+        results_folder.write(tmp_path / name, **kind)
+    folders = [str(tmp_path / name) for name, _ in config.members]
+    join(str(tmp_path), folders, missing=0)
+    (tmp_path / "config.json").write_text(json.dumps({"members": config.members}))
+    shown = run("evaluate.py", f"--workdir={tmp_path}", "--table=3")
+    assert shown.returncode == 0, shown.stderr
+    caption = shown.stdout.splitlines()[0]
+    assert "Left out: w/o attention; here each modality is one vector" in caption
+    assert not any(line.startswith("w/o attention") for line in shown.stdout.splitlines())
+    (tmp_path / "config.json").unlink()  # what was left out is then not known
+    refused = run("evaluate.py", f"--workdir={tmp_path}", "--table=3")
+    assert refused.returncode == 2 and "but not no_attention" in refused.stderr
 
 
 @pytest.mark.slow

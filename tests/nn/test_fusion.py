@@ -8,7 +8,7 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax.nn.attention import AttentionBlock
 from cmarr_jax.nn.dropout import Dropout
-from cmarr_jax.nn.fusion import Fusion
+from cmarr_jax.nn.fusion import Fusion, parse_pairs
 from cmarr_jax.nn.umc import masked_mean
 
 pytestmark = pytest.mark.device
@@ -65,3 +65,34 @@ def test_each_pair_has_blocks_of_its_own(rng, modalities, pairs):
     logits = jax.jit(fusion.apply)({"params": params}, inputs, mask)
     np.testing.assert_allclose(logits, hidden, atol=1e-5)
     assert np.abs(np.diff(logits, axis=0)).max() > 0.1
+
+
+def test_each_is_every_two_modalities_once_and_text_queries():
+    assert parse_pairs(("each",), ("text", "speech", "video")) == (
+        ("text", "speech"),
+        ("text", "video"),
+        ("speech", "video"),
+    )
+    assert parse_pairs(("each",), ("speech", "text")) == (("text", "speech"),)
+    assert parse_pairs(("each",), ("video",)) == parse_pairs((), ("video",)) == ()
+
+
+def test_over_one_key_queries_and_keys_learn_nothing(rng):
+    """Why "w/o attention" is refused where each modality is one vector."""
+    modalities = ("text", "speech", "video")
+    pairs = parse_pairs((), modalities)
+    fusion = Fusion(CONFIG, modalities, pairs, 4, lambda rate: functools.partial(Dropout, rate))
+    for length, learns in ((1, False), (3, True)):
+        inputs = jnp.float32(rng.normal(size=(3, 2, length, 8)))
+        mask = jnp.ones((2, length), bool)
+        params = jax.jit(fusion.init)(jax.random.key(0), inputs, mask)
+        weights = jnp.float32(rng.normal(size=(2, 4)))
+
+        def score(params, inputs=inputs, mask=mask, weights=weights):
+            return jnp.sum(weights * fusion.apply(params, inputs, mask))
+
+        gradients = jax.jit(jax.grad(score))(params)["params"]
+        for block in ("cross_0", "cross_1", "self_0"):
+            for name in ("query", "key"):
+                assert (gradients[block][name]["kernel"] != 0).any() == learns, (block, name)
+            assert (gradients[block]["value"]["kernel"] != 0).any()

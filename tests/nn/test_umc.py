@@ -102,3 +102,14 @@ def test_pooling_sees_valid_positions_only(rng, kind):
 
 def test_masked_mean_of_nothing_is_zero():
     assert (masked_mean(jnp.ones((2, 3, 4)), jnp.zeros((2, 3), bool)) == 0).all()
+
+
+def test_without_bounds_the_deviation_is_what_the_encoder_gives(rng):
+    x, mask = jnp.float32(rng.normal(size=(2, 3, 16))), jnp.ones((2, 3), bool)
+    params = make().init(jax.random.key(0), x, mask)
+    params = jax.tree.map(lambda p: p + np.float32(2 * rng.normal(size=p.shape)), params)
+    free = UMC("pde", 4, 4, (), functools.partial(Dropout, 0.0)).apply(params, x, mask)
+    kept = make().apply(params, x, mask)
+    assert free.log_sigma.max() > 4 and free.log_sigma.min() < -7
+    np.testing.assert_array_equal(kept.log_sigma, np.clip(free.log_sigma, -7, 4))
+    np.testing.assert_array_equal(kept.mu, free.mu)

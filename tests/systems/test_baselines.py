@@ -1,5 +1,7 @@
 """Every system beside CM-ARR: size, inertness of what is missing, and a life in the one loop."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ from ml_collections import FrozenConfigDict
 
 from cmarr_jax.data import missing, pipeline, protocol
 from cmarr_jax.errors import UserError
+from cmarr_jax.nn.dropout import Dropout
 from cmarr_jax.nn.flows import RealNVP
+from cmarr_jax.nn.mult import MulT
 from cmarr_jax.systems import SYSTEMS, mmin, nmer, teacher_student
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
@@ -175,13 +179,35 @@ def test_it_learns_in_the_one_loop_and_no_run_feels_another(corpus, name):
         np.testing.assert_array_equal(saved[file], other_saved[file])
 
 
+def test_attention_over_each_modality_has_its_own_dropout(rng):
+    """DiCMoR's three rates: here none over the first of two modalities, much over the second."""
+
+    def dropout(rate):
+        return functools.partial(Dropout, rate)
+
+    x, mask = jnp.float32(rng.normal(size=(2, 3, 5, 8))), jnp.ones((3, 5), bool)
+    fusion = MulT(2, 1, 2, dropout(0.0), dropout(0.0), ((0.0, 0.5), 0.0))
+    params = jax.jit(fusion.init)(KEY, x, mask)
+    params = jax.tree.map(lambda p: p + np.float32(0.3 * rng.normal(size=p.shape)), params)
+    tested = jax.jit(fusion.apply)(params, x, mask)
+    trained = jax.jit(fusion.apply)(params, x, mask, rngs={"dropout": KEY})
+    # Of two modalities, the first half of the result attends to the second modality alone.
+    assert np.abs(trained - tested)[:, :8].max() > 1e-2
+    np.testing.assert_allclose(trained[:, 8:], tested[:, 8:], atol=1e-6)
+    every = MulT(2, 1, 2, dropout(0.0), dropout(0.5), ((0.0, 0.0), 0.0))
+    noisy = jax.jit(every.apply)(params, x, mask, rngs={"dropout": KEY})
+    assert (np.abs(noisy - tested).max(axis=0) > 1e-4).all()
+    np.testing.assert_array_equal(jax.jit(every.apply)(params, x, mask), tested)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_batch_cut_over_two_devices_has_the_same_loss_and_gradients(rng, name):
     """The last stage, or the one before where its loss is the one that is no plain mean."""
     batch = make_batch(rng)
     number = {"if_mmin": 0, "cif_mmin": 0}.get(name, -1)
-    stage, params = make_stages(name, batch)[number]
-    cut_stage, _ = make_stages(name, batch, batch_axis="devices")[number]
+    fields = {"model.kl_reduce": "sum"} if name == "nmer" else {}
+    stage, params = make_stages(name, batch, **fields)[number]
+    cut_stage, _ = make_stages(name, batch, batch_axis="devices", **fields)[number]
     seen = batch.present if stage.complete else batch.present.at[:, 1].set(False)
     whole = jax.jit(jax.value_and_grad(objective(stage), has_aux=True))(params, batch, seen, KEY)
 
@@ -352,6 +378,19 @@ def test_nmers_noise_spares_what_is_available(rng):
     noisy = jax.jit(lambda batch: nmer.corrupt(batch, tuple(DIMS), available, KEY))(batch)
     np.testing.assert_array_equal(noisy.features["text"], batch.features["text"])
     assert np.abs(noisy.features["speech"] - batch.features["speech"]).max() > 0.1
+
+
+def test_nmers_published_divergence_is_a_sum_over_the_batch(rng):
+    batch, terms = make_batch(rng), {}
+    for reduce in ("mean", "sum"):
+        stage, params = make_stages("nmer", batch, **{"model.kl_reduce": reduce})[-1]
+        terms[reduce] = jax.jit(stage.loss)(params, batch, batch.present, KEY)
+    moments = [np.asarray(x) for x in (terms["sum"]["kl"], terms["mean"]["kl"])]
+    np.testing.assert_allclose(moments[0], len(batch.labels) * moments[1], rtol=1e-5)
+    for other in ("cls", "rec", "invariance"):
+        np.testing.assert_allclose(terms["sum"][other], terms["mean"][other], rtol=1e-6)
+    with pytest.raises(UserError, match="kl_reduce=other: wanted one of mean, sum"):
+        make_stages("nmer", batch, **{"model.kl_reduce": "other"})
 
 
 @pytest.mark.parametrize("name", ["if_mmin", "cif_mmin", "dicmor"])

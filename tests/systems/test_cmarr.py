@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
+from ml_collections import FrozenConfigDict
 
 from cmarr_jax import losses
 from cmarr_jax.errors import UserError
@@ -220,6 +222,61 @@ def test_loss_is_the_papers_sum_of_its_terms(rng):
     )
     np.testing.assert_allclose(terms["udcl"], udcl, rtol=1e-3)
     want = terms["cls"] + 0.7 * terms["udcl"] + 0.3 * terms["spcl"] + 5.0 * terms["rec"]
+    np.testing.assert_allclose(total, want, rtol=1e-6)
+
+
+def test_printed_is_every_equation_to_the_letter(rng):
+    """Eq. 1 to 5, 9, 10 to 12 and 14, each by loops from what the network returns."""
+    config = tiny.config("printed")
+    assert config.train.clip_norm == 0
+    model = FrozenConfigDict(config.model)
+    (system,) = cmarr.make(model, MODALITIES, 3).stages
+    network, batch = cmarr.CMARR(model, MODALITIES, 3), make_batch(rng)
+    params = tiny.random_params(system, batch)
+    params["params"]["log_temperature"] = jnp.float32(np.log(1.7))  # beyond the default's bounds
+    available = batch.present.at[:, 2].set(False)
+    key = jax.random.key(3)
+    total, terms = objective(system)(params, batch, available, key)
+    encoded, fused = network.apply(params, batch, available, rngs={"dropout": key})
+
+    mu = np.asarray(encoded.utterance.mu, np.float64)
+    sigma = np.exp(2 * np.asarray(encoded.utterance.log_sigma, np.float64))  # the variance
+    present, udcl = np.asarray(batch.present), 0.0
+    for n, m in ((0, 1), (0, 2), (1, 2)):
+        both = np.flatnonzero(present[:, n] & present[:, m])
+        for here, there in ((n, m), (m, n)):  # Eq. 2
+            errors = []
+            for i in both:
+                similar = {}  # Eq. 5, over tau
+                for k in both:
+                    distance = np.sum((mu[here, i] - mu[there, k]) ** 2)
+                    distance += np.sum((sigma[here, i] - sigma[there, k]) ** 2)  # Eq. 1
+                    similar[k] = (-distance / 200 + 4) / 1.7
+                whole = scipy.special.logsumexp(list(similar.values()))
+                errors.append(whole - similar[i])  # Eq. 3 and 4
+            udcl += np.mean(errors)
+    np.testing.assert_allclose(terms["udcl"], udcl, rtol=1e-4)
+
+    frobenius = []
+    missing = np.asarray(batch.present & ~available)
+    for i, m in np.argwhere(missing):
+        valid = np.asarray(batch.mask[i])
+        frobenius.append(np.sum((fused.recovered[m, i, valid] - encoded.x[m, i, valid]) ** 2))
+    np.testing.assert_allclose(terms["rec"], np.mean(frobenius), rtol=1e-4)
+
+    def rec(x):  # X alone moves, as nothing stops the gradient into it
+        moved = encoded._replace(x=x)
+        return cmarr.loss_terms(network, params, moved, fused, batch, available)["rec"]
+
+    gradient = jax.grad(rec)(encoded.x)
+    want = 2 * (encoded.x - fused.recovered) * batch.mask[None, :, :, None] / len(frobenius)
+    want = np.where(missing.T[:, :, None, None], want, 0)
+    np.testing.assert_allclose(gradient, want, atol=1e-6 * max(1, np.abs(want).max()))
+
+    cross = params["params"]["fusion"]["cross_0"]["query"]["kernel"]
+    assert cross.shape == (3, 16, 16)  # three blocks, not the two of Eq. 10 and 11
+    assert params["params"]["fusion"]["classifier"]["kernel"].shape[0] == 16
+    want = terms["cls"] + 1.0 * terms["udcl"] + 0.1 * terms["spcl"] + 10.0 * terms["rec"]
     np.testing.assert_allclose(total, want, rtol=1e-6)
 
 

@@ -39,6 +39,18 @@ def test_runs_are_normalised_by_their_training_part_alone(corpus, run_ids):
     assert not runs.statistics.quantiles
 
 
+def test_on_request_one_modality_alone_is_normalised(corpus, run_ids):
+    config = CONFIG.copy_and_resolve_references()
+    config.data.normalised = ("speech",)
+    every, one = (make_runs(corpus, run_ids, c, "train").statistics for c in (CONFIG, config))
+    for name, alone in (("mean", 0), ("scale", 1)):
+        ours, theirs = getattr(one, name), getattr(every, name)
+        np.testing.assert_array_equal(ours["speech"], theirs["speech"])
+        for other in ("text", "video"):
+            np.testing.assert_array_equal(ours[other], np.full_like(theirs[other], alone))
+            assert (theirs[other] != alone).any()
+
+
 def test_normalisation_and_class_weights_know_the_training_part_alone(corpus, run_ids):
     others = [np.setdiff1d(np.arange(len(corpus.labels)), r.fold.train) for r in run_ids]
     runs = make_runs(corpus, run_ids, CONFIG, "train")

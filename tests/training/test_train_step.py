@@ -222,6 +222,20 @@ def test_the_linear_schedule_is_constant_to_the_middle_and_ends_at_zero():
     np.testing.assert_allclose(rates, [2, 2, 1, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.75])
+def test_the_linear_schedule_falls_from_the_share_it_is_given(share):
+    """MMIN's rule at the start of each epoch: 1 - max(0, e + 1 - niter) / (decay + 1), e from 0."""
+    niter = round(40 * share)
+    for epoch in range(40):
+        made = train_step.learning_rate(
+            jnp.int32(epoch), 40, 2.0, warmup=0.0, schedule="linear", linear_from=share
+        )
+        published = 2.0 * (1 - max(0, epoch + 1 - niter) / (40 - niter + 1))
+        # There a step an epoch, that never reaches 0; here at every step, to 0 at the end.
+        assert abs(made - published) <= 2.0 / (40 - niter + 1) + 1e-6
+        assert epoch > niter or made == 2.0
+
+
 def test_optimizer_equals_pytorchs_adamw_formula(rng):
     """p -= lr * (m^ / (sqrt(v^) + eps) + wd * p), decay on kernels only."""
     vector, tree = make_vector(rng)
