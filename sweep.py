@@ -185,7 +185,6 @@ def read(file: str, config: str) -> list[Entry]:
     spec = importlib.util.spec_from_file_location("sweep_file", file)
     module = importlib.util.module_from_spec(spec)
     entries: dict[str, Entry] = {}
-    base = config_files.get(config)
 
     def add(argument: str = "", **fields: Any) -> None:
         entry = Entry(argument, fields)
@@ -197,10 +196,8 @@ def read(file: str, config: str) -> list[Entry]:
 
     try:
         spec.loader.exec_module(module)
-        if len(inspect.signature(module.sweep).parameters) > 1:
-            module.sweep(add, base)
-        else:
-            module.sweep(add)
+        depends = len(inspect.signature(module.sweep).parameters) > 1
+        module.sweep(add, *([config_files.get(config)] if depends else []))
     except Exception as e:  # the user's own code can raise anything
         reason = f"{type(e).__name__}: {e}" if not isinstance(e, UserError) else str(e)
         raise UserError(f"{file}: {reason.splitlines()[0]}; wanted def sweep(add)") from None

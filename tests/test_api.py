@@ -137,7 +137,9 @@ def test_plots_show_what_is_asked_for(ours):
 def test_a_comparison_tests_each_against_the_one_that_is_asked(ours, folders):
     theirs = cmarr_jax.load(folders["theirs"])
     found = ours.compare(theirs)
-    assert found.values.columns == ["MMIN", "CM-ARR"] and np.isnan(found.values.p_value[-1]).all()
+    assert (
+        found.values.columns == ["MMIN", "CM-ARR"] and np.isnan(found.values.p_value[:, -1]).all()
+    )
     assert repr(found) == found.table() and "p of avg" in found.table()
     assert "\n| MMIN | " in found._repr_markdown_()
     assert r"\begin{table" in found.table("latex")

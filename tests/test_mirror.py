@@ -50,7 +50,6 @@ THROUGH = {
     "extract/models/tensors": "extract/test_weights.py",
     "extract/pictures": "extract/test_video.py",
     "nn/gelu": "nn/test_umc.py",
-    "nn/mult": "systems/test_baselines.py",
     "results/audit_pieces": "results/test_report_page.py",
     "results/names": "results/test_tables.py",
     "results/notebook": "test_api.py",

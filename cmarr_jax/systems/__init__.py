@@ -1,9 +1,12 @@
 """The systems by name. To add one: a file with `make`, its import and its entry here."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from cmarr_jax.errors import UserError
 from cmarr_jax.systems import (
     augmented,
     cif_mmin,
@@ -43,6 +46,17 @@ def make(
     batch_axis: str | None = None,
     precision: Precision = FLOAT32,
 ) -> System:
-    """The system `name` in a precision; the other arguments and errors as in `cmarr.make`."""
-    made = SYSTEMS[name](config, modalities, num_classes, batch_axis, precision.dtype)
+    """The system `name` in a precision; the other arguments and errors as in `cmarr.make`.
+
+    A system whose `make` takes no `dtype` computes in float32 alone.
+    """
+    given: tuple = (config, modalities, num_classes, batch_axis)
+    if precision.dtype != jnp.float32:
+        if "dtype" not in inspect.signature(SYSTEMS[name]).parameters:
+            raise UserError(
+                f"--config.precision={precision.name}: the make of {name} takes no dtype; wanted "
+                "float32"
+            )
+        given += (precision.dtype,)
+    made = SYSTEMS[name](*given)
     return System(tuple(stage._replace(precision=precision) for stage in made.stages))

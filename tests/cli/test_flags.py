@@ -210,7 +210,7 @@ def test_every_result_file_is_there_as_promised(sweep):
     assert set(os.listdir(out / "checkpoints")) == {"last", "best"}
     rows = read_csv(out / "results.csv")
     columns = "corpus,system,variant,protocol,fold,seed,condition,n,war,uar,macro_f1,rec_error"
-    assert ",".join(rows[0]) == columns
+    assert ",".join(rows[0]) == f"{columns},n_train,recalls,weighted_f1"
     assert len(rows) == 2 * 7
     assert [r["condition"] for r in rows[:7]] == ["t", "s", "v", "vt", "sv", "st", "svt"]
     status = json.loads((out / "status.json").read_text())
