@@ -166,8 +166,8 @@ whole, order, rows = train_step.take_batch, loop.epoch_order, [None]
 def epoch_order(run_ids, *rest):
     rows[0] = order(run_ids, 3, *rest[1:])[1, 1]
     return order(run_ids, *rest)
-def take_batch(arrays, run, these):
-    batch = whole(arrays, run, these)
+def take_batch(arrays, run, these, dtype):
+    batch = whole(arrays, run, these, dtype)
     hit = jnp.all(run.key == jnp.array(KEY, jnp.uint32))
     if len(these) == len(rows[0]):
         hit = hit & jnp.all(these == rows[0])
