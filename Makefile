@@ -1,5 +1,5 @@
 # make demo         trains CM-ARR on the synthetic demo corpus and prints its table
-# make test         runs the tests that take seconds: every module, within five minutes
+# make test         runs the tests that take seconds, of every module: minutes
 # make test-all     adds the slow ones: subprocesses, whole extractions, long sweeps
 # make test-faults  kills sweeps, breaks their files, fills their disks
 # make test-device  runs the numerical tests at highest precision on the accelerator that is there

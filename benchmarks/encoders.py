@@ -104,13 +104,14 @@ def main() -> int:
         engines["jax"] = _start(sys.executable, "jax", folder if args.torch_python else "")
         cases = [name for name in CASES if args.only in name]
         report = _race(engines, cases, args.rounds, folder)
-    _print(report)
     command.write(report, args.json)
     return 0
 
 
 def _race(engines: dict, cases: list[str], rounds: int, folder: str) -> dict:
     report = {"rounds": rounds, "cases": {}}
+    print(f"utterances per CPU-second, one core, float32, median of {rounds}\n")
+    print(f"{'':49}{'ours':>8}{'torch':>8}{'ratio':>8}{'of best':>9}{'error':>10}{'compile':>9}")
     for name in ["product", *cases]:
         for worker in engines.values():  # PyTorch's first: its weights are ours too
             seconds = worker.ask("prepare", name)
@@ -135,8 +136,7 @@ def _race(engines: dict, cases: list[str], rounds: int, folder: str) -> dict:
                     np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
                 )
         report["cases"][name] = row
-        print(".", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        print(_line(name, row), flush=True)
     return report
 
 
@@ -146,27 +146,21 @@ def _output(worker: Engine, name: str, folder: str) -> np.ndarray:
     return np.load(file)
 
 
-def _print(report: dict) -> None:
-    print(f"utterances per CPU-second, one core, float32, median of {report['rounds']}\n")
-    head = f"{'':49}{'ours':>8}{'torch':>8}{'ratio':>8}{'of best':>9}{'error':>10}{'compile':>9}"
-    print(head)
-    for name, row in report["cases"].items():
-        if name == "product":
-            continue
-        rows = CASES[name][1]
-        line = f"{name:49}{rows / row['jax']['median_s']:>8.2f}"
-        if "torch" in row:
-            line += f"{rows / row['torch']['median_s']:>8.2f}{row['speedup']['median']:>8.2f}"
-            line += f"{row['speedup']['of_min']:>9.2f}{row['relative_error']:>10.1e}"
-        print(f"{line:92}{row['compile_s']:>7.1f} s")
-    m, k, n = PRODUCT
-    row = report["cases"]["product"]
-    rates = [
-        f"{engine} {2e-9 * m * k * n / row[engine]['min_s']:.0f}"
-        for engine in ("jax", "torch")
-        if engine in row
-    ]
-    print(f"\na bare product {m} x {k} x {n}, best: {', '.join(rates)} GFLOP/s")
+def _line(name: str, row: dict) -> str:
+    if name == "product":
+        m, k, n = PRODUCT
+        rates = [
+            f"{engine} {2e-9 * m * k * n / row[engine]['min_s']:.0f}"
+            for engine in ("jax", "torch")
+            if engine in row
+        ]
+        return f"a bare product {m} x {k} x {n}, best: {', '.join(rates)} GFLOP/s"
+    rows = CASES[name][1]
+    line = f"{name:49}{rows / row['jax']['median_s']:>8.2f}"
+    if "torch" in row:
+        line += f"{rows / row['torch']['median_s']:>8.2f}{row['speedup']['median']:>8.2f}"
+        line += f"{row['speedup']['of_min']:>9.2f}{row['relative_error']:>10.1e}"
+    return f"{line:92}{row['compile_s']:>7.1f} s"
 
 
 def _start(python: str, engine: str, folder: str) -> Engine:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -44,42 +45,44 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--video", metavar="FILE")
     parser.add_argument("--out", metavar="FILE.json")
     args = parser.parse_args(argv)
-    workdir, path = args.workdir, args.pack
-    pack = pack_lib.read(path)
-    load = command.load()
-    rows = [cold(workdir, path)]
-    for fold in (0, 1):
-        predictor = Predictor(workdir, fold=fold)
-        models = f"{predictor.num_models} models" if fold == 0 else "1 model"
-        rows += [
-            one(predictor, pack, f"one utterance, {models}"),
-            many(predictor, pack, f"{len(pack.labels)} utterances, {models}"),
-        ]
-    given = {"text": _SENTENCE, "speech": args.wav, "video": args.video}
-    known = predictor.facts["encoders"]
-    given = {m: x for m, x in given.items() if x and (known.get(m) or {}).get("model")}
-    if given:
-        rows += [cold_command(workdir, given), *raw_inputs(Predictor(workdir), given)]
+    pack = pack_lib.read(args.pack)
     result = {
-        "model": predictor.facts["system"],
         "corpus": pack.name,
         "batch": BATCH,
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {command.processor()}",
         "jax": jax.__version__,
-        "load_average": load,
-        "rows": rows,
+        "load_average": command.load(),
+        "rows": [],
     }
-    print(f"{result['model']} on {result['corpus']}; {result['device']}; load average {load:.1f}")
+    print(f"{pack.name}; {result['device']}; load average {result['load_average']:.1f}")
     print(f"{'what':<34}{'first s':>9}{'median ms':>11}{'p95 ms':>9}{'CPU ms':>9}{'utt/s':>8}")
-    for row in rows:
+    for row in _rows(args, pack):
+        result["rows"].append(row)
         shown = [row.get(k) for k in ("first_s", "median_ms", "p95_ms", "cpu_ms", "per_second")]
         digits = (2, 1, 1, 1, 0)
         cells = ["" if x is None else f"{x:.{d}f}" for x, d in zip(shown, digits, strict=True)]
         print(
-            f"{row['what']:<34}{cells[0]:>9}{cells[1]:>11}{cells[2]:>9}{cells[3]:>9}{cells[4]:>8}"
+            f"{row['what']:<34}{cells[0]:>9}{cells[1]:>11}{cells[2]:>9}{cells[3]:>9}{cells[4]:>8}",
+            flush=True,
         )
     command.write(result, args.out)
     return 0
+
+
+def _rows(args: argparse.Namespace, pack: pack_lib.Pack) -> Iterator[dict]:
+    workdir = args.workdir
+    yield cold(workdir, args.pack)
+    for fold in (0, 1):
+        predictor = Predictor(workdir, fold=fold)
+        models = f"{predictor.num_models} models" if fold == 0 else "1 model"
+        yield one(predictor, pack, f"one utterance, {models}")
+        yield many(predictor, pack, f"{len(pack.labels)} utterances, {models}")
+    given = {"text": _SENTENCE, "speech": args.wav, "video": args.video}
+    known = predictor.facts["encoders"]
+    given = {m: x for m, x in given.items() if x and (known.get(m) or {}).get("model")}
+    if given:
+        yield cold_command(workdir, given)
+        yield from raw_inputs(Predictor(workdir), given)
 
 
 def cold(workdir: str, path: str) -> dict:
@@ -137,7 +140,7 @@ def cold_command(workdir: str, given: dict[str, str]) -> dict:
     return {"what": "command, " + "+".join(given), "first_s": used[1][0], "cpu_ms": used[1][1]}
 
 
-def raw_inputs(predictor: Predictor, given: dict[str, str]) -> list[dict]:
+def raw_inputs(predictor: Predictor, given: dict[str, str]) -> Iterator[dict]:
     """Each subset of raw input, from characters and files to probabilities."""
     from cmarr_jax.extract import raw
 
@@ -145,7 +148,6 @@ def raw_inputs(predictor: Predictor, given: dict[str, str]) -> list[dict]:
     sources = raw.open_sources(encoders, dict.fromkeys(given), alone=True)
     stored_as = {m: encoders[m]["stored_as"] for m in given}
     fields = {"text": "text", "speech": "wav", "video": "video"}
-    rows = []
     for size in range(1, len(given) + 1):
         for subset in itertools.combinations(given, size):
             one = raw.utterance("one", **{fields[m]: given[m] for m in subset})
@@ -158,8 +160,7 @@ def raw_inputs(predictor: Predictor, given: dict[str, str]) -> list[dict]:
                 list(predictor.of_features(["one"], features, batch_size=1))
 
             repeats = _REPEATS_OF_VIDEO if "video" in subset else _REPEATS
-            rows.append(_timed("raw " + "+".join(subset), predict, 1, repeats))
-    return rows
+            yield _timed("raw " + "+".join(subset), predict, 1, repeats)
 
 
 def _timed(what: str, predict, num: int, repeats: int = _REPEATS) -> dict:
