@@ -207,6 +207,21 @@ def test_whispers_clips_of_more_than_a_window_are_encoded_window_by_window():
             np.testing.assert_allclose(a[row, first:last], b[0], atol=5e-6)
 
 
+def test_what_goes_into_the_first_layer_is_dropped_and_into_another_not():
+    """As published, after the embeddings; layers whose branches give 0 pass it on."""
+    found = opened("wav2vec2_large")
+    module = found.module.clone(hidden_dropout=0.25)
+    params = jax.tree.map(jnp.zeros_like, found.params)
+    x, mask = jnp.ones((8, 100, 16)), jnp.ones((8, 100), bool)
+    rngs = {"dropout": jax.random.key(0)}
+    first, second, _ = module.apply(params, x, mask, start=0, rngs=rngs)
+    np.testing.assert_array_equal(first, x)
+    assert (second == 0).mean() == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_allclose(second[second != 0], 1 / 0.75, rtol=1e-6)
+    params["params"]["norm"]["bias"] += 1
+    np.testing.assert_array_equal(module.apply(params, x, mask, start=1, rngs=rngs)[1], x)
+
+
 RATES = {  # fields of a config: of the branches, of attention's weights, after the activation
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "distilbert": ("dropout", "attention_dropout"),
