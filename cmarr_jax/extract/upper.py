@@ -45,7 +45,8 @@ def open_upper(
       model: a folder with a Hugging Face snapshot of one of `FAMILIES`, or its name on the hub.
       start: 0 to its layers - 1; state 0 goes into the first layer.
       dtype: of the matrix products, "float32" or "bfloat16"; norms and softmax are float32.
-      recompute: gradients run each layer anew, so that only its input is kept.
+      recompute: gradients run each layer anew, so that only its input is kept. On CPU it saves
+        nothing by default: XLA runs all layers anew at once.
       batch_axis: name of the mapped axis that the batch is cut over, if it is cut.
 
     Raises:

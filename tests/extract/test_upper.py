@@ -26,7 +26,6 @@ SPEECH = (
     "wav2vec2", "wav2vec2_large", "hubert", "hubert_large", "wavlm", "wavlm_large",
     "data2vec_audio", "whisper",
 )  # fmt: skip
-LENGTHS = np.array([7, 4, 2])
 
 
 @functools.cache
@@ -42,7 +41,7 @@ def whole(name):
     params = weights.load(pretrained.weights(f"{GOLDEN}/{name}"), module, tensors)
     rng = np.random.default_rng(0)
     if name in TEXT:
-        mask = np.arange(7)[None] < LENGTHS[:, None]
+        mask = np.arange(7)[None] < np.array([7, 4, 2])[:, None]
         inputs = rng.integers(2, module.vocab_size, (3, 7)).astype(np.int32), mask
     else:
         # Whisper's silence is seen, unlike padding: whole windows.
@@ -56,8 +55,9 @@ def whole(name):
 
 @functools.cache
 def states(features, seed=0):
+    """Of two clips or texts and of one that is absent, `[3, 7, D]`, and the mask."""
     rng = np.random.default_rng(seed)
-    mask = jnp.arange(7)[None] < LENGTHS[:, None]
+    mask = jnp.arange(7)[None] < jnp.array([7, 4, 0])[:, None]
     return jnp.float32(rng.normal(size=(3, 7, features))), mask
 
 
