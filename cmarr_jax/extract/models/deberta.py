@@ -191,12 +191,14 @@ def _products(tokens: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def align(by_distance: jax.Array) -> jax.Array:
-    """`[..., T, 2T - 1]`, of distances T - 1 to 1 - T, to `[..., T, T]`, of keys; T > 1.
+    """`[..., T, 2T - 1]`, of distances T - 1 to 1 - T, to `[..., T, T]`, of keys.
 
     Row i of the result begins T - 1 - i columns into row i. As each row begins one column earlier
     than the row before, one reshape does it; a gather is several times slower.
     """
     length, width = by_distance.shape[-2:]
+    if length == 1:
+        return by_distance
     flat = by_distance.reshape(*by_distance.shape[:-2], -1)[..., length - 1 :]
     flat = flat[..., : length * (width - 1)]
     return flat.reshape(*by_distance.shape[:-1], width - 1)[..., :length]

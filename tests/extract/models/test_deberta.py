@@ -23,7 +23,7 @@ def test_buckets_are_those_of_the_reference_implementation_at_every_distance():
     assert wanted.min() == -255 and wanted.max() == 255
 
 
-@pytest.mark.parametrize("length", [2, 3, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 8])
 def test_what_stands_by_distance_comes_to_stand_by_key(length, rng):
     by_distance = rng.normal(size=(2, length, 2 * length - 1))
     aligned = jax.jit(deberta.align)(jnp.asarray(by_distance, jnp.float32))
