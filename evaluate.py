@@ -124,11 +124,12 @@ def table(workdir: str) -> str:
     if _TABLE.value:
         members, note = members_of_table(workdir, _TABLE.value)
         rows, names = read_results(workdir), []
+        folders = [os.path.join(workdir, member) for member in members]
         if scores and not {*scores} <= {"war", "uar", "macro_f1"}:
-            found = [classes.rows(os.path.join(workdir, member)) for member in members]
+            found = [classes.rows(each) for each in folders]
             rows, names = [row for rows, _ in found for row in rows], found[0][1]
         columns = classes.columns(scores or ["war", "uar"], names)
-        made = tables.compare(rows, members, columns)._replace(note=note)
+        made = tables.compare(rows, members, columns, folders)._replace(note=note)
         return tables.render(made, _FORMAT.value, rows=_ROWS.value)
     if _ENSEMBLE.value:
         results = folder.load(workdir)
