@@ -49,7 +49,8 @@ _TABLE = flags.DEFINE_enum(
     None,
     ["2", "3", "own"],
     "The paper's table of several systems, or one of the --config.members that the folder was "
-    "trained with; the last is compared with each.",
+    "trained with; the last is compared with each, over the folds, or of one test part over its "
+    "dialogues or speakers.",
 )
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
 _ROWS = flags.DEFINE_enum(

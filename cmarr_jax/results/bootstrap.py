@@ -3,10 +3,10 @@
 A corpus with an official split has one test part and so no folds to compare over. Its utterances
 are drawn anew instead, the same ones for every system, and whole clusters of them: those of one
 dialogue, video or speaker are alike, and are recognised or missed together. Drawn one by one they
-would pass for more than they are (for dialogues and videos, Liu and Peng, *Statistical Testing on
-ASR Performance via Blockwise Bootstrap*, 2020; in general, Field and Welsh, *Bootstrapping
-Clustered Data*, 2007). Two recognisers on the same resamples: Bisani and Ney, *Bootstrap Estimates
-for Confidence Intervals in ASR Performance Evaluation*, ICASSP 2004.
+would pass for more than they are (Field and Welsh, *Bootstrapping Clustered Data*, 2007; of speech,
+Liu and Peng, *Statistical Testing on ASR Performance via Blockwise Bootstrap*, 2020). Two
+recognisers on the same resamples: Bisani and Ney, *Bootstrap Estimates for Confidence Intervals in
+ASR Performance Evaluation*, ICASSP 2004.
 
 In a resample each seed's scores follow from its counts of that resample, and a system's score is
 the mean over its seeds. Seeds are not drawn, since they are no sample of utterances: the test
@@ -32,7 +32,6 @@ from cmarr_jax.workdir import files
 
 RESAMPLES = 10_000
 FEWEST, FEW = 5, 20  # clusters: of fewer there is no test; of fewer it is called optimistic
-_UNITS = {"group": "groups (dialogues or videos)", "speaker": "speakers"}
 _TOGETHER = 500  # resamples, for the memory that they take
 _SAME = 12  # decimals to which scores are compared, so that sums in another order are a tie
 
@@ -57,7 +56,7 @@ def read(workdirs: Sequence[str]) -> Sample:
       UserError: a folder lacks its predictions or is damaged; or the predictions name no cluster,
         fewer than `FEWEST`, or other utterances than those of the first system.
     """
-    counts, first, unit, classes = [], None, "", []
+    counts, first, classes = [], None, []
     for workdir in workdirs:
         file = os.path.join(workdir, files.PREDICTIONS)
         if not os.path.exists(file):
@@ -71,28 +70,31 @@ def read(workdirs: Sequence[str]) -> Sample:
         tested = [seed[order], p.condition[order], p.ids[order], p.labels[order]]
         if first is None:
             first, classes = tested, found.classes
-            columns = {"group": p.groups[order], "speaker": p.speakers[order]}
-            named = [column for column, names in columns.items() if names.all()]
-            if not named:
-                raise UserError(
-                    f"{file}: names neither group nor speaker of its utterances, as those of older "
-                    f"versions; delete {files.STATUS} beside it, and train.py with the same flags "
-                    "writes it anew"
-                )
-            unit = _UNITS[named[0]]
-            names, cluster = np.unique(columns[named[0]], return_inverse=True)
-            if len(names) < FEWEST:
-                raise UserError(f"{len(names)} {unit} in one test part are no sample")
+            cluster, unit = _clusters(file, p.groups[order], p.speakers[order])
         elif found.classes != classes or not all(map(np.array_equal, first, tested)):
             raise UserError(f"{workdir} was tested on other utterances than {workdirs[0]}")
         seed, condition, _, label = tested
-        shape = (len(names), len(found.runs), len(found.conditions), 3, len(classes))
+        shape = (cluster.max() + 1, len(found.runs), len(found.conditions), 3, len(classes))
         made, guess = np.zeros(shape), p.posteriors[order].argmax(axis=-1)
         np.add.at(made, (cluster, seed, condition, 0, label), guess == label)
         np.add.at(made, (cluster, seed, condition, 1, guess), 1)
         np.add.at(made, (cluster, seed, condition, 2, label), 1)
         counts.append(made)
     return Sample(np.stack(counts, axis=1), unit, classes)
+
+
+def _clusters(file: str, groups: np.ndarray, speakers: np.ndarray) -> tuple[np.ndarray, str]:
+    """Each prediction's cluster, counted from 0, and what clusters are."""
+    for names, unit in ((groups, "groups (dialogues or videos)"), (speakers, "speakers")):
+        if names.all():
+            found, cluster = np.unique(names, return_inverse=True)
+            if len(found) < FEWEST:
+                raise UserError(f"{file}: {len(found)} {unit} in one test part are no sample")
+            return cluster, unit
+    raise UserError(
+        f"{file}: names neither group nor speaker of its utterances, as those of older versions; "
+        f"delete {files.STATUS} beside it, and train.py with the same flags writes it anew"
+    )
 
 
 def resample(sample: Sample, scores: Sequence[str], draws: int = RESAMPLES) -> np.ndarray:

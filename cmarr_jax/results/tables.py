@@ -249,9 +249,9 @@ def test_text(table: Comparison) -> str:
             f"the mean of its seeds, {holm}"
         )
     text = (
-        f"by a paired bootstrap of the one test part, each score the mean of the seeds, "
-        f"{bootstrap.RESAMPLES:,} resamples of its {table.clusters} {table.unit}, {holm} It speaks "
-        "of these trained models on others of these, not of training anew."
+        f"by a paired bootstrap over the {table.clusters} {table.unit} of the one test part, in "
+        f"{bootstrap.RESAMPLES:,} resamples, each score the mean of its seeds, {holm} It speaks of "
+        "these trained models on other utterances of the kind, not of training anew."
     )
     if table.clusters < bootstrap.FEW:
         text += f" Fewer than {bootstrap.FEW} are few: such a p is optimistic."

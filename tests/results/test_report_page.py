@@ -319,7 +319,7 @@ def test_a_tables_page_of_one_fold_names_the_bootstrap_or_why_there_is_none(tmp_
     write_page(made)
     text = Page(made).text
     assert "There is one test part;" in text and "p of avg" in text
-    assert "against CM-ARR, by a paired bootstrap" in text and "its 6 groups" in text
+    assert "against CM-ARR, by a paired bootstrap" in text and "the 6 groups" in text
     shutil.rmtree(os.path.join(made, "mmin"))
     write_page(made)
     text = Page(made).text

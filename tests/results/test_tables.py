@@ -170,8 +170,8 @@ def test_one_fold_is_tested_by_its_dialogues_and_the_caption_says_so(one_fold):
     assert (low <= middle).all() and (middle <= high).all()
     caption = tables.caption_of(table)
     for words in (
-        "paired bootstrap of the one test part", "10,000 resamples of its 20 groups (dialogues or ",
-        "against those of CM-ARR", "Holm's correction over 2 comparisons", "not of training anew",
+        "paired bootstrap over the 20 groups (dialogues or videos) of the one test part",
+        "10,000 resamples", "against those of CM-ARR", "Holm's correction over 2 comparisons", "not of training anew",
         f"below {table.detectable[0]:.1f} of WAR",
     ):  # fmt: skip
         assert words in caption
