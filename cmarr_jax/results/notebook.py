@@ -198,8 +198,10 @@ def load(workdir: str | os.PathLike) -> Results:
 class Comparison:
     """Systems side by side, with a paired test of each against the last.
 
+    It is one over the folds, or of one fold alone a bootstrap over its dialogues or speakers.
+
     Attributes:
-      values: means, deviations and p-values as arrays.
+      values: means, deviations, p-values and intervals of the differences as arrays.
     """
 
     def __init__(self, results: Sequence[Results]):
@@ -227,7 +229,9 @@ class Comparison:
                 raise UserError(f"{each.workdir}: compared with itself")
             members.append(name)
             joined += [row | {"sweep": name} for row in each._rows]
-        self.values: tables.Comparison = tables.compare(joined, members)
+        self.values: tables.Comparison = tables.compare(
+            joined, members, folders=[each.workdir for each in results]
+        )
 
     def table(self, format: str = "text") -> Text:
         """The comparison as "text", "markdown", "latex" or "csv".
