@@ -164,7 +164,6 @@ _FINETUNE = {
 # CM-ARR's.
 OF_ALL = ("shuffled_labels", "finetune")
 VARIANTS = {
-    "finetune": {"train": _FINETUNE, "pretrain": _FINETUNE},
     "paper": _PAPER,
     # Besides, every equation to the letter, where the defaults read it as meant: what each of
     # these costs is in docs/open_points.md.
@@ -220,6 +219,7 @@ VARIANTS = {
         "model.flow.permute": "none",
     },
     "shuffled_labels": {"protocol.shuffled_labels": True},
+    "finetune": {"train": _FINETUNE, "pretrain": _FINETUNE},
 }
 
 # Named after cmarr_plus, "cmarr_plus,no_fusion": CM-ARR+ less one of its parts.

@@ -167,6 +167,7 @@ def _open_upper(
             weight_decay=own.weight_decay,
             warmup=own.warmup,
             layer_decay=own.layer_decay,
+            batch_axis=axis,
         )
 
     return make

@@ -72,6 +72,7 @@ class Encoder(NamedTuple):
       weight_decay: of its own.
       warmup: of its own, a share of all steps.
       layer_decay: factor of the learning rate from one layer to the one below it.
+      batch_axis: name of the mapped axis that the batch is cut over; None = it is not.
     """
 
     modality: str
@@ -85,6 +86,7 @@ class Encoder(NamedTuple):
     weight_decay: float = 0.0
     warmup: float = 0.0
     layer_decay: float = 1.0
+    batch_axis: str | None = None
 
 
 class Stage(NamedTuple):

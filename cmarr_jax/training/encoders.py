@@ -134,7 +134,10 @@ def _apply(
     sizes = buckets(x.shape[1])
     if len(sizes) == 1:
         return within(sizes[0], x)
-    which = jnp.searchsorted(jnp.asarray(sizes), jnp.max(rows))
+    longest = jnp.max(rows)
+    if encoder.batch_axis:  # of the whole batch, or dropout would draw for another shape
+        longest = jax.lax.pmax(longest, encoder.batch_axis)
+    which = jnp.searchsorted(jnp.asarray(sizes), longest)
     return jax.lax.switch(which, [functools.partial(within, size) for size in sizes], x)
 
 

@@ -194,14 +194,14 @@ def test_a_stopped_sweep_resumes_to_the_same_bits(front, argument):
 
 def test_two_devices_equal_one(front, monkeypatch):
     """The batch of one run is cut over both; dropout of the encoders draws the same."""
-    both, one = tiny.Memory(), tiny.Memory()
-    train(front, both)
-    devices = tuple(jax.devices()[:1])
-    monkeypatch.setattr(jax, "devices", lambda: list(devices))
-    train(front, one)
-    assert make_layout(1, (4,)).cuts_batch is False
-    ours, theirs = (np.asarray(memory.saved["last"][0].params) for memory in (both, one))
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    losses = []
+    for count in (2, 1):
+        devices, epochs = jax.devices()[:count], []
+        monkeypatch.setattr(jax, "devices", lambda found=devices: list(found))
+        assert make_layout(1, (4,)).cuts_batch == (count == 2)
+        train(front, report=epochs.append, **{"train.epochs": 3})
+        losses.append([[e.terms["loss"], e.terms["gradient_norm"]] for e in epochs])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def test_a_student_is_taught_by_what_its_teacher_saw(front):
@@ -289,7 +289,7 @@ def test_gradients_of_the_layers_are_finite_differences(front):
     rng = np.random.default_rng(0)
     along = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), upper)
     slope = sum(map(jnp.vdot, *map(jax.tree.leaves, (gradient, along))))
-    step = 2e-3
+    step = 2e-4
     ahead, behind = (
         loss(jax.tree.map(lambda x, d, s=s: x + s * step * d, upper, along)) for s in (1, -1)
     )
