@@ -15,11 +15,11 @@ entries that were added to the file meanwhile among them.
 At the end stands the ranking by validation score, and the test scores of the first entry alone:
 who chooses by test scores has none left to report. --all-test-scores prints those of all.
 
-With --nested each fold takes the entry that is best on this fold's own validation part: its UAR, the
-mean over the fold's seeds; of equal ones the first. Their results, joined, are those of one tuned
-system, in DIR/tuned, which evaluate.py reads like any other and whose tables say how many trials
-there were. Its test scores are printed instead of the first entry's. configs/sweeps/tuning.py has
-eight trials for every system; tuned systems side by side:
+With --nested each fold takes the entry that is best on this fold's own validation part: its UAR,
+the mean over the fold's seeds; of equal ones the first. Their results, joined, are those of one
+tuned system, in DIR/tuned, which evaluate.py reads like any other and whose tables say how many
+trials there were. Its test scores are printed instead of the first entry's.
+configs/sweeps/tuning.py has eight trials for every system; tuned systems side by side:
 
     python evaluate.py --table=own --workdir=DIR_1/tuned --workdir=DIR_2/tuned
 

@@ -43,10 +43,9 @@ def sweep(add, config):
         averaging = own.averaging if same else (0.0 if own.averaging else 0.99)
         for factor in (1, 3 if averaging else 1 / 3):
             rate = _short(own.learning_rate * factor) if factor != 1 else own.learning_rate
-            epochs = own.epochs * times
+            epochs, mean = own.epochs * times, ",averaged" if averaging else ""
             add(
-                name=f"rate={rate},epochs={epochs},dropout={dropout}"
-                + ",averaged" * bool(averaging),
+                name=f"rate={rate},epochs={epochs},dropout={dropout}{mean}",
                 **{
                     "train.learning_rate": rate,
                     "train.epochs": epochs,
