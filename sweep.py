@@ -144,6 +144,11 @@ def _run(
         print(conclude(workdir, done_entries, all_test_scores, not choose_in_folds))
     if choose_in_folds and all(is_ended(os.path.join(workdir, e.name)) for e in entries):
         print("\n" + tune(workdir, entries, config))
+    elif choose_in_folds:
+        print(
+            "--nested: chooses when every entry has ended; the same command goes on",
+            file=sys.stderr,
+        )
     if missing:
         print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
     return 3 if missing or done.returncode == 3 else 0

@@ -177,6 +177,10 @@ class _Chosen:
             ):
                 if self.folder_of.get(int(fold)) == folder:
                     of_run[int(fold), int(seed)] = counts
+        for fold, seed in self.runs:
+            if (fold, seed) not in of_run:
+                file = os.path.join(self.folder_of[fold], files.CONFUSION)
+                raise UserError(f"{file}: lacks fold {fold}, seed {seed}; copy the folder anew")
         return np.stack([of_run[run] for run in self.runs]), *axes[0]
 
 
