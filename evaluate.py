@@ -110,6 +110,9 @@ def main() -> None:
                 "sets them side by side"
             )
         print(side_by_side(workdirs))
+        for each in workdirs:
+            for run in stopped_runs(each):
+                print(f"{each}: without {run}", file=sys.stderr)
         return
     workdir = workdirs[0]
     if _TABLE.value or _ENSEMBLE.value or _SCORES.value is not None or not other:

@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
         workdir = args.workdir or f"{places.workdir(args.config)}-{stem}"
         entries = read(args.file, args.config)
         if args.nested:
-            _check_nested(entries, args.config, flags)
+            _check_nested(entries, args.config, workdir, flags)
         return _run(entries, args.config, workdir, flags, args.all_test_scores, args.nested)
 
     os.environ["MPLBACKEND"] = "agg"  # it writes files
@@ -164,12 +164,22 @@ def _train(command: Sequence[str]) -> subprocess.CompletedProcess:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_nested(entries: Sequence[Entry], config: str, flags: Sequence[str]) -> None:
+def _check_nested(
+    entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]
+) -> None:
     """Refuses at once what could not be chosen from after hours of training."""
     if len(entries) < 2:
         raise UserError("--nested: the file adds one entry alone, and there is nothing to choose")
     if any(entry.name == files.TUNED for entry in entries):
         raise UserError(f"--nested: an entry is named {files.TUNED!r}, as the results; rename it")
+    known = {files.TUNED, *(entry.name for entry in entries)}
+    for name in sorted(os.listdir(workdir)) if os.path.isdir(workdir) else ():
+        if name not in known and os.path.exists(os.path.join(workdir, name, files.STATUS)):
+            raise UserError(
+                f"--nested: {os.path.join(workdir, name)} was trained too, but the file does not add "
+                "it any more, and the table would count too few trials; add it again, or name a "
+                "new --workdir"
+            )
     own = config_files.get(config).protocol
     given = dict(f.lstrip("-").removeprefix("config.").partition("=")[::2] for f in flags)
     on_test = given.get("protocol.select_on_test", str(own.select_on_test))

@@ -278,6 +278,14 @@ def test_a_nested_choice_waits_until_every_trial_has_ended_and_goes_on_after_a_k
     assert code == 3 and len(seen) == 1 and "no results of train.learning_rate=9.0" in err
 
 
+def test_a_trial_that_was_taken_out_of_the_file_still_counts(command):
+    code, _, _ = command(rates(0.1, 0.2, 0.3))
+    assert code == 0
+    code, err, trained = command(rates(0.1, 0.2), "--nested")
+    (line,) = err.splitlines()
+    assert code == 2 and not trained and "learning_rate=0.3 was trained too" in line
+
+
 def test_an_entry_has_the_name_that_the_file_gives_it(command):
     body = "    add('no_udcl', name='slow', **{'train.learning_rate': 1e-5})\n"
     code, _, trained = command(body)
