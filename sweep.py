@@ -85,7 +85,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--all-test-scores", action="store_true", help="print those of every entry, not the first's"
     )
-
     parser.add_argument(
         "--nested", action="store_true", help="choose in each fold; the results are DIR/tuned"
     )
@@ -176,9 +175,9 @@ def _check_nested(
     for name in sorted(os.listdir(workdir)) if os.path.isdir(workdir) else ():
         if name not in known and os.path.exists(os.path.join(workdir, name, files.STATUS)):
             raise UserError(
-                f"--nested: {os.path.join(workdir, name)} was trained too, but the file does not add "
-                "it any more, and the table would count too few trials; add it again, or name a "
-                "new --workdir"
+                f"--nested: {os.path.join(workdir, name)} was trained too, but the file no longer "
+                "adds it, so the table would count too few trials; add it again, or name a new "
+                "--workdir"
             )
     own = config_files.get(config).protocol
     given = dict(f.lstrip("-").removeprefix("config.").partition("=")[::2] for f in flags)

@@ -274,8 +274,9 @@ def test_a_nested_choice_waits_until_every_trial_has_ended_and_goes_on_after_a_k
     assert seen == [(names, str(command.out), "configs/demo.py")]
     assert "TUNED" in command.said and "Ranking by the validation part" in command.said
     assert "Test scores of the chosen entry" not in command.said
-    code, err, _ = command(rates(0.1, 7.0, 9.0), "--nested")
+    code, err, _ = command(rates(0.1, 7.0, 0.2, 9.0), "--nested")
     assert code == 3 and len(seen) == 1 and "no results of train.learning_rate=9.0" in err
+    assert "--nested: chooses when every entry has ended" in err
 
 
 def test_a_trial_that_was_taken_out_of_the_file_still_counts(command):

@@ -24,9 +24,6 @@ if TYPE_CHECKING:  # a second or more to import
     from cmarr_jax.results import folder
 
 
-_SCORES = ("war", "uar")
-
-
 class Text(str):
     """A text that shows as it is printed, without quotation marks and escapes."""
 
@@ -216,7 +213,7 @@ class Comparison:
       values: means, deviations and p-values as arrays.
     """
 
-    def __init__(self, results: Sequence[Results], scores: Sequence[str] = _SCORES):
+    def __init__(self, results: Sequence[Results], scores: Sequence[str] = ("war", "uar")):
         """Two or more, each under its `name`; of those that share it, under its folder too.
 
         `scores` are columns of results.csv or of `classes.rows`.
