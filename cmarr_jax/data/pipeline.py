@@ -2,7 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,10 @@ _Progress = Callable[[int, int], None]
 
 
 class Corpus(NamedTuple):
-    """N utterances as padded arrays, M modalities, all T positions long."""
+    """N utterances as padded arrays, M modalities, all T positions long.
+
+    But modalities in `rows` keep their own length, `[N, L_m, D_m]`.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -36,6 +40,9 @@ class Corpus(NamedTuple):
     longest: int = 0  # rows that an utterance has at most in the pack; 0 = unknown
     # [N, M] bool; what nothing may be learned from, see `missing.drop`; None = nothing is dropped
     dropped: np.ndarray | None = None
+    # Modality -> [N] int32, how many of the L_m rows are an utterance's
+    rows: Mapping[str, np.ndarray] = MappingProxyType({})
+    cut: Mapping[str, int] = MappingProxyType({})  # modality -> utterances longer than L_m
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -48,6 +55,11 @@ class Corpus(NamedTuple):
         return self.present if self.dropped is None else self.present & ~self.dropped
 
     @property
+    def total_rows(self) -> np.ndarray | None:
+        """`[N]`, rows of the modalities that keep their own length; None = none does."""
+        return np.sum(list(self.rows.values()), axis=0) if self.rows else None
+
+    @property
     def on_disk(self) -> bool:
         """Whether the features are read when they are needed."""
         return any(isinstance(values, RowsOnDisk) for values in self.features.values())
@@ -56,6 +68,7 @@ class Corpus(NamedTuple):
         """Of what a model can see: features, labels, what is there."""
         digest = hashlib.blake2b()
         arrays = (*self.features.values(), self.mask, self.present, self.labels)
+        arrays += tuple(self.rows.values())
         for array in arrays if self.dropped is None else (*arrays, self.dropped):
             digest.update(repr((array.dtype.str, array.shape)).encode())
             for block in blocks(len(array)):
@@ -71,6 +84,7 @@ def load(
     align: str = "pool",
     length: int = 32,
     statistics: str = "mean",
+    whole: Mapping[str, int] = MappingProxyType({}),
     stream: str = "",
     limit: float = float("inf"),
     progress: _Progress = lambda done, total: None,
@@ -88,6 +102,7 @@ def load(
       length: T, at least 1.
       statistics: what a position holds of its frames; "mean_max" (the mean and, after it, the
         maximum of each feature: 2 D) wants one position.
+      whole: modality -> rows; it keeps its own length and is cut after so many.
       stream: a folder on a local disk, where the features shall lie in a nameless file until the
         process ends; "" = in memory.
       limit: bytes that features may take in memory.
@@ -105,24 +120,38 @@ def load(
             "--config.data.statistics=mean_max: wanted one position an utterance; add "
             "--config.data.length=1 --config.data.align=pool"
         )
-    make = functools.partial(_make_features, length, pooling.times(statistics), stream, limit)
+    if loader not in ("numpy", "tfds"):
+        raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
+    shape = _Shape(align, length, statistics, whole)
+    make = functools.partial(_make_features, shape, stream, limit)
     if loader == "numpy":
-        return _load_numpy(pack_lib.read(pack), align, length, statistics, make, progress)
-    if loader == "tfds":
-        return _load_tfds(pack, data_dir, align, length, statistics, make, progress)
-    raise UserError(f"--config.data.loader={loader}: wanted tfds or numpy")
+        return _load_numpy(pack_lib.read(pack), shape, make, progress)
+    return _load_tfds(pack, data_dir, shape, make, progress)
+
+
+class _Shape(NamedTuple):
+    """How sequences become arrays; fields as `load` has them."""
+
+    align: str
+    length: int
+    statistics: str
+    whole: Mapping[str, int]
 
 
 def _make_features(
-    length: int,
-    times: int,
-    stream: str,
-    limit: float,
-    num: int,
-    kinds: dict[str, tuple[int, np.dtype]],
+    shape: _Shape, stream: str, limit: float, num: int, kinds: dict[str, tuple[int, np.dtype]]
 ) -> _Features:
     """Zeros for `num` utterances; `kinds`: modality -> dims and dtype of its rows."""
-    shapes = {m: (num, length, times * dim) for m, (dim, _) in kinds.items()}
+    if strange := sorted({*shape.whole} - {*kinds}):
+        raise UserError(
+            f"--config.encoders.{strange[0]}: the pack has no {strange[0]}; it has "
+            f"{', '.join(kinds)}"
+        )
+    times = pooling.times(shape.statistics)
+    shapes = {
+        m: (num, shape.whole[m], dim) if m in shape.whole else (num, shape.length, times * dim)
+        for m, (dim, _) in kinds.items()
+    }
     if stream:
         return {m: RowsOnDisk(stream, shape, kinds[m][1]) for m, shape in shapes.items()}
     needs = sum(np.prod(shape) * np.dtype(kinds[m][1]).itemsize for m, shape in shapes.items())
@@ -135,28 +164,39 @@ def _make_features(
     return {m: np.zeros(shape, kinds[m][1]) for m, shape in shapes.items()}
 
 
-def _load_numpy(
-    pack: pack_lib.Pack,
-    align: str,
-    length: int,
-    statistics: str,
-    make: _Make,
-    progress: _Progress,
-) -> Corpus:
-    num = len(pack.labels)
+def _own_lengths(corpus: Corpus, lengths: np.ndarray, whole: Mapping[str, int]) -> Corpus:
+    """The corpus with the rows of modalities that keep their own length; `lengths` `[N, M]`."""
+    if not whole:
+        return corpus
+    features, rows, cut = dict(corpus.features), {}, {}
+    for m, most in whole.items():
+        own = lengths[:, corpus.modalities.index(m)]
+        rows[m], cut[m] = np.minimum(own, most).astype(np.int32), int((own > most).sum())
+        values = features[m]
+        if isinstance(values, np.ndarray):  # of what was reserved, what is used
+            features[m] = values[:, : rows[m].max()].copy()
+    return corpus._replace(features=features, rows=rows, cut=cut)
+
+
+def _load_numpy(pack: pack_lib.Pack, shape: _Shape, make: _Make, progress: _Progress) -> Corpus:
+    num, (align, length, statistics, whole) = len(pack.labels), shape
     lengths = np.stack([np.diff(pack.offsets[m]) for m in pack.modalities], axis=1)
     mask, present = time_mask(lengths, align, length, pack.columns["id"])
     features = make(num, {m: (x.shape[1], x.dtype) for m, x in pack.features.items()})
     for i in range(num):
         for m in pack.modalities:
             sequence = pack.sequence(m, i)
-            if align == "none":
+            if m in whole:
+                sequence = sequence[: whole[m]]
+                missing = features[m].shape[1] - len(sequence)
+                features[m][i] = np.pad(sequence, [(0, missing), (0, 0)])
+            elif align == "none":
                 features[m][i] = np.pad(sequence, [(0, length - len(sequence)), (0, 0)])
             else:
                 features[m][i] = pooling.fix_length(sequence, length, align, statistics)
         progress(i + 1, num)
     pack_lib.check_unchanged(pack)
-    return Corpus(
+    corpus = Corpus(
         pack.name,
         pack.class_names,
         pack.columns,
@@ -168,16 +208,11 @@ def _load_numpy(
         pack_lib.fingerprint(pack),
         int(lengths.max()),
     )
+    return _own_lengths(corpus, lengths, whole)
 
 
 def _load_tfds(
-    pack_dir: str,
-    data_dir: str,
-    align: str,
-    length: int,
-    statistics: str,
-    make: _Make,
-    progress: _Progress,
+    pack_dir: str, data_dir: str, shape: _Shape, make: _Make, progress: _Progress
 ) -> Corpus:
     import tensorflow as tf  # seconds to import, so only when used
 
@@ -185,20 +220,15 @@ def _load_tfds(
 
     builder = tfds_builder.prepare(pack_dir, data_dir)
     try:
-        return _read_tfds(builder, align, length, statistics, make, progress)
+        return _read_tfds(builder, shape, make, progress)
     except tf.errors.DataLossError as e:  # a checksum
         tfds_builder.remove_damaged(builder, e.message.splitlines()[0], pack_dir)
     builder = tfds_builder.prepare(pack_dir, data_dir)
-    return _read_tfds(builder, align, length, statistics, make, progress)
+    return _read_tfds(builder, shape, make, progress)
 
 
 def _read_tfds(
-    builder: "tfds.core.DatasetBuilder",
-    align: str,
-    length: int,
-    statistics: str,
-    make: _Make,
-    progress: _Progress,
+    builder: "tfds.core.DatasetBuilder", shape: _Shape, make: _Make, progress: _Progress
 ) -> Corpus:
     from cmarr_jax.data import tfds_reader
 
@@ -212,7 +242,10 @@ def _read_tfds(
     lengths = np.zeros((num, len(order)), np.int64)
     text = {name: [""] * num for name in columns}
     done = 0
-    batches = tfds_reader.batches(builder, align=align, length=length, statistics=statistics)
+    align, length, statistics, whole = shape
+    batches = tfds_reader.batches(
+        builder, align=align, length=length, statistics=statistics, whole=whole
+    )
     for batch in batches.as_numpy_iterator():
         rows = batch["index"]
         for k, m in enumerate(order):
@@ -227,7 +260,7 @@ def _read_tfds(
     class_names = tuple(builder.info.metadata["class_names"])
     index = {"": -1} | {name: k for k, name in enumerate(class_names)}
     mask, present = time_mask(lengths, align, length, text["id"])
-    return Corpus(
+    corpus = Corpus(
         builder.info.metadata["corpus"],
         class_names,
         text,
@@ -239,6 +272,7 @@ def _read_tfds(
         builder.builder_config.name,
         int(lengths.max()),
     )
+    return _own_lengths(corpus, lengths, whole)
 
 
 def time_mask(

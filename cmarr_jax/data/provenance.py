@@ -14,10 +14,10 @@ def encoders(provenance: Mapping[str, Any], modalities: Sequence[str]) -> dict[s
     """
     if provenance.get("made_by") != EXTRACTED_BY:
         return dict.fromkeys(modalities)
-    made = {}
+    made: dict[str, Any] = {}
     for m in modalities:
-        facts = provenance["modalities"][m]
-        made[m] = {
+        facts = provenance["modalities"].get(m)
+        made[m] = facts and {
             "fingerprint": facts["fingerprint"],
             "recipe": facts["source"],
             "stored_as": facts["stored_as"],

@@ -1,6 +1,8 @@
 """From a prepared feature pack to batches of padded arrays, by tf.data."""
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -12,7 +14,12 @@ _BATCH_SIZE = 256  # utterances, at most
 
 
 def batches(
-    builder: tfds.core.DatasetBuilder, *, align: str, length: int, statistics: str = "mean"
+    builder: tfds.core.DatasetBuilder,
+    *,
+    align: str,
+    length: int,
+    statistics: str = "mean",
+    whole: Mapping[str, int] = MappingProxyType({}),
 ) -> tf.data.Dataset:
     """All utterances, in the order in which they were prepared.
 
@@ -24,10 +31,12 @@ def batches(
       align: as for `pipeline.load`.
       length: T.
       statistics: as for `pipeline.load`.
+      whole: as for `pipeline.load`.
 
     Returns:
       Batches with `index` `[B]`, `column_*` `[B]` and, for each modality, `modality_*`
-      `[B, T, D]` (2 D for "mean_max") and `length_*` `[B]`, the number of rows before pooling.
+      `[B, T, D]` (2 D for "mean_max"; `[B, L_m, D]`, if in `whole`) and `length_*` `[B]`, the
+      number of rows before pooling.
     """
     tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
     features, split = builder.info.features, builder.info.splits["corpus"]
@@ -36,10 +45,11 @@ def batches(
     def to_arrays(records: tf.Tensor) -> dict[str, tf.Tensor]:
         arrays = tf.io.parse_example(records, features.tf_example_spec)
         for name in [n for n in arrays if n.startswith("modality_")]:
-            sequences = _decode(arrays[name], features[name])
-            arrays["length_" + name.removeprefix("modality_")] = sequences.row_lengths()
-            if align == "none":
-                fixed = sequences.to_tensor(shape=(None, length, None))
+            sequences, modality = _decode(arrays[name], features[name]), name.split("_", 1)[1]
+            arrays[f"length_{modality}"] = sequences.row_lengths()
+            if align == "none" or modality in whole:
+                most = whole.get(modality, length)
+                fixed = sequences.to_tensor(shape=(None, most, None))
             else:
                 fixed = _fix_length(sequences, length, align, statistics)
             arrays[name] = tf.cast(fixed, sequences.dtype)

@@ -17,7 +17,9 @@ import jax
 import numpy as np
 
 from cmarr_jax.cli.units import duration, size
+from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.runtime import devices, memory
+from cmarr_jax.systems.system import Encoder
 from cmarr_jax.training import loop
 from cmarr_jax.training.experiment import Experiment
 from cmarr_jax.training.loop import Epoch
@@ -137,14 +139,17 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
     arrays = (*corpus.features.values(), corpus.mask, corpus.present)
     state = memory.of_runs(plans[-1].parameters, num_runs)
     shown = ", ".join(f"{m} {x.shape[-1]}-d" for m, x in corpus.features.items())
-    positions = next(iter(corpus.features.values())).shape[1]
+    positions, layout = corpus.mask.shape[1], experiment.layout
+    encoded = experiment.stages[-1].encoders
     count = f"{len(experiment.sweeps)} sweeps x " if experiment.sweeps[1:] else ""
     lines = [
         f"{identity['system']} ({experiment.variants}) on {identity['corpus']}; "
         f"{identity['protocol']}" + (f"; {experiment.scheme}" if experiment.scheme else ""),
         f"{len(corpus.labels)} utterances of {positions} positions; {shown}",
         f"{num_runs} runs: {count}{len(set(folds))} folds x {seeds} seeds, on "
-        f"{devices.describe()} in {experiment.precision.name}",
+        f"{devices.describe()} in {experiment.precision.name}"
+        + (", those of a device one after another" if encoded and layout == "map" else ""),
+        *(_describe_encoder(each, corpus) for each in encoded),
         "",
         f"{'stage':<10}{'parameters':>12}{'epochs':>8}{'steps':>8}{'ms a step':>11}"
         f"{'validation':>12}{'compile':>9}{'expected':>10}",
@@ -171,6 +176,18 @@ def describe(plans: Sequence[StagePlan], experiment: Experiment, folders: Sequen
         f"expected time: {duration(total)}; nothing was written to {', '.join(folders)}",
     ]
     return "\n".join(lines)
+
+
+def _describe_encoder(encoder: Encoder, corpus: Corpus) -> str:
+    """What learns before the system, in a line."""
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(encoder.params))
+    if not encoder.positions:
+        return f"{encoder.modality}: a mix of {count} layers learns"
+    rows = corpus.rows[encoder.modality]
+    return (
+        f"{encoder.modality}: {encoder.facts['kind']} above state {encoder.facts['start']} learns, "
+        f"{count:,} parameters; {rows[rows > 0].mean():.1f} rows an utterance, at most {rows.max()}"
+    )
 
 
 def _peak() -> str:

@@ -17,10 +17,12 @@ from cmarr_jax.data import audit, gaps, missing, pipeline, protocol
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.errors import UserError
+from cmarr_jax.experiment import encoders
 from cmarr_jax.runtime import memory, processes
 from cmarr_jax.runtime.devices import use_cores
 from cmarr_jax.systems import precision
 from cmarr_jax.systems.system import Stage, System
+from cmarr_jax.training.encoders import with_encoders
 from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.layout import make_layout
 from cmarr_jax.training.runs import Settings, learners, make_run_ids
@@ -51,6 +53,7 @@ def prepare(
     _check(config)
     progress.start(config.data.pack or config.data.data_dir)
     corpus, told = _taking_part(config, _load(config, progress))
+    told += _cut(corpus)
     _check_normalised(config, corpus)
     digest = functools.cache(corpus.digest)
     if not processes.same_everywhere(digest):
@@ -83,7 +86,7 @@ def prepare(
                 f"--config.{name}.schedule={config[name].schedule}: wanted one of "
                 f"{', '.join(SCHEDULES)}"
             )
-    sweeps = [make_sweep(each, corpus, folds, scheme) for each in configs]
+    sweeps = [make_sweep(each, corpus, folds, scheme, stages) for each in configs]
     _check_learners(sweeps[0], stages, corpus)
     kept = Teachers(teachers, corpus, digest)
     files = [kept.file(config, s, r) for s in stages[:-1] for r in sweeps[0].run_ids]
@@ -163,6 +166,7 @@ def _load(config: ConfigDict, progress: Progress | Silent) -> Corpus:
             align=config.data.align,
             length=config.data.length,
             statistics=config.data.statistics,
+            whole=encoders.own_lengths(config),
             stream=config.data.stream,
             limit=memory.host() // 2,
             progress=progress.reading,
@@ -230,6 +234,15 @@ def _make_curves(config: ConfigDict, corpus: Corpus) -> list[Condition]:
     )
 
 
+def _cut(corpus: Corpus) -> list[str]:
+    return [
+        f"encoders.{m}.max_positions={corpus.rows[m].max()}: {count:,} of {len(corpus.labels):,} "
+        "utterances are longer and were cut"
+        for m, count in corpus.cut.items()
+        if count
+    ]
+
+
 def _check_learners(sweep: Sweep, stages: Sequence[Stage], corpus: Corpus) -> None:
     """Refuses a stage on complete data to which `protocol.train_missing` leaves too little."""
     for stage, section in zip(stages, sections(len(stages)), strict=True):
@@ -259,17 +272,28 @@ def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
     chosen = precision.choose(config.precision)
-    # Cached, because JAX finds its traces again only for the same functions.
-    return functools.cache(lambda axis: systems.make(config.system, model, *shape, axis, chosen))
+    make_encoders = encoders.open_encoders(config, corpus, chosen)
+
+    @functools.cache  # because JAX finds its traces again only for the same functions
+    def make(axis: str | None) -> System:
+        system = systems.make(config.system, model, *shape, axis, chosen)
+        return with_encoders(system, make_encoders(axis))
+
+    return make
 
 
-def make_sweep(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold], scheme: str) -> Sweep:
+def make_sweep(
+    config: ConfigDict,
+    corpus: Corpus,
+    folds: Sequence[Fold],
+    scheme: str,
+    stages: Sequence[Stage],
+) -> Sweep:
     """The runs of one config on its corpus and folds, which are of `scheme`.
 
     Raises:
       UserError: no such fold, or a training part smaller than a batch.
     """
-    stages = _maker(config, corpus)(None).stages
     run_ids = make_run_ids(
         folds,
         seed=config.seed,

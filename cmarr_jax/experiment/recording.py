@@ -153,6 +153,7 @@ class _SweepRecording:
             best=best,
             statistics=statistics,
             tree_of=experiment.vectors[-1].unravel,
+            upper={e.modality: e.facts for e in experiment.stages[-1].encoders},
         )
 
     def _write_status(self, **fields: object) -> None:

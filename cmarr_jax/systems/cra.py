@@ -87,8 +87,9 @@ def make(
     """CRA as a system; arguments as in `systems.cmarr.make`."""
     network = CRA(config, tuple(modalities), num_classes, batch_axis, dtype)
 
-    def mean_inputs(batch):
-        return [masked_mean(batch.features[m], batch.mask) for m in modalities]
+    def mean_inputs(batch):  # encoders before the system must not learn to be easy to decode
+        inputs = jax.lax.stop_gradient(batch.features)
+        return [masked_mean(inputs[m], batch.mask) for m in modalities]
 
     def loss(params, batch, available, key):
         decoded, logits = network.apply(params, batch, available, rngs={"dropout": key})

@@ -22,6 +22,12 @@ class Batch(NamedTuple):
     present: jax.Array  # [B, M] bool; False = the corpus lacks this modality here
     labels: jax.Array  # [B] int32
     weights: jax.Array  # [B], of the classification loss
+    # As the stage before sees them, where it has encoders of its own; None = the same
+    taught: dict[str, jax.Array] | None = None
+
+    def as_taught(self) -> "Batch":
+        """The same utterances as the stage before sees them."""
+        return self if self.taught is None else self._replace(features=self.taught)
 
 
 class Output(NamedTuple):
@@ -49,6 +55,38 @@ def kernels(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in path[-1].key, params)
 
 
+class Encoder(NamedTuple):
+    """What stands before a system for one modality, and is trained with it.
+
+    Attributes:
+      modality: whose features it reads.
+      dim: width of what it gives.
+      params: its parameters as they were published, {module: ...} on the host.
+      encode: (params, x `[B, L, D]`, mask `[B, L]`, key) -> `[B, L, dim]` float32; `key`, of its
+        dropout, is None outside of training.
+      depths: a tree like `params`, how many layers lie between a leaf and the system.
+      facts: all that an exported model needs to make it again.
+      positions: rows after which an utterance is cut, that is read at its own length; 0 = it is
+        pooled to the system's before.
+      learning_rate: the peak of its own; None = the system's.
+      weight_decay: of its own.
+      warmup: of its own, a share of all steps.
+      layer_decay: factor of the learning rate from one layer to the one below it.
+    """
+
+    modality: str
+    dim: int
+    params: Params
+    encode: Callable[[Params, jax.Array, jax.Array, jax.Array | None], jax.Array]
+    depths: Params
+    facts: Mapping[str, Any]
+    positions: int = 0
+    learning_rate: float | None = None
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    layer_decay: float = 1.0
+
+
 class Stage(NamedTuple):
     """Pure functions; `available` is `[B, M]` bool and never exceeds `batch.present`.
 
@@ -70,6 +108,7 @@ class Stage(NamedTuple):
       loss_on_cpu: the same loss, computed in the way that is fastest on a CPU; None = in the same
         way as on an accelerator. See `for_cpu`.
       precision: in what its functions compute; the features that they are given are of its dtype.
+      encoders: what stands before it, see `cmarr_jax.training.encoders`; it does not know.
     """
 
     name: str
@@ -84,6 +123,7 @@ class Stage(NamedTuple):
     decayed: Callable[[Params], Params] = kernels
     loss_on_cpu: Callable[[Params, Batch, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
     precision: Precision = FLOAT32
+    encoders: tuple[Encoder, ...] = ()
 
 
 class System(NamedTuple):

@@ -144,7 +144,7 @@ def teach(
     No gradient passes through it, and no dropout acts in it.
     """
     own = {"params": params["params"]["teacher"]}
-    return jax.lax.stop_gradient(teacher.apply(own, batch, available, method=method))
+    return jax.lax.stop_gradient(teacher.apply(own, batch.as_taught(), available, method=method))
 
 
 def embed_both(

@@ -100,7 +100,9 @@ class Scorer:
         shared = self._layout.share(probe)
         width = max(len(r) for r in rows)
         width += -width % self._batch_size
-        padded = np.stack([np.resize(r, width) for r in rows]).astype(np.int32)
+        orders = [self._order(r) for r in rows]
+        taken = [r[order] for r, order in zip(rows, orders, strict=True)]
+        padded = np.stack([np.resize(r, width) for r in taken]).astype(np.int32)
         predicted = []
         for chunk, arrays in self._feed.steps(padded.reshape(len(rows), -1, self._batch_size)):
             for batch in (b for b in np.moveaxis(chunk, 1, 0) if b.max() >= 0):
@@ -109,16 +111,21 @@ class Scorer:
                 both = posteriors, recovery
                 predicted.append([self._layout.collect_rows(x, axis=2) for x in both])
         posteriors, recovery = (np.concatenate(p, axis=2) for p in zip(*predicted, strict=True))
-        present = self._corpus.present
+        present, back = self._corpus.present, [np.argsort(order) for order in orders]
         return [
             Scored(
                 r,
-                posteriors[k, :, : len(r)],
-                recovery[k, :, : len(r)],
+                posteriors[k][:, back[k]],
+                recovery[k][:, back[k]],
                 (probe.available[:, r] & present[r][None]).any(axis=-1),
             )
             for k, r in enumerate(rows)
         ]
+
+    def _order(self, rows: np.ndarray) -> np.ndarray:
+        """In which order to predict utterances: alike ones together, see `encoders`."""
+        total = self._corpus.total_rows
+        return np.arange(len(rows)) if total is None else np.argsort(total[rows], kind="stable")
 
     def validate(
         self,

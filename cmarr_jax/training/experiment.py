@@ -15,6 +15,7 @@ from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.data.protocol import Condition
 from cmarr_jax.systems.precision import Precision
 from cmarr_jax.systems.system import Stage, System
+from cmarr_jax.training import encoders
 from cmarr_jax.training.runs import RunId, Settings, learners
 from cmarr_jax.training.teachers import Teachers
 from cmarr_jax.training.train_step import Masking
@@ -89,6 +90,21 @@ class Experiment:
     def vectors(self) -> list[Vector]:
         """How the parameters of each stage lie."""
         return make_vectors(self.stages, self.corpus)
+
+    @functools.cached_property
+    def seen(self) -> Corpus:
+        """The corpus as the system sees it before its encoders have learnt anything."""
+        return encoders.as_published(self.corpus, self.stages[0])
+
+    @property
+    def layout(self) -> str:
+        """How runs lie on a device, as `layout.make_layout` takes it.
+
+        Runs with encoders of their own go one after another: vmapped, each would need the memory of
+        all its activations at the same time, and every bucket of lengths would be computed.
+        """
+        chosen = self.config.layout
+        return "map" if chosen == "auto" and self.stages[0].encoders else chosen
 
     @property
     def sections(self) -> list[str]:

@@ -28,6 +28,8 @@ class Feed:
             everything = Arrays(corpus.features, corpus.mask, corpus.present)
             if corpus.dropped is not None:
                 everything = everything._replace(learnable=corpus.learnable)
+            if corpus.rows:
+                everything = everything._replace(rows=dict(corpus.rows))
             self._all = layout.share(everything)
 
     def steps(self, order: np.ndarray) -> Iterator[tuple[np.ndarray, Arrays[jax.Array]]]:
@@ -63,4 +65,6 @@ class Feed:
         arrays = Arrays(features, corpus.mask[wanted], corpus.present[wanted], wanted)
         if corpus.dropped is not None:
             arrays = arrays._replace(learnable=corpus.learnable[wanted])
+        if corpus.rows:
+            arrays = arrays._replace(rows={m: x[wanted] for m, x in corpus.rows.items()})
         return rows, self._layout.share(arrays)

@@ -234,11 +234,11 @@ def _start(
     corpus, num_runs = experiment.corpus, len(run_ids)
     to_come = len(vectors) - 1 - number
     batch_sizes = config.batch_size, config.eval_batch_size
-    layout = make_layout(num_runs, batch_sizes, experiment.config.layout)
+    layout = make_layout(num_runs, batch_sizes, experiment.layout)
     stage = experiment.make_system(layout.batch_axis).stages[number]
     learners = experiment.learners(number)
     runs = make_runs(
-        corpus,
+        experiment.seen,
         run_ids,
         experiment.config,
         section,
@@ -291,7 +291,8 @@ def _train_epoch(
       The new point; mean losses, name -> `[R]`; utterances a second over all runs.
     """
     epoch, size = point.epoch + 1, plan.config.batch_size
-    order = epoch_order(plan.learners, epoch, size, plan.to_come)
+    rows = plan.experiment.corpus.total_rows
+    order = epoch_order(plan.learners, epoch, size, plan.to_come, rows)
     order[~trained] = -1
     for row, most in zip(order, plan.experiment.steps or (), strict=False):
         row[most:] = -1

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cmarr_jax.systems.system import Batch, Stage
-from cmarr_jax.training import prng
+from cmarr_jax.training import encoders, prng
 from cmarr_jax.training.normalise import A
 from cmarr_jax.training.train_step import Arrays, Run, take_batch, utterances, zero_frames
 from cmarr_jax.training.vector import Vector
@@ -60,6 +60,7 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
       recovered and of the truth, over all missing positions; D is 0 where the stage recovers
       nothing. What does not depend on the condition is computed once.
     """
+    raw = [encoder.modality for encoder in stage.encoders]
 
     def predict(
         params: jax.Array,
@@ -69,7 +70,10 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         arrays, probe = shared
         params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows, stage.precision.dtype)
+        batch = take_batch(arrays, run, rows, stage.precision.dtype, raw)
+        own_rows = {m: x[rows] for m, x in (arrays.rows or {}).items()}
+        with stage.precision.multiplying():
+            batch = encoders.see(stage, params, batch, own_rows, run.statistics)
         if noisy:
             batch = add_noise(batch, utterances(arrays, rows), probe)
         if probe.lost is not None:

@@ -19,6 +19,8 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.systems.system import Stage
 from cmarr_jax.training import normalise, train_step
 
+_GROUP = 16  # batches
+
 
 class RunId(NamedTuple):
     """Which run of a sweep: a fold, trained with a seed."""
@@ -144,18 +146,36 @@ def make_runs(
 
 
 def epoch_order(
-    run_ids: Sequence[RunId], epoch: int, batch_size: int, to_come: int = 0
+    run_ids: Sequence[RunId],
+    epoch: int,
+    batch_size: int,
+    to_come: int = 0,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows of every step of one epoch, `[R, S, B]`; they depend on fold, seed, epoch and stage.
 
     Utterances that do not fill a last batch are left out, others in each epoch. Runs with fewer
-    steps than S end in rows of -1. `to_come`: how many stages follow this one.
+    steps than S end in rows of -1.
+
+    Args:
+      run_ids: the R runs.
+      epoch: its number.
+      batch_size: B.
+      to_come: how many stages follow this one.
+      rows: `[N]`, of each utterance, where encoders read it at its own length; then utterances of
+        like length make a batch: of every `_GROUP` batches' worth, drawn at random.
     """
     num_steps = max(len(fold.train) // batch_size for fold, _ in run_ids)
     order = np.full((len(run_ids), num_steps, batch_size), -1, np.int32)
     for row, (fold, seed) in zip(order, run_ids, strict=True):
         words = [seed, fold.number, epoch] + ([to_come] if to_come else [])
-        shuffled = np.random.default_rng(words).permutation(fold.train)
+        rng = np.random.default_rng(words)
+        shuffled = rng.permutation(fold.train)
         steps = len(shuffled) // batch_size
-        row[:steps] = shuffled[: steps * batch_size].reshape(steps, batch_size)
+        shuffled = shuffled[: steps * batch_size]
+        if rows is not None:
+            groups = np.split(shuffled, range(0, len(shuffled), _GROUP * batch_size)[1:])
+            alike = [group[np.argsort(rows[group], kind="stable")] for group in groups]
+            shuffled = rng.permutation(np.concatenate(alike).reshape(steps, batch_size)).reshape(-1)
+        row[:steps] = shuffled.reshape(steps, batch_size)
     return order

@@ -53,6 +53,9 @@ class Teachers:
             settings["precision"] = stage.precision.name
         if config.data.normalised:
             settings["normalised"] = list(config.data.normalised)
+        own = {m: e.to_dict() for m, e in config.encoders.items() if e.model or e.mix}
+        if own:
+            settings["encoders"] = own
         if config.protocol.shuffled_labels:  # only the control may use its teachers
             settings["shuffled_labels"] = True
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + self._digest())

@@ -4,7 +4,8 @@ A run is one fold with one seed. Everything random in a run follows from its key
 that its result does not depend on the runs beside it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax.typing import DTypeLike
 
 from cmarr_jax.data import missing
 from cmarr_jax.systems.system import Batch, Stage, objective
-from cmarr_jax.training import prng
+from cmarr_jax.training import encoders, prng
 from cmarr_jax.training.normalise import A, Statistics, normalise
 from cmarr_jax.training.vector import Vector
 
@@ -28,6 +29,7 @@ class Arrays(NamedTuple, Generic[A]):
     present: A  # [n, M] bool
     held: A | None = None  # [n] int32, which of the corpus; None = all, in its order
     learnable: A | None = None  # [n, M] bool, what training sees of them; None = what is present
+    rows: dict[str, A] | None = None  # modality -> [n] int32, see `Corpus.rows`
 
 
 class Run(NamedTuple, Generic[A]):
@@ -75,9 +77,16 @@ def take_batch(
     run: Run[jax.Array],
     rows: jax.Array,
     dtype: DTypeLike = jnp.float32,
+    encoded: Collection[str] = (),
 ) -> Batch:
-    """Gathers the utterances `rows` `[B]`, normalised with the run's statistics, as `dtype`."""
-    features = normalise({m: x[rows] for m, x in arrays.features.items()}, run.statistics, dtype)
+    """Gathers the utterances `rows` `[B]`, normalised with the run's statistics, as `dtype`.
+
+    Modalities that are `encoded` stay as they are, for `encoders.see`.
+    """
+    features = {m: x[rows] for m, x in arrays.features.items()}
+    features |= normalise(
+        {m: x for m, x in features.items() if m not in encoded}, run.statistics, dtype
+    )
     labels = run.labels[utterances(arrays, rows)]
     return Batch(
         features, arrays.mask[rows], arrays.present[rows], labels, run.class_weights[labels]
@@ -100,6 +109,11 @@ def without_dropped(
         for k, m in enumerate(modalities)
     }
     alone = Arrays(features, arrays.mask[rows], there, utterances(arrays, rows))
+    if arrays.rows:
+        column = {m: there[:, k] for k, m in enumerate(modalities)}
+        alone = alone._replace(
+            rows={m: jnp.where(column[m], x[rows], 0) for m, x in arrays.rows.items()}
+        )
     return alone, jnp.arange(len(rows))
 
 
@@ -229,7 +243,7 @@ def make_train_epoch(
     stage: Stage,
     vector: Vector,
     optimizer: optax.GradientTransformation,
-    rate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    rate: Callable[..., jax.Array],
     masking: Masking,
     averaging: float = 0.0,
     batch_axis: str | None = None,
@@ -240,7 +254,7 @@ def make_train_epoch(
       stage: what is trained.
       vector: how its parameters lie.
       optimizer: from `make_optimizer`.
-      rate: (step, total_steps, peak) -> learning rate.
+      rate: (step, total_steps, peak) -> learning rate; `warmup=` where it is an encoder's own.
       masking: the simulated missing patterns.
       averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), smaller
         in the first steps; 0 = the mean is the latest parameters.
@@ -252,45 +266,51 @@ def make_train_epoch(
       a term that is not finite is not taken, and no step follows: the parameters and `state.step`
       stay as before it, and the sums of such terms are not finite.
     """
-    loss = objective(stage)
+    loss, encoded = objective(stage), [encoder.modality for encoder in stage.encoders]
 
     def train_epoch(
         state: TrainState, run: Run[jax.Array], order: jax.Array, arrays: Arrays[jax.Array]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, decayed = prng.key(run.key), vector.decayed()
+        key, decay = prng.key(run.key), vector.decays(run.weight_decay)
 
         @jax.jit  # else `eval_shape` below would trace it a second time
         def step(state, rows):
             mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
             seen, rows = without_dropped(arrays, rows, masking.modalities)
-            batch = take_batch(seen, run, rows, stage.precision.dtype)
+            batch = take_batch(seen, run, rows, stage.precision.dtype, encoded)
+            own_rows = {m: x[rows] for m, x in (seen.rows or {}).items()}
             available = batch.present
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
-            if not stage.complete and (masking.frame_rate or masking.span_rate):
-                frame_key = jax.random.fold_in(mask_key, 1)
-                batch, available = lose_frames(frame_key, masking, batch, available, batch_axis)
+
+            def of_batch(params):
+                encoder_key = jax.random.fold_in(loss_key, 1)
+                shown = encoders.see(stage, params, batch, own_rows, run.statistics, encoder_key)
+                left = available
+                if not stage.complete and (masking.frame_rate or masking.span_rate):
+                    frame_key = jax.random.fold_in(mask_key, 1)
+                    shown, left = lose_frames(frame_key, masking, shown, left, batch_axis)
+                return loss(params, shown, left, loss_key, run.loss_weights)
+
             with stage.precision.multiplying():
-                (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(
-                    vector.unravel(state.params), batch, available, loss_key, run.loss_weights
+                (total, terms), gradients = jax.value_and_grad(of_batch, has_aux=True)(
+                    vector.unravel(state.params)
                 )
             gradients = vector.ravel(gradients)
             if batch_axis:
                 gradients = jax.lax.pmean(gradients, batch_axis)
             updates, opt_state = optimizer.update(
-                gradients,
-                state.opt_state,
-                state.params,
-                weight_decay=run.weight_decay * decayed,
+                gradients, state.opt_state, state.params, weight_decay=decay
             )
             terms = terms | {"loss": total, "gradient_norm": jnp.sqrt(jnp.sum(gradients**2))}
             finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(terms))))
             if batch_axis:
                 finite = jax.lax.pmin(finite.astype(jnp.int32), batch_axis) > 0
-            lr = rate(state.step, run.total_steps, run.learning_rate)
+            now = functools.partial(rate, state.step, run.total_steps)
+            lr = vector.rates(now(run.learning_rate), now)
             params = jnp.where(finite, state.params - lr * updates, state.params)
-            decay = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
-            average = jnp.where(finite, params + decay * (state.average - params), state.average)
+            share = jnp.minimum(averaging, (1 + state.step) / (10 + state.step))
+            average = jnp.where(finite, params + share * (state.average - params), state.average)
             taken = finite.astype(state.step.dtype)
             return (TrainState(params, average, opt_state, state.step + taken), finite), terms
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.systems.system import Batch, Params, Stage
-from cmarr_jax.training import prng
+from cmarr_jax.training import encoders, prng
 
 
 class Vector(NamedTuple):
@@ -25,9 +25,13 @@ class Vector(NamedTuple):
     ravel: Callable[[Params], jax.Array]  # tree -> [P]
     # [P] -> tree of the same kind of array; no gradient reaches the stage's frozen parameters
     unravel: Callable[[jax.Array | np.ndarray], Params]
-    # -> [P] float32, 1 where weight decay acts. A function, because a constant of this length
-    # would be traced, hashed, compiled and cached with the program.
-    decayed: Callable[[], jax.Array]
+    # weight decay of the system, a scalar -> [P] float32, with that of encoders, and 0 where none
+    # acts. A function, because a constant of this length would be traced, hashed, compiled and
+    # cached with the program.
+    decays: Callable[..., jax.Array]
+    # learning rate of the system, (peak, warmup=) -> learning rate -> a scalar, or [P] with that of
+    # encoders
+    rates: Callable[[jax.Array, Callable[..., jax.Array]], jax.Array]
     digest: str  # of the names and shapes of all leaves, in order
 
 
@@ -57,22 +61,37 @@ def make_vector(stage: Stage, shapes: Params) -> Vector:
             pieces = [p if on else stop(p) for p, on in zip(pieces, trained, strict=True)]
         return structure.unflatten(pieces)
 
-    def decayed():
+    def spread(numbers):
+        pairs = zip(numbers, leaves, strict=True)
+        return jnp.concatenate([jnp.full(leaf.size, number) for number, leaf in pairs])
+
+    of_leaf = [encoders.of_leaf(stage, path) for path in paths]
+
+    def decays(own):
         marks = [float(d and on) for d, on in zip(decaying, trained, strict=True)]
-        pairs = zip(marks, leaves, strict=True)
-        return jnp.concatenate([jnp.full(leaf.size, mark) for mark, leaf in pairs])
+        decay = [of.encoder.weight_decay if of else own for of in of_leaf]
+        return spread([mark * each for mark, each in zip(marks, decay, strict=True)])
+
+    def rates(own, now):
+        if not any(of_leaf):
+            return own
+        peaks = {
+            e.modality: own if e.learning_rate is None else now(e.learning_rate, warmup=e.warmup)
+            for e in stage.encoders
+        }
+        return spread([of.factor * peaks[of.encoder.modality] if of else own for of in of_leaf])
 
     lie = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in named]
     digest = hashlib.blake2b(repr(lie).encode(), digest_size=8).hexdigest()
-    return Vector(ends[-1], ravel, unravel, decayed, digest)
+    return Vector(ends[-1], ravel, unravel, decays, rates, digest)
 
 
 def make_vectors(stages: Sequence[Stage], corpus: Corpus) -> list[Vector]:
     """The vector of each stage of a system, in order."""
-    vectors, shapes = [], None
-    key = prng.key(jax.device_put(np.zeros(2, np.uint32)))
+    vectors, key = [], prng.key(jax.device_put(np.zeros(2, np.uint32)))
+    shapes = encoders.published(stages[0].encoders)
     for stage in stages:
-        shapes = jax.jit(stage.init).eval_shape(key, example(corpus), shapes)
+        shapes = jax.jit(stage.init).eval_shape(key, example(corpus, stage), shapes)
         vectors.append(make_vector(stage, shapes))
     return vectors
 
@@ -82,7 +101,8 @@ def init_params(
 ) -> jax.Array:
     """Fresh parameters of each run, `[R, P]`.
 
-    They depend on nothing but the run's key and its parameters of the stage before.
+    They depend on nothing but the run's key, its parameters of the stage before, and the published
+    ones of encoders.
 
     Args:
       stage: what is initialised.
@@ -94,19 +114,25 @@ def init_params(
     tree_of, params = (before[0].unravel, before[1]) if before else (None, None)
     if params is None:
         params = np.zeros((len(keys), 0), np.float32)
+    start = None if before else encoders.published(stage.encoders)
 
-    def init(run):
+    def init(run, start):
         key, params = run
-        tree = tree_of(params) if tree_of else None
+        tree = tree_of(params) if tree_of else start
         # `jit` finds the trace of `make_vectors` again, unless the batch is cut.
-        return vector.ravel(jax.jit(stage.init)(prng.key(key), example(corpus), tree))
+        return vector.ravel(jax.jit(stage.init)(prng.key(key), example(corpus, stage), tree))
 
-    return jax.jit(lambda *runs: jax.lax.map(init, runs))(keys, params)
+    # What was published is an argument: as a constant it would be compiled with the program.
+    every = jax.jit(lambda runs, start: jax.lax.map(lambda run: init(run, start), runs))
+    return every((keys, params), start)
 
 
-def example(corpus: Corpus) -> Batch:
-    """A batch of two utterances of zeros, for its shapes."""
-    features = {m: np.zeros((2, *x.shape[1:]), np.float32) for m, x in corpus.features.items()}
+def example(corpus: Corpus, stage: Stage) -> Batch:
+    """A batch of two utterances of zeros, for the shapes that the stage's system sees."""
+    widths = {m: x.shape[-1] for m, x in corpus.features.items()}
+    widths |= {encoder.modality: encoder.dim for encoder in stage.encoders}
+    length = corpus.mask.shape[1]
+    features = {m: np.zeros((2, length, width), np.float32) for m, width in widths.items()}
     labels, weights = np.zeros(2, np.int32), np.zeros(2, np.float32)
     shown = features, corpus.mask[:2], corpus.present[:2], labels, weights
     return Batch(*cast(Batch, shown))  # NumPy serves: nothing is computed

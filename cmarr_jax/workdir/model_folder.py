@@ -6,6 +6,9 @@
                   "mean/MODALITY" and "scale/MODALITY" `[R, D_m]`, and "quantiles/MODALITY"
                   `[R, K, D_m]` where features are normalised by quantiles
 
+Where encoders' upper layers were trained, model.json says of which ("upper"), and D_m is the width
+of what they give.
+
 NumPy is enough to read it. `train.py` writes it to WORKDIR/model when a sweep is finished.
 """
 
@@ -15,6 +18,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -30,6 +34,7 @@ from cmarr_jax.runtime.processes import PyTree
 from cmarr_jax.workdir import files
 
 FORMAT_VERSION = 2
+WITH_ENCODERS = 3  # of a model with upper layers, that earlier versions must not run without
 _FIELDS = {
     "corpus": str,
     "system": str,
@@ -68,6 +73,7 @@ def write(
     best: Any,
     statistics: Any,
     tree_of: Callable[[np.ndarray], PyTree],
+    upper: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> None:
     """Writes the model folder, whole or not at all, in place of an earlier one.
 
@@ -80,9 +86,10 @@ def write(
       best: `training.loop.Best`, on the host.
       statistics: `training.normalise.Statistics` of the runs, on the host.
       tree_of: parameters `[P]` -> the last stage's tree.
+      upper: modality -> the `facts` of its `systems.system.Encoder`.
     """
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": WITH_ENCODERS if upper else FORMAT_VERSION,
         **identity,
         "classes": list(corpus.class_names),
         "modalities": list(corpus.modalities),
@@ -104,6 +111,8 @@ def write(
         ],
         "encoders": provenance.encoders(corpus.provenance, corpus.modalities),
     }
+    if upper:
+        facts["upper"] = dict(upper)
     each = [flax.traverse_util.flatten_dict(tree_of(p), sep="/") for p in best.params]
     # Any, because a keyword of `savez` may also be one of its options.
     arrays: dict[str, Any] = {
@@ -135,12 +144,14 @@ def read(path: str) -> Model:
     """
     folder = _folder(path)
     facts = _read_json(os.path.join(folder, "model.json"))
-    if (version := facts.get("format_version")) != FORMAT_VERSION:
+    known = FORMAT_VERSION, WITH_ENCODERS
+    if (version := facts.get("format_version")) not in known:
         raise UserError(
             f"{folder}/model.json: format_version is {version!r}, this library reads "
-            f"{FORMAT_VERSION}; train again or change the library's version"
+            f"{' and '.join(map(str, known))}; train again or change the library's version"
         )
-    for field, kind in _FIELDS.items():
+    fields = _FIELDS | ({"upper": dict} if version == WITH_ENCODERS else {})
+    for field, kind in fields.items():
         if not isinstance(facts.get(field), kind):
             raise UserError(
                 f"{folder}/model.json: field {field!r} is {facts.get(field)!r}, wanted a "
@@ -155,6 +166,7 @@ def read(path: str) -> Model:
         for m in facts["modalities"]:
             array = arrays.pop(f"{kind}/{m}", None)
             width = facts["dims"].get(m, 0) * pooling.times(facts["statistics"])
+            width = facts.get("upper", {}).get(m, {}).get("dim", width)
             wanted = (len(facts["runs"]), width)
             if array is None or array.shape != wanted:
                 raise UserError(

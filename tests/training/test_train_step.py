@@ -184,7 +184,7 @@ def test_vector_round_trip_and_decay(rng):
     assert jax.tree.structure(back) == jax.tree.structure(tree)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True):
         np.testing.assert_array_equal(a, b)
-    decayed = vector.unravel(vector.decayed())
+    decayed = vector.unravel(vector.decays(1.0))
     dense = decayed["params"]["dense"]
     assert (dense["kernel"] == 1).all() and (dense["bias"] == 0).all()
     assert decayed["params"]["scale"] == 0
@@ -207,7 +207,7 @@ def test_frozen_parameters_stay_and_the_others_move(rng):
     optimizer = train_step.make_optimizer(clip_norm=1.0)
     params = vector.ravel(tree)
     gradient = jax.grad(lambda flat: vector.ravel(vector.unravel(flat)).sum())(params)
-    decay = 0.1 * vector.decayed()
+    decay = vector.decays(0.1)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params, weight_decay=decay)
     moved = vector.unravel(updates)["params"]
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(moved["dense"]))
@@ -242,7 +242,7 @@ def test_optimizer_equals_pytorchs_adamw_formula(rng):
     optimizer = train_step.make_optimizer(clip_norm=0.0)
     params = vector.ravel(tree)
     state = optimizer.init(params)
-    decayed = vector.decayed()
+    decayed = vector.decays(1.0)
     want, m, v = np.asarray(params, np.float64), np.zeros(10), np.zeros(10)
     for t in range(1, 4):
         gradient = rng.normal(size=10)
