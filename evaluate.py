@@ -56,7 +56,8 @@ _TABLE = flags.DEFINE_enum(
     None,
     ["2", "3", "own"],
     "The paper's table of several systems, or one of the --config.members that the folder was "
-    "trained with; the last is compared with each.",
+    "trained with; the last is compared with each, over the folds, or of one test part over its "
+    "dialogues or speakers.",
 )
 _FORMAT = flags.DEFINE_string("format", "text", "Of --table: text, markdown, latex or csv.")
 _ROWS = flags.DEFINE_enum(
@@ -143,11 +144,12 @@ def table(workdir: str) -> str:
     if _TABLE.value:
         members, note = members_of_table(workdir, _TABLE.value)
         rows, names = read_results(workdir), []
+        folders = [os.path.join(workdir, member) for member in members]
         if scores and not {*scores} <= {"war", "uar", "macro_f1"}:
-            found = [classes.rows(os.path.join(workdir, member)) for member in members]
+            found = [classes.rows(each) for each in folders]
             rows, names = [row for rows, _ in found for row in rows], found[0][1]
         columns = classes.columns(scores or ["war", "uar"], names)
-        made = tables.compare(rows, members, columns)._replace(note=note)
+        made = tables.compare(rows, members, columns, folders)._replace(note=note)
         return tables.render(made, _FORMAT.value, rows=_ROWS.value)
     if _ENSEMBLE.value:
         results = folder.load(workdir)

@@ -147,8 +147,24 @@ _PAPER = {
     "train.balance_classes": False,
 }
 
-# What each variant sets, as `systems.set_fields` reads it. All but "shuffled_labels" are CM-ARR's.
+# For encoders' upper layers that are trained with a system, see docs/finetuning.md.
+_FINETUNE = {
+    "epochs": 4,
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "schedule": "linear",
+    "linear_from": 0.0,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "averaging": 0.0,
+    "balance_classes": True,
+}
+
+# What each variant sets, as `systems.set_fields` reads it; those that are not in `OF_ALL` are
+# CM-ARR's.
+OF_ALL = ("shuffled_labels", "finetune")
 VARIANTS = {
+    "finetune": {"train": _FINETUNE, "pretrain": _FINETUNE},
     "paper": _PAPER,
     # Besides, every equation to the letter, where the defaults read it as meant: what each of
     # these costs is in docs/open_points.md.
@@ -324,7 +340,7 @@ def _set_variant(config: ConfigDict, name: str) -> None:
             raise UserError(f"variant {name!r}: name it after a system that has code, of {known}")
         systems.set_fields(config, systems.PUBLISHED[config.system])
     elif name in VARIANTS or field in WEIGHTS:
-        if config.system != "cmarr" and name != "shuffled_labels":
+        if config.system != "cmarr" and name not in OF_ALL:
             raise UserError(f"variant {name!r} is CM-ARR's: name it before {config.system!r}")
         try:
             fields = VARIANTS.get(name) or {WEIGHTS[field]: float(value)}

@@ -22,6 +22,7 @@ def training(**fields: object) -> ConfigDict:
     c = ConfigDict()
     c.epochs = 30  # passes over the training part
     c.batch_size = 64  # utterances a step
+    c.accumulate = 1  # parts that a step's batch is computed in, one after another: less memory
     c.eval_batch_size = 128  # utterances at once in validation and test
     c.learning_rate = 1e-3  # (#29)
     c.schedule = "cosine"  # "constant"; "linear": constant, then linear to 0

@@ -149,6 +149,16 @@ def test_a_comparison_tests_each_against_the_one_that_is_asked(ours, folders):
     assert ours.compare(theirs).values.columns == ["the old one", "CM-ARR"]
 
 
+def test_of_one_fold_the_comparison_is_a_bootstrap(tmp_path):
+    one, other = (
+        cmarr_jax.load(results_folder.write(tmp_path / s, folds=1, system=s))
+        for s in ("cmarr", "mmin")
+    )
+    found = one.compare(other)
+    assert not np.isnan(found.values.p_value[:, 0]).any()
+    assert "paired bootstrap" in found.table() and "p of avg" in found.table()
+
+
 def test_two_of_one_name_are_told_apart_by_their_folders(ours, folders):
     again = cmarr_jax.load(folders["again"])
     columns = [f"CM-ARR {folders['again']}", f"CM-ARR {folders['ours']}"]

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from cmarr_jax import systems
 from cmarr_jax.config import leaves
 from cmarr_jax.data import protocol
 from cmarr_jax.experiment import prepare
-from cmarr_jax.systems import precision
 from cmarr_jax.training import loop
 from cmarr_jax.training.experiment import Experiment, Sweep
 from cmarr_jax.training.runs import RunId, Settings, make_runs
@@ -74,10 +72,7 @@ def experiment(corpus, *configs, run_ids=None, folds=(1, 2, 3), teachers=None, *
         run_ids = [RunId(fold, 0) for fold in every if fold.number in folds]
     conditions = protocol.make_conditions(corpus.modalities)
 
-    def make_system(axis, c=configs[0]):
-        shape = FrozenConfigDict(c.model), corpus.modalities, len(corpus.class_names)
-        return systems.make(c.system, *shape, axis, precision.choose(c.precision))
-
+    make_system = prepare.system_maker(configs[0], corpus)
     identity = {"corpus": corpus.name, "variant": "default", "protocol": "tests"}
     return Experiment(
         sweeps=[
@@ -85,7 +80,7 @@ def experiment(corpus, *configs, run_ids=None, folds=(1, 2, 3), teachers=None, *
                 each,
                 identity | {"system": each.system},
                 run_ids,
-                Settings.of(each, make_system(None, each).stages),
+                Settings.of(each, prepare.system_maker(each, corpus)(None).stages),
             )
             for each in configs
         ],
@@ -114,7 +109,7 @@ def export_model(folder, corpus, config, folds):
     params = rng.normal(scale=0.3, size=(folds, vector.size)).astype(np.float32)
     config = config.copy_and_resolve_references()
     config.train.balance_classes = False
-    runs = make_runs(corpus, run_ids, config, "train")
+    runs = make_runs(made.seen, run_ids, config, "train")
     # Folds that all train on the same would have the same statistics.
     factors = 1 + np.arange(folds, dtype=np.float32)[:, None] / 4
     mean = {m: x * factors for m, x in runs.statistics.mean.items()}
@@ -128,6 +123,7 @@ def export_model(folder, corpus, config, folds):
         best=loop.Best(params, np.ones(folds, np.int32), np.zeros(folds)),
         statistics=runs.statistics,
         tree_of=vector.unravel,
+        upper={e.modality: e.facts for e in made.stages[-1].encoders},
     )
     return params, runs, made.make_system(None), vector
 

@@ -45,6 +45,7 @@ LIMITS = {
     "epochs": _COUNT,
     "batch_size": _COUNT,
     "eval_batch_size": _COUNT,
+    "accumulate": _COUNT,
     "learning_rate": _POSITIVE,
     "warmup": _SHARE,
     "linear_from": _RATE,

@@ -77,7 +77,7 @@ def prepare(
         audited = {**audited, "gaps": lines}
     conditions = protocol.make_conditions(corpus.modalities)
     curves = _make_curves(config, corpus)
-    make_system = _maker(config, corpus)
+    make_system = system_maker(config, corpus)
     with _known_fields(config):
         stages = make_system(None).stages  # a mistake in the model's fields shows here
     for name in ("train", "pretrain"):
@@ -100,6 +100,13 @@ def prepare(
     for name in sections(len(stages)):  # for what it refuses
         batch_sizes = config[name].batch_size, config[name].eval_batch_size
         make_layout(num_runs, batch_sizes, config.layout)
+        parts, devices = config[name].accumulate, jax.device_count()
+        alone = config[name].batch_size // (devices if num_runs < devices else 1)
+        if alone % parts:
+            raise UserError(
+                f"--config.{name}.accumulate={parts}: wanted a divisor of {alone}, the utterances "
+                "of a step on one device"
+            )
     return Experiment(
         sweeps=sweeps,
         corpus=corpus,
@@ -268,7 +275,8 @@ def _make_folds(config: ConfigDict, corpus: Corpus, scheme: str) -> list[Fold]:
     )
 
 
-def _maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
+def system_maker(config: ConfigDict, corpus: Corpus) -> Callable[[str | None], System]:
+    """Mapped batch axis or None -> the config's system, with its encoders before it."""
     model = FrozenConfigDict(config.model)
     shape = corpus.modalities, len(corpus.class_names)
     chosen = precision.choose(config.precision)

@@ -31,6 +31,8 @@ class Predictions(NamedTuple):
     condition: np.ndarray  # [P], index into `Results.conditions` and then `Results.curves`
     labels: np.ndarray  # [P] class indices
     posteriors: np.ndarray  # [P, C]
+    speakers: np.ndarray  # [P] str, as in the pack; "" in folders of older versions
+    groups: np.ndarray  # [P] str, the pack's dialogues or videos; "" where it has none
 
 
 class Transcripts(NamedTuple):
@@ -228,7 +230,7 @@ def _predictions(
     run_of = {run: r for r, run in enumerate(runs)}
     name_of = {name: k for k, name in enumerate(names)}
     class_of = {name: c for c, name in enumerate(classes)}
-    ids, of_run, of_condition, labels, posteriors = [], [], [], [], []
+    ids, of_run, of_condition, labels, posteriors, speakers, groups = ([] for _ in range(7))
     for row in files.iterate_csv(file):
         posterior = np.array(row["probabilities"].split(), float)
         if len(posterior) != len(classes):
@@ -238,7 +240,10 @@ def _predictions(
         of_condition.append(name_of[row["condition"]])
         labels.append(class_of[row["label"]])
         posteriors.append(posterior)
-    return Predictions(*map(np.array, (ids, of_run, of_condition, labels, posteriors)))
+        speakers.append(row.get("speaker", ""))
+        groups.append(row.get("group", ""))
+    columns = (ids, of_run, of_condition, labels, posteriors, speakers, groups)
+    return Predictions(*map(np.array, columns))
 
 
 def _reconstruction(file: str) -> list[dict[str, str]]:

@@ -209,8 +209,10 @@ def name_apart(results: Sequence[Results]) -> list[str]:
 class Comparison:
     """Systems side by side, with a paired test of each against the last.
 
+    It is one over the folds, or of one fold alone a bootstrap over its dialogues or speakers.
+
     Attributes:
-      values: means, deviations and p-values as arrays.
+      values: means, deviations, p-values and intervals of the differences as arrays.
     """
 
     def __init__(self, results: Sequence[Results], scores: Sequence[str] = ("war", "uar")):
@@ -243,7 +245,9 @@ class Comparison:
             known = {*scores} <= {*SCORES}
             found = each._rows if known else classes.rows(each.workdir)[0]
             joined += [row | {"sweep": name} for row in found]
-        self.values: tables.Comparison = tables.compare(joined, members, scores)
+        self.values: tables.Comparison = tables.compare(
+            joined, members, scores, [each.workdir for each in results]
+        )
 
     def table(self, format: str = "text") -> Text:
         """The comparison as "text", "markdown", "latex" or "csv".

@@ -56,10 +56,11 @@ def _table(workdir: str, members: Sequence[str], transcripts: bool) -> bytes:
     titles = [names.member(m) for m in members]
     facts = {"corpus": corpus, "protocol": protocol, "systems": ", ".join(titles)}
     facts |= {"time": time_taken(status)}
+    several = len({row["fold"] for row in rows}) > 1
     notes = [
         FROZEN,
-        "The intervals and the tests rest on the folds; without a significant difference, nothing "
-        "is known of which system is better.",
+        ("The intervals and the tests rest on the folds" if several else "There is one test part")
+        + "; without a significant difference, nothing is known of which system is better.",
         "Each system has settings of its own; how these were chosen, this folder cannot tell.",
     ]
     caveats = [markup.bullets(notes)]
@@ -69,7 +70,9 @@ def _table(workdir: str, members: Sequence[str], transcripts: bool) -> bytes:
     body = [
         markup.section("What-was-run", "What was run", markup.facts(facts)),
         markup.section("Caveats", "Caveats", *caveats),
-        markup.section("Comparison", "Comparison", *_comparison(rows, members, titles, summary)),
+        markup.section(
+            "Comparison", "Comparison", *_comparison(workdir, rows, members, titles, summary)
+        ),
     ]
     contents = [(t.replace(" ", "-"), t) for t in ("What was run", "Caveats", "Comparison")]
     shown = list(SECTIONS)
@@ -96,14 +99,17 @@ def _table(workdir: str, members: Sequence[str], transcripts: bool) -> bytes:
 
 
 def _comparison(
+    workdir: str,
     rows: Sequence[Mapping[str, str]],
     members: Sequence[str],
     titles: Sequence[str],
     summary: Sequence[Mapping[str, str]],
 ) -> list[str]:
     """A table a score, systems side by side; the loss weights' effect where they were varied."""
+    is_tested = not figure_files.are_settings(members)
+    folders = [os.path.join(workdir, m) for m in members] if is_tested else ()
     try:
-        table = tables.compare(rows, members)
+        table = tables.compare(rows, members, folders=folders)
     except UserError as e:  # such as one modality: the members' own sections still tell
         return [markup.paragraph(f"Cannot be compared: {e}.", "absent")]
     content = []
@@ -120,14 +126,12 @@ def _comparison(
         if not np.isnan(table.half_width).all():
             caption += " ± half a 95 % interval over the folds"
         caption += ". *: best of its condition."
-        if not figure_files.are_settings(members) and not np.isnan(table.p_value).all():
+        if is_tested and not np.isnan(table.p_value).all():
             for name, of_row in zip(tables.TESTED, table.p_value[-2:], strict=True):
                 body.append([f"p of {name}", *map(tables.p_text, of_row[:, s])])
-            caption += (
-                f" p: paired test against {titles[-1]} over the folds, each the mean of its seeds, "
-                "allowing for shared training data (Nadeau and Bengio, 2003), with Holm's "
-                "correction."
-            )
+            caption += f" p: against {titles[-1]}, {tables.test_text(table)}"
+        elif table.untested:
+            caption += f" Not tested: {table.untested}."
         # Systems are the rows, as in `tables`.
         head, *of_systems = zip(("system", *titles), *body, strict=True)
         content.append(markup.table(caption, head, of_systems))

@@ -38,7 +38,7 @@ def write_results(
     Args:
       workdir: the sweep's folder.
       identity: corpus, system, variant and protocol, as they stand in every row.
-      corpus: its labels, class names, ids and modalities.
+      corpus: its labels, class names, ids, speakers, groups and modalities.
       conditions: the K conditions; the last is "full".
       curves: further conditions, of missing rates and noise.
       run_ids: fold and seed of the R runs.
@@ -67,6 +67,7 @@ def write_results(
                     reconstruction.append({**here, "modality": m, "n": n, "rec_error": error})
             for j in np.flatnonzero(ok):
                 row = run.rows[j]
+                group = corpus.columns["group"][row] if "group" in corpus.columns else ""
                 predictions.append(
                     {
                         "id": corpus.columns["id"][row],
@@ -74,6 +75,8 @@ def write_results(
                         "label": corpus.class_names[corpus.labels[row]],
                         "predicted": corpus.class_names[predicted[k, j]],
                         "probabilities": " ".join(f"{p:.6f}" for p in run.posteriors[k, j]),
+                        "speaker": corpus.columns["speaker"][row],
+                        "group": group,
                     }
                 )
     write_csv(os.path.join(workdir, files.RESULTS), results)

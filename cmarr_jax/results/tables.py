@@ -1,7 +1,7 @@
 """Systems under the same conditions, as the paper's Tables 2 and 3, a block a score, in per cent.
 
-Each system is compared with the last under each condition by the test of `paired`, over the folds,
-with Holm's correction over the systems. One fold alone is not tested: seeds are no sample.
+Each system is compared with the last under each condition, with Holm's correction over the systems:
+by the test of `paired` over the folds, or by that of `bootstrap` where there is one fold alone.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import intervals, latex, names, paired
+from cmarr_jax.results import bootstrap, intervals, latex, names, paired
 from cmarr_jax.results.summary import braces, plain_conditions
 from cmarr_jax.runtime.files import to_csv
 from cmarr_jax.workdir import files
@@ -31,11 +31,15 @@ class Comparison(NamedTuple):
     deviation: np.ndarray  # [C, S, K], sample standard deviation over the runs
     half_width: np.ndarray  # [C, S, K], of the 95 % interval over the folds; NaN for one fold
     p_value: np.ndarray  # [C, S, K] against the last system; NaN for itself
+    interval: np.ndarray  # [2, C, S, K], 95 %, of how much more the last system has; not corrected
     detectable: np.ndarray  # [K] true difference in "avg" that would be found, in per cent
     runs: int
     about: str  # corpus and protocol
     folds: int
     scores: tuple[str, ...]  # K names
+    clusters: int = 0  # that the one fold's test part was resampled by; 0 = tested over the folds
+    unit: str = ""  # what they are, in the plural
+    untested: str = ""  # why there is no test
     note: str = ""  # a sentence of its own, at the caption's end
 
 
@@ -50,7 +54,10 @@ class Lines(NamedTuple):
 
 
 def compare(
-    results: Sequence[Mapping[str, str]], members: Sequence[str], scores: Sequence[str] = _SCORES
+    results: Sequence[Mapping[str, str]],
+    members: Sequence[str],
+    scores: Sequence[str] = _SCORES,
+    folders: Sequence[str] = (),
 ) -> Comparison:
     """Lines up the rows of results.csv.
 
@@ -58,6 +65,8 @@ def compare(
       results: rows of one corpus and protocol.
       members: which systems or variants, in order; the last is the reference.
       scores: which columns of the results, shares of 1.
+      folders: of the members, whose predictions are read where there is one fold alone; without
+        them it is not tested.
 
     Raises:
       UserError: a member is not in the results, or has other runs than the rest; or the corpus
@@ -71,11 +80,16 @@ def compare(
     values = np.concatenate([values[:, :-1], average, values[:, -1:]], axis=1)
     per_fold = paired.by_fold(values, [fold for fold, _ in runs])
     ratio = paired.test_over_train(results)
-    others = (per_fold[:, :, -1:] - per_fold)[:, :, :-1]  # [F, C, S - 1, K] differences
-    p_value = np.full(values.shape[1:], np.nan)
-    p_value[:, :-1] = np.apply_along_axis(paired.p_value, 0, others, ratio)
-    p_value = np.apply_along_axis(paired.holm, 1, p_value)
-    found = np.apply_along_axis(paired.detectable, 0, others[:, -2], ratio)  # [S - 1, K]
+    tested, sample, untested = paired.test(_from_last(per_fold), ratio), None, ""
+    if len(per_fold) < 2 and folders:
+        try:
+            sample = bootstrap.read(folders)
+        except UserError as e:
+            untested = str(e)
+        else:
+            drawn = 100 * bootstrap.resample(sample, scores)
+            tested = bootstrap.test(_from_last(drawn), len(sample.counts))
+    found = tested.detectable[-2, :-1]  # [S - 1, K] in "avg"
     deviation = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(values.shape[1:], np.nan)
     return Comparison(
         rows=[*conditions[:-1], "avg", f"full {conditions[-1]}"],
@@ -83,13 +97,24 @@ def compare(
         mean=values.mean(axis=0),
         deviation=deviation,
         half_width=intervals.half_width(per_fold, ratio),
-        p_value=p_value,
+        p_value=np.apply_along_axis(paired.holm, 1, tested.p_value),
+        interval=tested.interval,
         detectable=np.median(found, axis=0) if len(found) else np.full(len(scores), np.nan),
         runs=len(runs),
         about=f"{results[0]['corpus']}; {results[0]['protocol']}",
         folds=len(per_fold),
         scores=tuple(scores),
+        clusters=len(sample.counts) if sample else 0,
+        unit=sample.unit if sample else "",
+        untested=untested,
     )
+
+
+def _from_last(values: np.ndarray) -> np.ndarray:
+    """How much more the last system has than each, NaN for itself; `[n, C, S, K]` both."""
+    differences = values[:, :, -1:] - values
+    differences[:, :, -1] = np.nan
+    return differences
 
 
 def curves(results: Sequence[Mapping[str, str]], members: Sequence[str]) -> dict[str, Lines]:
@@ -208,13 +233,29 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
         reference = names.member(table.columns[-1], titles)
         text += (
             " p: the mean over the missing conditions (avg), and complete data, against those of "
-            f"{reference}, by Nadeau and Bengio's corrected paired t-test over the {table.folds} "
-            "folds, each the mean of its seeds, with Holm's correction over "
-            f"{len(table.columns) - 1} comparisons in each column."
+            f"{reference}, {test_text(table)}"
         ) + _power(table)
     elif table.folds < 2:
-        text += " Not tested: one fold is no sample."
+        text += f" Not tested: {table.untested or 'one fold is no sample'}."
     return f"{text} {table.about}." + (f" {table.note}" if table.note else "")
+
+
+def test_text(table: Comparison) -> str:
+    """By which test the last system is compared with the others, and what that speaks of."""
+    holm = f"with Holm's correction over {len(table.columns) - 1} comparisons in each column."
+    if not table.clusters:
+        return (
+            f"by Nadeau and Bengio's corrected paired t-test over the {table.folds} folds, each "
+            f"the mean of its seeds, {holm}"
+        )
+    text = (
+        f"by a paired bootstrap over the {table.clusters} {table.unit} of the one test part, in "
+        f"{bootstrap.RESAMPLES:,} resamples, each score the mean of its seeds, {holm} It speaks of "
+        "these trained models on other utterances of the kind, not of training anew."
+    )
+    if table.clusters < bootstrap.FEW:
+        text += f" Fewer than {bootstrap.FEW} are few: such a p is optimistic."
+    return text
 
 
 def _power(table: Comparison) -> str:
@@ -287,6 +328,9 @@ def _csv(table: Comparison) -> str:
             for k, score in enumerate(table.scores):
                 numbers |= {score: table.mean[i, j, k], f"{score}_std": table.deviation[i, j, k]}
             numbers |= {f"p_{score}": p[k] for k, score in enumerate(table.scores)}
+            for k, score in enumerate(table.scores):
+                low, high = table.interval[:, i, j, k]
+                numbers |= {f"low_{score}": low, f"high_{score}": high}
             shown = {name: "" if np.isnan(x) else f"{x:.4f}" for name, x in numbers.items()}
             rows.append({"condition": condition, "system": system} | shown)
     return to_csv(rows).rstrip("\n")

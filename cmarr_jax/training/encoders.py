@@ -157,8 +157,8 @@ def pool(x: jax.Array, rows: jax.Array, length: int) -> jax.Array:
     Returns:
       `[B, T, D]` float32.
     """
-    first, last = pooling.windows(jnp.arange(length), rows[:, None])
-    first, last = (each[..., None] for each in (first, last))  # [B, T, 1]
+    windows = jax.vmap(lambda own: pooling.windows(jnp.arange(length), own))(rows)
+    first, last = (each[..., None] for each in windows)  # [B, T, 1]
     place = jnp.arange(x.shape[1])[None, None]
     weights = ((place >= first) & (place < last)) / jnp.maximum(last - first, 1)
     return jnp.einsum("btl,bld->btd", weights, x.astype(jnp.float32), precision="highest")

@@ -393,7 +393,7 @@ def compile_epoch(
     step = jax.device_put(np.zeros(len(params), np.int32))
     state = TrainState(params, params, jax.vmap(optimizer.init)(params), step)
     epoch = train_step.make_train_epoch(
-        stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis
+        stage, vector, optimizer, rate, masking, c.averaging, layout.batch_axis, c.accumulate
     )
     return state, layout.compile(epoch, donate=(0,))
 

@@ -247,6 +247,7 @@ def make_train_epoch(
     masking: Masking,
     averaging: float = 0.0,
     batch_axis: str | None = None,
+    parts: int = 1,
 ) -> Callable:
     """Builds the epoch of one run: one scan over the steps, without Python between them.
 
@@ -259,6 +260,8 @@ def make_train_epoch(
       averaging: decay of the running mean of the parameters (Polyak and Juditsky, 1992), smaller
         in the first steps; 0 = the mean is the latest parameters.
       batch_axis: name of the mapped axis that the batch is cut over, if it is.
+      parts: that a batch is computed in, one after another, to save memory. The gradient is their
+        mean; losses that compare utterances compare those of a part.
 
     Returns:
       (state, run, order `[S, B]`, arrays) -> (state, name -> sum over the steps). A row of
@@ -273,9 +276,9 @@ def make_train_epoch(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, decay = prng.key(run.key), vector.decays(run.weight_decay)
 
-        @jax.jit  # else `eval_shape` below would trace it a second time
-        def step(state, rows):
-            mask_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+        def of_part(params, rows, key):
+            """((loss, its terms), gradients) of the utterances `rows`."""
+            mask_key, loss_key = jax.random.split(key)
             seen, rows = without_dropped(arrays, rows, masking.modalities)
             batch = take_batch(seen, run, rows, stage.precision.dtype, encoded)
             own_rows = {m: x[rows] for m, x in (seen.rows or {}).items()}
@@ -293,9 +296,22 @@ def make_train_epoch(
                 return loss(params, shown, left, loss_key, run.loss_weights)
 
             with stage.precision.multiplying():
-                (total, terms), gradients = jax.value_and_grad(of_batch, has_aux=True)(
-                    vector.unravel(state.params)
+                return jax.value_and_grad(of_batch, has_aux=True)(params)
+
+        @jax.jit  # else `eval_shape` below would trace it a second time
+        def step(state, rows):
+            params, step_key = vector.unravel(state.params), jax.random.fold_in(key, state.step)
+            if parts == 1:
+                (total, terms), gradients = of_part(params, rows, step_key)
+            else:
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(parts))
+                shapes = jax.eval_shape(of_part, params, rows[: len(rows) // parts], keys[0])
+                summed, _ = jax.lax.scan(
+                    lambda so_far, part: (jax.tree.map(jnp.add, so_far, of_part(params, *part)), 0),
+                    jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+                    (rows.reshape(parts, -1), keys),
                 )
+                (total, terms), gradients = jax.tree.map(lambda x: x / parts, summed)
             gradients = vector.ravel(gradients)
             if batch_axis:
                 gradients = jax.lax.pmean(gradients, batch_axis)

@@ -159,7 +159,7 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     """predictions.csv holds ids as they are: a script finds its rows again. See SECURITY.md."""
     num, names = len(HOSTILE), ("=a", "b,c")
     corpus = types.SimpleNamespace(
-        columns={"id": np.array(HOSTILE)},
+        columns={"id": np.array(HOSTILE), "speaker": np.array(HOSTILE)},
         labels=np.arange(num) % 2,
         class_names=names,
         modalities=("text",),
@@ -183,7 +183,7 @@ def test_hostile_ids_stay_text_in_the_results_and_make_no_file(tmp_path):
     )
     with open(work / "predictions.csv", newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    assert [row["id"] for row in rows] == HOSTILE
+    assert [row["id"] for row in rows] == [row["speaker"] for row in rows] == HOSTILE
     assert {row["label"] for row in rows} == set(names)
     assert set(os.listdir(work)) == {
         "results.csv",

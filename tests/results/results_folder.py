@@ -63,8 +63,10 @@ def write(
         ids = [f"{NASTY} {i}" for i in range(num)]
         classes = ("ang", NASTY, "neu", "sad")
         name = NASTY
+    columns = {"id": np.array(ids), "speaker": np.array([f"speaker {i // 12}" for i in range(num)])}
+    columns["group"] = np.array([f"dialogue {i // 4}" for i in range(num)])
     corpus = SimpleNamespace(
-        labels=labels, class_names=classes, columns={"id": np.array(ids)}, modalities=modalities
+        labels=labels, class_names=classes, columns=columns, modalities=modalities
     )
     conditions = protocol.make_conditions(modalities)
     there, mask = np.ones((num, len(modalities)), bool), np.ones((num, 1), bool)

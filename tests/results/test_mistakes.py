@@ -12,7 +12,8 @@ def test_the_worst_come_first_judged_by_the_mean_of_the_seeds(rng):
     condition, run, row = (x.ravel() for x in grid)
     ids = np.array([f"u{i:02d}" for i in range(num)])[row]
     shuffle = rng.permutation(len(row))
-    everything = Predictions(ids, run, condition, labels[row], posteriors.reshape(-1, 4))
+    posteriors_of = posteriors.reshape(-1, 4)
+    everything = Predictions(ids, run, condition, labels[row], posteriors_of, ids, ids)
     shuffled = Predictions(*(column[shuffle] for column in everything))
     found = mistakes.most_confident(shuffled, 1, limit=5)
 

@@ -311,6 +311,21 @@ def test_a_tables_page_compares_first_and_then_shows_each_member(table):
     assert "Not in this folder: mmin/" in page.text
 
 
+def test_a_tables_page_of_one_fold_names_the_bootstrap_or_why_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_page, "SECTIONS", {})  # the comparison alone
+    made = results_folder.write_table(
+        tmp_path / "t", folds=1, seeds=1, num=24, modalities=("text", "speech")
+    )
+    write_page(made)
+    text = Page(made).text
+    assert "There is one test part;" in text and "p of avg" in text
+    assert "against CM-ARR, by a paired bootstrap" in text and "the 6 groups" in text
+    shutil.rmtree(os.path.join(made, "mmin"))
+    write_page(made)
+    text = Page(made).text
+    assert "Not tested: " in text and "predictions.csv: missing" in text and "p of avg" not in text
+
+
 @pytest.mark.parametrize("name", ["alpha", "train.learning_rate"])
 def test_a_page_of_one_systems_settings_draws_loss_weights_and_keeps_its_members_short(
     name, tmp_path

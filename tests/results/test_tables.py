@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from cmarr_jax.errors import UserError
-from cmarr_jax.results import latex, rows, tables
+from cmarr_jax.results import bootstrap, classes, latex, paired, rows, tables
 from tests.results import results_folder
 
 CONDITIONS = ("t", "s", "st")
@@ -132,6 +132,81 @@ def test_small_p_values_and_the_test_are_named(rng):
     assert "Not tested: one fold is no sample" in text and "p of avg" not in text
 
 
+def test_intervals_of_differences_are_those_that_the_test_rejects_at(rng):
+    table = tables.compare(make_results(rng, {"mmin": 0, "cmarr": 2}), ["mmin", "cmarr"])
+    low, high = table.interval
+    middle = table.mean[:, 1] - table.mean[:, 0]
+    np.testing.assert_allclose((low + high)[:, 0] / 2, middle)
+    np.testing.assert_array_equal(low[:, 0] * high[:, 0] > 0, table.p_value[:, 0] < 0.05)
+    row = next(csv.DictReader(io.StringIO(tables.render(table, "csv"))))
+    assert list(row)[-4:] == ["low_war", "high_war", "low_uar", "high_uar"]
+    np.testing.assert_allclose(float(row["high_uar"]), high[0, 0, 1], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one_fold(tmp_path_factory):
+    """Three systems of an official split, the last the best; 20 dialogues of 5 speakers."""
+    made = str(tmp_path_factory.mktemp("one") / "fold")
+    members = ("mmin", "cra", "cmarr")
+    return results_folder.write_table(made, members, folds=1, seeds=2, num=80), members
+
+
+def compared(one_fold, scores=("war", "uar")):
+    workdir, members = one_fold
+    folders = [f"{workdir}/{m}" for m in members]
+    return tables.compare(rows.read_results(workdir), members, scores, folders)
+
+
+def test_one_fold_is_tested_by_its_dialogues_and_the_caption_says_so(one_fold):
+    table = compared(one_fold)
+    sample = bootstrap.read([f"{one_fold[0]}/{m}" for m in one_fold[1]])
+    drawn = 100 * bootstrap.resample(sample, ["war", "uar"])
+    for k in range(2):
+        p = [bootstrap.test(drawn[:, -2, -1, k] - drawn[:, -2, s, k], 20).p_value for s in (0, 1)]
+        np.testing.assert_allclose(table.p_value[-2, :2, k], paired.holm(np.array(p)))
+    assert np.isnan(table.p_value[:, 2]).all() and table.clusters == 20
+    low, high = table.interval[:, :, :2]
+    middle = table.mean[:, 2:] - table.mean[:, :2]
+    assert (low <= middle).all() and (middle <= high).all()
+    caption = tables.caption_of(table)
+    for words in (
+        "paired bootstrap over the 20 groups (dialogues or videos) of the one test part",
+        "10,000 resamples", "against those of CM-ARR", "Holm's correction over 2 comparisons", "not of training anew",
+        f"below {table.detectable[0]:.1f} of WAR",
+    ):  # fmt: skip
+        assert words in caption
+    assert "optimistic" not in caption and "Nadeau" not in caption
+    for style in ("text", "markdown"):
+        assert "p of avg" in tables.render(table, style)
+    assert "$p$ avg" in tables.render(table, "latex")
+    np.testing.assert_array_equal(table.p_value, compared(one_fold).p_value)  # a table repeats
+
+
+def test_one_fold_of_few_clusters_is_called_optimistic(one_fold):
+    few = compared(one_fold)._replace(clusters=19)
+    assert "Fewer than 20 are few: such a p is optimistic." in tables.caption_of(few)
+
+
+def test_other_scores_of_one_fold_are_tested_too(one_fold):
+    workdir, members = one_fold
+    found = [classes.rows(f"{workdir}/{m}") for m in members]
+    scores = classes.columns(["weighted_f1", "macro_f1", "recall"], found[0][1])
+    every = [row for of_member, _ in found for row in of_member]
+    table = tables.compare(every, members, scores, [f"{workdir}/{m}" for m in members])
+    assert not np.isnan(table.p_value[:, :2]).any()
+    middle = table.mean[:, 2:] - table.mean[:, :2]
+    assert ((table.interval[0, :, :2] <= middle) & (middle <= table.interval[1, :, :2])).all()
+
+
+def test_one_fold_without_its_predictions_says_why_it_is_not_tested(tmp_path):
+    members = ("mmin", "cmarr")
+    workdir = results_folder.write_table(tmp_path / "a", members, folds=1, seeds=1)
+    shutil.rmtree(f"{workdir}/mmin")
+    text = tables.render(compared((workdir, members)), "text")
+    assert f"Not tested: {workdir}/mmin/predictions.csv: missing; copy" in text
+    assert "p of avg" not in text
+
+
 EIGHT = ("no_attention", "paper_nll", "mmin", "if_mmin", "cif_mmin", "dicmor", "nmer", "cmarr")
 OWN = ("train.learning_rate=0.0001 & 50% of_all {x} ^~\\ #$ <a>", "model.width=256", "cmarr")
 
@@ -144,7 +219,7 @@ def eight(rng, conditions, members=EIGHT):
     rows = [*conditions[:-1], "avg", f"full {conditions[-1]}"]
     p, found = np.full(shape, 0.0001), np.ones(2)
     return tables.Comparison(
-        rows, list(members), mean, spread, spread, p, found, 15, "IEMOCAP & co (4_way); 5 folds by session",
+        rows, list(members), mean, spread, spread, p, np.stack([p, p]), found, 15, "IEMOCAP & co (4_way); 5 folds by session",
         5, ("war", "uar"),
     )  # fmt: skip
 

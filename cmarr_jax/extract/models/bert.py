@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cmarr_jax.extract.models.config import activation, require
+from cmarr_jax.extract.models.config import of_bert, require
 from cmarr_jax.extract.models.tensors import Tensors
-from cmarr_jax.extract.models.transformer import Layer
+from cmarr_jax.extract.models.transformer import run_layers
 
 EMBEDDINGS = {
     "tokens": "embeddings.word_embeddings",
@@ -49,6 +49,8 @@ class Bert(nn.Module):
       activation: a name in `ACTIVATIONS`.
       padding: the token that is padding to the positions, which then begin one row after its
         number; None: they begin at row 0.
+      hidden_dropout, attention_dropout, drop_attended, batch_axis: of each `transformer.Layer`.
+      recompute: gradients run each layer anew, so that only its input is kept.
     """
 
     vocab_size: int
@@ -62,6 +64,11 @@ class Bert(nn.Module):
     dtype: jnp.dtype
     activation: str = "gelu"
     padding: int | None = None
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_attended: bool = True
+    batch_axis: str | None = None
+    recompute: bool = False
 
     @property
     def max_length(self) -> int:
@@ -69,35 +76,41 @@ class Bert(nn.Module):
         return self.num_positions - (0 if self.padding is None else self.padding + 1)
 
     @nn.compact
-    def __call__(self, ids: jax.Array, mask: jax.Array) -> list[jax.Array]:
-        """Encodes.
+    def __call__(
+        self, inputs: jax.Array, mask: jax.Array, start: int | None = None
+    ) -> list[jax.Array]:
+        """Encodes; drops with an rng "dropout" alone.
 
         Args:
-          ids: `[B, T]` int32.
+          inputs: ids of tokens, `[B, T]` int32; with `start` the hidden state of that number,
+            `[B, T, D]` float32.
           mask: `[B, T]`, False = padding.
+          start: 0 to `num_layers - 1`; what lies below that state is neither run nor has
+            parameters.
 
         Returns:
-          The embeddings and each layer's output, `num_layers + 1` times `[B, T, D]` float32.
+          The embeddings and each layer's output, `num_layers + 1` times `[B, T, D]` float32; with
+          `start` those from `inputs` on.
         """
+        x = self._embed(inputs) if start is None else inputs
+        return run_layers(
+            self,
+            x,
+            mask,
+            start,
+            self.epsilon,
+            activation=self.activation,
+            drop_attended=self.drop_attended,
+        )
+
+    def _embed(self, ids: jax.Array) -> jax.Array:
         x = nn.Embed(self.vocab_size, self.features, name="tokens")(ids)
         positions = nn.Embed(self.num_positions, self.features, name="positions")
         place = positions(token_positions(ids, self.padding))
         if self.num_segments:
             segments = nn.Embed(self.num_segments, self.features, name="segments")
             place = place + segments(jnp.zeros((1, 1), jnp.int32))
-        x = nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
-        states = [x]
-        for k in range(self.num_layers):
-            x = Layer(
-                self.num_heads,
-                self.hidden_features,
-                self.epsilon,
-                self.dtype,
-                activation=self.activation,
-                name=f"layer_{k}",
-            )(x, mask)
-            states.append(x)
-        return states
+        return nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
 
 
 def token_positions(ids: jax.Array, padding: int | None) -> jax.Array:
@@ -124,18 +137,7 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Bert:
     """
     wanted = {"is_decoder": (False,), "position_embedding_type": ("absolute",)}
     require(file, config, wanted)
-    return Bert(
-        vocab_size=config["vocab_size"],
-        num_positions=config["max_position_embeddings"],
-        num_segments=config["type_vocab_size"],
-        features=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        hidden_features=config["intermediate_size"],
-        epsilon=config["layer_norm_eps"],
-        dtype=dtype,
-        activation=activation(file, config, "hidden_act"),
-    )
+    return Bert(**of_bert(file, config), num_segments=config["type_vocab_size"], dtype=dtype)
 
 
 def tensors(module: Bert) -> Tensors:

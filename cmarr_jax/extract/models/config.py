@@ -48,3 +48,35 @@ def activation(file: str, config: Mapping[str, Any], field: str) -> str:
     """
     require(file, config, {field: (*ACTIVATIONS,)})
     return config[field]
+
+
+def rate(file: str, config: Mapping[str, Any], field: str) -> float:
+    """The rate of dropout that `field` holds; 0 if it is not there.
+
+    Raises:
+      UserError: it holds another thing.
+    """
+    found = config.get(field, 0.0)
+    if type(found) not in (int, float) or not 0 <= found <= 0.99:
+        raise UserError(f"{file}: {field} is {found!r:.40}, wanted a rate from 0 to 0.99")
+    return float(found)
+
+
+def of_bert(file: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of `bert.Bert` that its kin has from the same fields, all but `dtype`.
+
+    Raises:
+      UserError: an activation or a rate is none.
+    """
+    return {
+        "vocab_size": config["vocab_size"],
+        "num_positions": config["max_position_embeddings"],
+        "features": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "hidden_features": config["intermediate_size"],
+        "epsilon": config["layer_norm_eps"],
+        "activation": activation(file, config, "hidden_act"),
+        "hidden_dropout": rate(file, config, "hidden_dropout_prob"),
+        "attention_dropout": rate(file, config, "attention_probs_dropout_prob"),
+    }

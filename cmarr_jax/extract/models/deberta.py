@@ -18,9 +18,10 @@ import numpy as np
 
 from cmarr_jax.errors import UserError
 from cmarr_jax.extract.models import bert
-from cmarr_jax.extract.models.config import activation, require, whole
+from cmarr_jax.extract.models.config import activation, of_bert, require, whole
 from cmarr_jax.extract.models.tensors import Tensors
-from cmarr_jax.extract.models.transformer import ACTIVATIONS, Bias, Layer
+from cmarr_jax.extract.models.transformer import ACTIVATIONS, Bias, run_layers
+from cmarr_jax.nn.dropout import Dropout
 
 _MODULES = {
     "embedding_projection": "embeddings.embed_proj",
@@ -51,6 +52,8 @@ _IGNORED = rf"({bert.IGNORED}|(lm|mask)_predictions\..*|embeddings\.position_emb
 
 class Deberta(nn.Module):
     """Token vectors; attributes that are not said here are `bert.Bert`'s.
+
+    The embeddings of the distances drop as the tokens' do, alike in all rows, anew in each layer.
 
     Attributes:
       num_positions: the largest length that was trained.
@@ -83,6 +86,10 @@ class Deberta(nn.Module):
     shared: bool
     kernel: int
     kernel_activation: str
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    batch_axis: str | None = None
+    recompute: bool = False
 
     @property
     def max_length(self) -> int:
@@ -90,27 +97,32 @@ class Deberta(nn.Module):
         return self.num_positions
 
     @nn.compact
-    def __call__(self, ids: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    def __call__(
+        self, inputs: jax.Array, mask: jax.Array, start: int | None = None
+    ) -> list[jax.Array]:
         """As `bert.Bert`; state 0 is 0 where `mask` is False."""
         keep = mask[..., None]
-        embedded = self._embed(ids) * keep
-        distances = self._distances(ids.shape[1])
-        x, states = embedded, [embedded]
-        for k in range(self.num_layers):
-            layer = Layer(
-                self.num_heads,
-                self.hidden_features,
-                self.epsilon,
-                self.dtype,
-                activation=self.activation,
-                score_scale=self._scale,
-                name=f"layer_{k}",
-            )
-            x = layer(x, mask, self._disentangle(distances))
-            if k == 0 and self.kernel:
-                x = self._convolve(embedded, x, keep)
-            states.append(x)
-        return states
+        x = inputs
+        if start is None:
+            x = self._embed(inputs) * keep
+        elif start == 0:  # the convolution sees it
+            x = jnp.where(keep, inputs, 0)
+        distances = self._distances(x.shape[1])
+
+        def after(k, before, x):
+            return self._convolve(before, x, keep) if k == 0 and self.kernel else x
+
+        return run_layers(
+            self,
+            x,
+            mask,
+            start,
+            self.epsilon,
+            lambda encoder, k: self._disentangle(*distances),
+            after,
+            activation=self.activation,
+            score_scale=self._scale,
+        )
 
     @property
     def _scale(self) -> float:
@@ -131,23 +143,29 @@ class Deberta(nn.Module):
             )(x)
         return nn.LayerNorm(self.epsilon, name="embedding_norm")(x)
 
-    def _distances(self, length: int) -> jax.Array:
-        """Embeddings of the distances T - 1 to 1 - T, `[2T - 1, D]`."""
+    def _distances(self, length: int) -> tuple[jax.Array, np.ndarray]:
+        """Embeddings of distances T - 1 to 1 - T, `[2T - 1, D]`, and their rows in the table."""
         half = self.buckets or self.max_distance
         d = bucketed(np.arange(length - 1, -length, -1), self.buckets, self.max_distance)
         table = nn.Embed(2 * half, self.features, name="distances")
-        rows = table(np.clip(d + half, 0, 2 * half - 1))
+        row = np.clip(d + half, 0, 2 * half - 1)
+        distances = table(row)
         if self.norm_distances:
-            rows = nn.LayerNorm(self.epsilon, name="distance_norm")(rows)
-        return rows
+            distances = nn.LayerNorm(self.epsilon, name="distance_norm")(distances)
+        return distances, row
 
-    def _disentangle(self, distances: jax.Array) -> Bias:
+    def _disentangle(self, distances: jax.Array, row: np.ndarray) -> Bias:
         def bias(_, query, key, project):
+            rows = distances
+            if self.hidden_dropout and self.has_rng("dropout"):
+                table = jnp.ones((row.max() + 1, self.features))
+                rows = rows * Dropout(self.hidden_dropout)(table)[row]
+
             def projected(name):
                 dense = project[name]
                 if not self.shared:
                     dense = nn.Dense(self.features, dtype=self.dtype, name=f"distance_{name}")
-                return dense(distances).reshape(-1, *query.shape[-2:])
+                return dense(rows).reshape(-1, *query.shape[-2:])
 
             by_query = align(_products(query, projected("key")))
             # Seen from a key, the distances lie the other way round.
@@ -158,7 +176,8 @@ class Deberta(nn.Module):
 
     def _convolve(self, embedded: jax.Array, x: jax.Array, keep: jax.Array) -> jax.Array:
         y = nn.Conv(self.features, (self.kernel,), dtype=self.dtype, name="convolution")(embedded)
-        y = ACTIVATIONS[self.kernel_activation](jnp.where(keep, y.astype(jnp.float32), 0))
+        y = jnp.where(keep, y.astype(jnp.float32), 0)
+        y = ACTIVATIONS[self.kernel_activation](Dropout(self.hidden_dropout, self.batch_axis)(y))
         return nn.LayerNorm(self.epsilon, name="convolution_norm")(x + y) * keep
 
 
@@ -172,12 +191,14 @@ def _products(tokens: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def align(by_distance: jax.Array) -> jax.Array:
-    """`[..., T, 2T - 1]`, of distances T - 1 to 1 - T, to `[..., T, T]`, of keys; T > 1.
+    """`[..., T, 2T - 1]`, of distances T - 1 to 1 - T, to `[..., T, T]`, of keys.
 
     Row i of the result begins T - 1 - i columns into row i. As each row begins one column earlier
     than the row before, one reshape does it; a gather is several times slower.
     """
     length, width = by_distance.shape[-2:]
+    if length == 1:
+        return by_distance
     flat = by_distance.reshape(*by_distance.shape[:-2], -1)[..., length - 1 :]
     flat = flat[..., : length * (width - 1)]
     return flat.reshape(*by_distance.shape[:-1], width - 1)[..., :length]
@@ -220,9 +241,8 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deber
     kernel = whole(file, config, "conv_kernel_size", 0, 99)
     if kernel and kernel % 2 == 0:
         raise UserError(f"{file}: conv_kernel_size is {kernel}, wanted an odd number")
-    positions = config["max_position_embeddings"]
     max_distance = whole(file, config, "max_relative_positions", -1, _FARTHEST)
-    max_distance = max_distance if max_distance > 0 else positions
+    max_distance = max_distance if max_distance > 0 else config["max_position_embeddings"]
     buckets = max(whole(file, config, "position_buckets", -1, _FARTHEST), 0)
     if buckets and not 2 <= buckets < 2 * (max_distance - 1):
         raise UserError(
@@ -230,16 +250,9 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Deber
             f"distances up to {max_distance}"
         )
     return Deberta(
-        vocab_size=config["vocab_size"],
-        num_positions=positions,
+        **of_bert(file, config),
         num_segments=config["type_vocab_size"],
-        features=width,
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        hidden_features=config["intermediate_size"],
-        epsilon=config["layer_norm_eps"],
         dtype=dtype,
-        activation=activation(file, config, "hidden_act"),
         absolute=config["position_biased_input"],
         embedding_features=config.get("embedding_size") or width,
         buckets=buckets,

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from cmarr_jax.extract.models import bert
-from cmarr_jax.extract.models.config import activation
+from cmarr_jax.extract.models.config import activation, rate
 from cmarr_jax.extract.models.tensors import Tensors
 
 _LAYER = {
@@ -23,7 +23,10 @@ _IGNORED = rf"({bert.IGNORED}|vocab_(transform|layer_norm|projector)\..*|pre_cla
 
 
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> bert.Bert:
-    """As `bert.from_config`; the table of positions is in the checkpoint even if it is of sines."""
+    """As `bert.from_config`; the table of positions is in the checkpoint even if it is of sines.
+
+    What attention gives was published without dropout.
+    """
     return bert.Bert(
         vocab_size=config["vocab_size"],
         num_positions=config["max_position_embeddings"],
@@ -35,6 +38,9 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> bert.
         epsilon=1e-12,
         dtype=dtype,
         activation=activation(file, config, "activation"),
+        hidden_dropout=rate(file, config, "dropout"),
+        attention_dropout=rate(file, config, "attention_dropout"),
+        drop_attended=False,
     )
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.extract.models import bert
-from cmarr_jax.extract.models.config import activation, require
+from cmarr_jax.extract.models.config import of_bert, require
 from cmarr_jax.extract.models.tensors import Tensors
-from cmarr_jax.extract.models.transformer import Layer
+from cmarr_jax.extract.models.transformer import run_layers
 
 _PADDING = 1  # the reference implementation's, whatever a config says
 _NUM_BUCKETS = 32
@@ -39,6 +39,10 @@ class MPNet(nn.Module):
     epsilon: float
     dtype: jnp.dtype
     activation: str = "gelu"
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    batch_axis: str | None = None
+    recompute: bool = False
 
     @property
     def max_length(self) -> int:
@@ -46,26 +50,28 @@ class MPNet(nn.Module):
         return self.num_positions - _PADDING - 1
 
     @nn.compact
-    def __call__(self, ids: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    def __call__(
+        self, inputs: jax.Array, mask: jax.Array, start: int | None = None
+    ) -> list[jax.Array]:
         """As `bert.Bert`."""
+        x = self._embed(inputs) if start is None else inputs
+        by_distance = nn.Embed(_NUM_BUCKETS, self.num_heads, name="distances")
+        bias = by_distance(buckets(x.shape[1])).transpose(2, 0, 1)[None]
+        return run_layers(
+            self,
+            x,
+            mask,
+            start,
+            self.epsilon,
+            lambda encoder, k: bias,
+            activation=self.activation,
+        )
+
+    def _embed(self, ids: jax.Array) -> jax.Array:
         x = nn.Embed(self.vocab_size, self.features, name="tokens")(ids)
         positions = nn.Embed(self.num_positions, self.features, name="positions")
         place = positions(bert.token_positions(ids, _PADDING))
-        x = nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
-        by_distance = nn.Embed(_NUM_BUCKETS, self.num_heads, name="distances")
-        bias = by_distance(buckets(ids.shape[1])).transpose(2, 0, 1)[None]
-        states = [x]
-        for k in range(self.num_layers):
-            x = Layer(
-                self.num_heads,
-                self.hidden_features,
-                self.epsilon,
-                self.dtype,
-                activation=self.activation,
-                name=f"layer_{k}",
-            )(x, mask, bias)
-            states.append(x)
-        return states
+        return nn.LayerNorm(self.epsilon, name="embedding_norm")(x + place)
 
 
 def buckets(length: int) -> np.ndarray:
@@ -90,17 +96,7 @@ def buckets(length: int) -> np.ndarray:
 def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> MPNet:
     """The module that a Hugging Face `config.json` describes, see `bert.from_config`."""
     require(file, config, {"relative_attention_num_buckets": (_NUM_BUCKETS,)})
-    return MPNet(
-        vocab_size=config["vocab_size"],
-        num_positions=config["max_position_embeddings"],
-        features=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=config["num_attention_heads"],
-        hidden_features=config["intermediate_size"],
-        epsilon=config["layer_norm_eps"],
-        dtype=dtype,
-        activation=activation(file, config, "hidden_act"),
-    )
+    return MPNet(**of_bert(file, config), dtype=dtype)
 
 
 def tensors(module: MPNet) -> Tensors:

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract.models.config import rate
 from cmarr_jax.extract.models.tensors import Tensors
-from cmarr_jax.extract.models.transformer import Layer
+from cmarr_jax.extract.models.transformer import run_layers
 from cmarr_jax.nn.gelu import gelu
 
 _EPSILON = 1e-5  # PyTorch's, of the norms whose own the configuration does not hold
@@ -69,6 +70,9 @@ class Wav2Vec2(nn.Module):
       position_convs: convolutions of the position embedding.
       pre_norm: norms what goes into a residual branch, and the last sum, instead of each sum.
       attention_bias: a module that, given a layer's number, is that layer's `transformer.Bias`.
+      hidden_dropout, attention_dropout, activation_dropout, batch_axis: of each
+        `transformer.Layer`.
+      recompute: gradients run each layer anew, so that only its input is kept.
     """
 
     conv_features: tuple[int, ...]
@@ -89,6 +93,11 @@ class Wav2Vec2(nn.Module):
     position_convs: int = 1
     pre_norm: bool = False
     attention_bias: nn.Module | None = None
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    batch_axis: str | None = None
+    recompute: bool = False
 
     normalised = True  # clips, unless the model's files say otherwise
     window = 1  # padded clips have a multiple of it
@@ -106,38 +115,54 @@ class Wav2Vec2(nn.Module):
         return length
 
     @nn.compact
-    def __call__(self, samples: jax.Array, lengths: jax.Array) -> list[jax.Array]:
+    def __call__(
+        self, inputs: jax.Array, lengths: jax.Array, start: int | None = None
+    ) -> list[jax.Array]:
         """Encodes clips that are normalised alone and then padded with zeros.
 
+        Drops with an rng "dropout" alone, and in the layers alone.
+
         Args:
-          samples: `[B, N]` float32, 16 kHz.
-          lengths: `[B]` int32, samples before the padding; each gives at least one frame.
+          inputs: samples, `[B, N]` float32, 16 kHz; with `start` the hidden state of that number,
+            `[B, T, D]` float32.
+          lengths: `[B]` int32, samples before the padding; each gives at least one frame. With
+            `start` a mask, `[B, T]`, False = padding.
+          start: 0 to `num_layers - 1`; what lies below that state is neither run nor has
+            parameters.
 
         Returns:
           What goes into the first layer and each layer's output, `num_layers + 1` times
-          `[B, num_frames(N), D]` float32; rows past `num_frames(lengths)` mean nothing.
+          `[B, num_frames(N), D]` float32; rows past `num_frames(lengths)` mean nothing. With
+          `start` the states from `inputs` on.
         """
+        norm = nn.LayerNorm(self.epsilon, name="norm")
+        if start is None:
+            x, mask = self._front(inputs, lengths)
+            x = x if self.pre_norm else norm(x)
+        else:
+            x, mask = inputs, lengths
+        states = run_layers(
+            self,
+            x,
+            mask,
+            start,
+            self.epsilon,
+            lambda encoder, k: (
+                encoder.attention_bias and functools.partial(encoder.attention_bias, k)
+            ),
+            pre_norm=self.pre_norm,
+            activation_dropout=self.activation_dropout,
+        )
+        return [*states[:-1], norm(states[-1])] if self.pre_norm else states
+
+    def _front(self, samples: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What goes into the first layer or the norm before it, `[B, T, D]`, and its mask."""
         x = self._convolve(samples, lengths)
         mask = jnp.arange(x.shape[1])[None] < self.num_frames(lengths)[:, None]
         if self.projection_norm:
             x = nn.LayerNorm(self.epsilon, dtype=jnp.float32, name="projection_norm")(x)
         x = nn.Dense(self.features, dtype=self.dtype, name="projection")(x)
-        x = x.astype(jnp.float32) + self._position(x, mask[..., None])
-        norm = nn.LayerNorm(self.epsilon, name="norm")
-        x = x if self.pre_norm else norm(x)
-        states = [x]
-        for k in range(self.num_layers):
-            bias = self.attention_bias and functools.partial(self.attention_bias, k)
-            x = Layer(
-                self.num_heads,
-                self.hidden_features,
-                self.epsilon,
-                self.dtype,
-                self.pre_norm,
-                name=f"layer_{k}",
-            )(x, mask, bias)
-            states.append(x)
-        return [*states[:-1], norm(x)] if self.pre_norm else states
+        return x.astype(jnp.float32) + self._position(x, mask[..., None]), mask
 
     def _convolve(self, samples: jax.Array, lengths: jax.Array) -> jax.Array:
         """`[B, N]` -> `[B, num_frames(N), C]` in `dtype`."""
@@ -262,6 +287,10 @@ def make(
         "position_groups": config["num_conv_pos_embedding_groups"],
         "epsilon": config["layer_norm_eps"],
         "pre_norm": config.get("do_stable_layer_norm", False),
+        **{
+            field: rate(file, config, field)
+            for field in ("hidden_dropout", "attention_dropout", "activation_dropout")
+        },
     }
     return Wav2Vec2(**attributes | others, dtype=dtype)
 

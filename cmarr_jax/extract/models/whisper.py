@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmarr_jax.errors import UserError
+from cmarr_jax.extract.models.config import rate
 from cmarr_jax.extract.models.tensors import Tensors
-from cmarr_jax.extract.models.transformer import ACTIVATIONS, Layer
+from cmarr_jax.extract.models.transformer import ACTIVATIONS, run_layers
 from cmarr_jax.nn.gelu import gelu
 
 _RATE = 16_000  # Hz
@@ -53,6 +54,9 @@ class Whisper(nn.Module):
       hidden_features: hidden width of the feed-forward layers.
       activation: of these, a name in `transformer.ACTIVATIONS`.
       dtype: of convolutions and matrix products.
+      hidden_dropout, attention_dropout, activation_dropout, batch_axis: of each
+        `transformer.Layer`.
+      recompute: gradients run each layer anew, so that only its input is kept.
     """
 
     num_mels: int
@@ -63,6 +67,11 @@ class Whisper(nn.Module):
     hidden_features: int
     activation: str
     dtype: jnp.dtype
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    batch_axis: str | None = None
+    recompute: bool = False
 
     normalised = False  # the spectra are
     receptive_field = _FOURIER  # the fewest samples that fill a spectrum
@@ -77,19 +86,57 @@ class Whisper(nn.Module):
         return -(-samples // (2 * _HOP))
 
     @nn.compact
-    def __call__(self, samples: jax.Array, lengths: jax.Array) -> list[jax.Array]:
-        """Encodes.
+    def __call__(
+        self, inputs: jax.Array, lengths: jax.Array, start: int | None = None
+    ) -> list[jax.Array]:
+        """Encodes; drops with an rng "dropout" alone, and in the layers alone.
+
+        A pack keeps a clip's own frames, without those of the silence that filled its last window.
+        With `start` a frame therefore sees the clip's frames of its window alone, as the mask has
+        them; that equals what the whole model gives where a window is full, and elsewhere not.
 
         Args:
-          samples: `[B, W window]` float32, 16 kHz, full scale = 1.
-          lengths: `[B]` int32, samples before the padding.
+          inputs: samples, `[B, W window]` float32, 16 kHz, full scale = 1; with `start` the hidden
+            state of that number, `[B, T, D]` float32, of any T.
+          lengths: `[B]` int32, samples before the padding; with `start` a mask, `[B, T]`, False =
+            padding.
+          start: 0 to `num_layers - 1`; what lies below that state is neither run nor has
+            parameters.
 
         Returns:
           What goes into the first layer and each layer's output, `num_layers + 1` times
           `[B, num_frames(W window), D]` float32; the last after the final norm. Rows past
-          `num_frames(lengths)` are what silence gives.
+          `num_frames(lengths)` are what silence gives. With `start` the states from `inputs` on,
+          `[B, T, D]`.
         """
-        rows, length = samples.shape
+        if start is None:
+            x = self._front(inputs, lengths)
+            mask = jnp.ones(x.shape[:2], bool)  # silence is seen, as in training
+            frames = len(x) // len(inputs) * self.num_positions
+        else:
+            frames = inputs.shape[1]
+            window = min(frames, self.num_positions)
+            missing = -frames % window
+            x = jnp.pad(inputs, ((0, 0), (0, missing), (0, 0)))
+            x = x.reshape(-1, window, self.features)
+            mask = jnp.pad(lengths, ((0, 0), (0, missing))).reshape(-1, window)
+        states = run_layers(
+            self,
+            x,
+            mask,
+            start,
+            _EPSILON,
+            pre_norm=True,
+            activation=self.activation,
+            key_bias=False,
+            activation_dropout=self.activation_dropout,
+        )
+        states[-1] = nn.LayerNorm(_EPSILON, name="norm")(states[-1])
+        return [x.reshape(len(inputs), -1, self.features)[:, :frames] for x in states]
+
+    def _front(self, samples: jax.Array, lengths: jax.Array) -> jax.Array:
+        """What goes into the first layer, `[B W, num_positions, D]` float32."""
+        length = samples.shape[1]
         samples = jnp.where(jnp.arange(length)[None] < lengths[:, None], samples, 0)
         x = log_mel(samples.reshape(-1, self.window), self.num_mels)
         for k in range(2):
@@ -98,23 +145,7 @@ class Whisper(nn.Module):
             )
             x = gelu(x)
         positions = nn.Embed(self.num_positions, self.features, name="positions")
-        x = x.astype(jnp.float32) + positions(jnp.arange(self.num_positions))[None]
-        mask = jnp.ones(x.shape[:2], bool)  # silence is seen, as in training
-        states = [x]
-        for k in range(self.num_layers):
-            x = Layer(
-                self.num_heads,
-                self.hidden_features,
-                _EPSILON,
-                self.dtype,
-                pre_norm=True,
-                activation=self.activation,
-                key_bias=False,
-                name=f"layer_{k}",
-            )(x, mask)
-            states.append(x)
-        states[-1] = nn.LayerNorm(_EPSILON, name="norm")(x)
-        return [x.reshape(rows, -1, self.features) for x in states]
+        return x.astype(jnp.float32) + positions(jnp.arange(self.num_positions))[None]
 
 
 def log_mel(samples: jax.Array, num_mels: int) -> jax.Array:
@@ -180,6 +211,9 @@ def from_config(file: str, config: Mapping[str, Any], dtype: jnp.dtype) -> Whisp
         hidden_features=config["encoder_ffn_dim"],
         activation=config["activation_function"],
         dtype=dtype,
+        hidden_dropout=rate(file, config, "dropout"),
+        attention_dropout=rate(file, config, "attention_dropout"),
+        activation_dropout=rate(file, config, "activation_dropout"),
     )
 
 

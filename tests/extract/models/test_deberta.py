@@ -1,6 +1,7 @@
 import math
 import os
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ def test_buckets_are_those_of_the_reference_implementation_at_every_distance():
     assert wanted.min() == -255 and wanted.max() == 255
 
 
-@pytest.mark.parametrize("length", [2, 3, 8])
+@pytest.mark.parametrize("length", [1, 2, 3, 8])
 def test_what_stands_by_distance_comes_to_stand_by_key(length, rng):
     by_distance = rng.normal(size=(2, length, 2 * length - 1))
     aligned = jax.jit(deberta.align)(jnp.asarray(by_distance, jnp.float32))
@@ -79,3 +80,31 @@ def test_attention_is_disentangled_as_the_paper_has_it(shared, rng):
         layer["feed_forward_norm"], x + dense("contract", hidden * (1 + erf(hidden / 2**0.5)) / 2)
     )
     np.testing.assert_allclose(second, x, atol=2e-5)
+
+
+class Scores(deberta.Deberta):
+    """What embeddings of distances 3 to -3 that are all 1 add to the scores of tokens of 1."""
+
+    row = np.array([4, 4, 3, 2, 1, 0, 0])  # in the table
+
+    @nn.compact
+    def __call__(self):
+        ones = jnp.ones((2, 4, 1, self.features))
+        project = dict.fromkeys(("key", "query"), lambda x: x)
+        distances = jnp.ones((7, self.features))
+        return self._disentangle(distances, self.row)(None, ones, ones, project)
+
+
+def test_distances_of_one_row_of_the_table_drop_alike_and_in_all_texts():
+    """A score counts the features that its distance has left."""
+    fields = SHAPE | V3 | {"features": 512, "num_heads": 1, "hidden_dropout": 0.25}
+    module = Scores(dtype=jnp.dtype("float32"), **fields)
+    plain, dropped = (
+        np.asarray(module.apply({}, rngs=rngs)) for rngs in ({}, {"dropout": jax.random.key(0)})
+    )
+    assert np.unique(plain).size == 1 and dropped.shape == (2, 1, 4, 4)
+    np.testing.assert_array_equal(dropped[0], dropped[1])
+    row = module.row[3 - np.subtract.outer(np.arange(4), np.arange(4))]
+    by_row = [np.unique(dropped[0, 0][row == number]) for number in range(5)]
+    assert [x.size for x in by_row] == [1] * 5 and np.unique(by_row).size > 2
+    np.testing.assert_allclose(by_row / plain.max(), 1, atol=0.15)
