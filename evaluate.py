@@ -20,6 +20,10 @@ weights' effect:
     python evaluate.py --workdir=DIR --figure=systems
     python evaluate.py --workdir=DIR --figure=4
 
+Sweeps that were trained one by one, such as tuned ones of sweep.py, side by side:
+
+    python evaluate.py --table=own --workdir=DIR_1 --workdir=DIR_2
+
 Reads the result files alone: neither the corpus nor the checkpoints are needed, and the folder
 may have been copied from elsewhere. The page shows what was said in the worst mistakes where the
 pack that config.json names is there.
@@ -27,6 +31,7 @@ pack that config.json names is there.
 
 import os
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -43,7 +48,9 @@ from configs import common
 _CONFIG = flags.DEFINE_string(
     "config", None, "FILE[:ARGUMENT] of train.py: its own work directory, instead of --workdir."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a sweep of train.py.")
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir", None, "Folder of a sweep of train.py; beside --table=own also given several times."
+)
 _TABLE = flags.DEFINE_enum(
     "table",
     None,
@@ -86,8 +93,8 @@ _CAPTION = flags.DEFINE_bool(
 
 def main() -> None:
     """Prints, draws and writes what the flags ask for; without any, prints the table."""
-    workdir = _WORKDIR.value or (_CONFIG.value and default_workdir(_CONFIG.value))
-    if not workdir:
+    workdirs = _WORKDIR.value or ([default_workdir(_CONFIG.value)] if _CONFIG.value else [])
+    if not all(workdirs) or not workdirs:
         raise UserError(
             "--workdir: missing; name the folder of a sweep of train.py, or its --config"
         )
@@ -97,6 +104,18 @@ def main() -> None:
         if flag.present and not _TABLE.value:
             raise UserError(f"--{flag.name}={flag.value}: wanted beside --table=2, 3 or own")
     other = _FIGURE.value or _REPORT.value or _CONFUSION.value
+    if len(workdirs) > 1:
+        if _TABLE.value != "own" or other:
+            raise UserError(
+                f"--workdir: given {len(workdirs)} times; wanted beside --table=own alone, which "
+                "sets them side by side"
+            )
+        print(side_by_side(workdirs))
+        for each in workdirs:
+            for run in stopped_runs(each):
+                print(f"{each}: without {run}", file=sys.stderr)
+        return
+    workdir = workdirs[0]
     if _TABLE.value or _ENSEMBLE.value or _SCORES.value is not None or not other:
         print(table(workdir))
     for run in stopped_runs(workdir):
@@ -139,6 +158,24 @@ def table(workdir: str) -> str:
         rows, names = classes.rows(workdir)
     columns = classes.columns(scores, names) if scores is not None else SCORES
     return summary_table(summarise(rows, columns), columns)
+
+
+def side_by_side(workdirs: Sequence[str]) -> str:
+    """The table of sweeps that lie anywhere; the last is compared with each.
+
+    Raises:
+      UserError: one is not finished or is several, or they are of different corpora or protocols.
+    """
+    from cmarr_jax.results import classes, notebook, tables
+
+    results = [notebook.Results(workdir) for workdir in workdirs]
+    shared = notebook.name_apart(results)
+    scores = _SCORES.value or ["war", "uar"]
+    named = classes.rows(workdirs[-1])[1] if "recall" in scores else []
+    made = notebook.Comparison(results, classes.columns(scores, named)).values
+    if shared:
+        made = made._replace(note=f"Variant: {member(','.join(shared))}.")
+    return tables.render(made, _FORMAT.value, rows=_ROWS.value)
 
 
 def confusion(workdir: str, condition: str) -> str:

@@ -1,22 +1,33 @@
 """Trains what a file of configs/sweeps/ lists, ranks it by validation, collects all results.
 
     python sweep.py configs/sweeps/learning_rate.py --config configs/iemocap.py
+    python sweep.py configs/sweeps/tuning.py --config configs/iemocap.py:mmin --nested
 
 The file defines `sweep(add)`, which calls `add(argument, **fields)` once an entry: a config
-argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both. One whose
-entries depend on --config defines `sweep(add, config)`. Every other
-flag goes to train.py as it stands, --dry-run too. Entries that differ in learning rate, weight
-decay, loss weights or seeds alone are trained side by side, as further runs of one program; each
-has a folder below DIR that holds what it would hold had it been trained alone. Given again, the
-command leaves finished entries alone, goes on with a stopped one and trains what is missing,
+argument such as "no_udcl", fields such as **{"train.learning_rate": 1e-3}, or both; name="..."
+gives it another name than these. One whose entries depend on --config defines `sweep(add, config)`.
+Every other flag goes to train.py as it stands, --dry-run too. Entries that differ in learning rate,
+weight decay, loss weights or seeds alone are trained side by side, as further runs of one program;
+each has a folder below DIR that holds what it would hold had it been trained alone. Given again,
+the command leaves finished entries alone, goes on with a stopped one and trains what is missing,
 entries that were added to the file meanwhile among them.
 
 At the end stands the ranking by validation score, and the test scores of the first entry alone:
 who chooses by test scores has none left to report. --all-test-scores prints those of all.
 
+With --nested each fold takes the entry that is best on this fold's own validation part: its UAR,
+the mean over the fold's seeds; of equal ones the first. Their results, joined, are those of one
+tuned system, in DIR/tuned, which evaluate.py reads like any other and whose tables say how many
+trials there were. Its test scores are printed instead of the first entry's.
+configs/sweeps/tuning.py has eight trials for every system; tuned systems side by side:
+
+    python evaluate.py --table=own --workdir=DIR_1/tuned --workdir=DIR_2/tuned
+
     DIR/sweep.csv    entry, its argument and fields, then the columns of results.csv and val_uar,
                      the best validation UAR of the run: a row a (entry, fold, seed, condition)
     DIR/ranking.png  the ranking as a figure, and as ranking.pdf
+    DIR/tuned/       with --nested; its tuning.csv has a row a (fold, entry): the validation UAR,
+                     whether it was chosen, how many of its runs were stopped
 
 Exit codes: 0 done; 1 a fault of the program; 2 a mistake, named in one line; 3 done, but some run
 has no results; 130 interrupted, resumable.
@@ -33,7 +44,8 @@ from typing import Any, NamedTuple
 
 from cmarr_jax.cli import arguments, boundary, config_files, places
 from cmarr_jax.errors import UserError
-from cmarr_jax.results.rows import read_results
+from cmarr_jax.results import nested
+from cmarr_jax.results.rows import read_results, read_runs, read_summary
 from cmarr_jax.results.summary import summarise, summary_table
 from cmarr_jax.runtime.files import write_csv
 from cmarr_jax.workdir import files
@@ -48,6 +60,7 @@ class Entry(NamedTuple):
 
     argument: str  # of the config file, "" = none
     fields: dict[str, Any]  # "train.learning_rate" -> value
+    given: str = ""  # its name in the file
 
     @property
     def setting(self) -> str:
@@ -58,7 +71,7 @@ class Entry(NamedTuple):
     @property
     def name(self) -> str:
         """Names the entry's folder and its rows."""
-        return self.setting or "default"
+        return self.given or self.setting or "default"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,12 +85,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--all-test-scores", action="store_true", help="print those of every entry, not the first's"
     )
+    parser.add_argument(
+        "--nested", action="store_true", help="choose in each fold; the results are DIR/tuned"
+    )
 
     def command() -> int:
         args, flags = parser.parse_known_args(argv)
         stem = os.path.splitext(os.path.basename(args.file))[0]
         workdir = args.workdir or f"{places.workdir(args.config)}-{stem}"
-        return _run(read(args.file, args.config), args.config, workdir, flags, args.all_test_scores)
+        entries = read(args.file, args.config)
+        if args.nested:
+            _check_nested(entries, args.config, workdir, flags)
+        return _run(entries, args.config, workdir, flags, args.all_test_scores, args.nested)
 
     os.environ["MPLBACKEND"] = "agg"  # it writes files
     return boundary.run(command, "the same command goes on from here")
@@ -89,6 +108,7 @@ def _run(
     workdir: str,
     flags: Sequence[str],
     all_test_scores: bool = False,
+    choose_in_folds: bool = False,
 ) -> int:
     names = [flag.lstrip("-").split("=")[0] for flag in flags]
     for field in dict.fromkeys(field for entry in entries for field in entry.fields):
@@ -120,7 +140,14 @@ def _run(
     done_entries = [entry for entry in entries if entry.name not in missing]
     print(f"{os.path.join(workdir, files.SWEEP)}: {len(done_entries)} entries\n")
     if done_entries:
-        print(conclude(workdir, done_entries, all_test_scores))
+        print(conclude(workdir, done_entries, all_test_scores, not choose_in_folds))
+    if choose_in_folds and all(is_ended(os.path.join(workdir, e.name)) for e in entries):
+        print("\n" + tune(workdir, entries, config))
+    elif choose_in_folds:
+        print(
+            "--nested: chooses when every entry has ended; the same command goes on",
+            file=sys.stderr,
+        )
     if missing:
         print(f"error: no results of {', '.join(missing)}; see their lines above", file=sys.stderr)
     return 3 if missing or done.returncode == 3 else 0
@@ -136,7 +163,50 @@ def _train(command: Sequence[str]) -> subprocess.CompletedProcess:
         signal.signal(signal.SIGINT, before)
 
 
-def conclude(workdir: str, entries: Sequence[Entry], all_test_scores: bool) -> str:
+def _check_nested(
+    entries: Sequence[Entry], config: str, workdir: str, flags: Sequence[str]
+) -> None:
+    """Refuses at once what could not be chosen from after hours of training."""
+    if len(entries) < 2:
+        raise UserError("--nested: the file adds one entry alone, and there is nothing to choose")
+    if any(entry.name == files.TUNED for entry in entries):
+        raise UserError(f"--nested: an entry is named {files.TUNED!r}, as the results; rename it")
+    known = {files.TUNED, *(entry.name for entry in entries)}
+    for name in sorted(os.listdir(workdir)) if os.path.isdir(workdir) else ():
+        if name not in known and os.path.exists(os.path.join(workdir, name, files.STATUS)):
+            raise UserError(
+                f"--nested: {os.path.join(workdir, name)} was trained too, but the file no longer "
+                "adds it, so the table would count too few trials; add it again, or name a new "
+                "--workdir"
+            )
+    own = config_files.get(config).protocol
+    given = dict(f.lstrip("-").removeprefix("config.").partition("=")[::2] for f in flags)
+    on_test = given.get("protocol.select_on_test", str(own.select_on_test))
+    if on_test.lower() not in ("false", "0"):
+        raise UserError(
+            "--config.protocol.select_on_test: validates on the test part, which would choose the "
+            "entry too; wanted without --nested"
+        )
+    if given.get("protocol.validation", own.validation) == "none":
+        raise UserError(
+            "--config.protocol.validation=none: leaves nothing to choose an entry by; wanted "
+            "without --nested"
+        )
+
+
+def tune(workdir: str, entries: Sequence[Entry], config: str) -> str:
+    """Writes DIR/tuned; returns what each fold chose, and the test scores."""
+    folder = os.path.join(workdir, files.TUNED)
+    trials = [nested.Trial(e.name, os.path.join(workdir, e.name), e.fields) for e in entries]
+    choices = nested.write(folder, trials, config_files.get(config).variant)
+    lines = [f"{len(trials)} trials, chosen in each fold by its own validation part:", ""]
+    lines += [nested.table(choices), "", f"Test scores of what was chosen, {folder}:", ""]
+    return "\n".join([*lines, summary_table(read_summary(folder))]).rstrip()
+
+
+def conclude(
+    workdir: str, entries: Sequence[Entry], all_test_scores: bool, of_first: bool = True
+) -> str:
     """The ranking by validation, which it draws too, and the test scores of the first entry."""
     # matplotlib takes a second to import
     from cmarr_jax.results import figure_files, ranking
@@ -156,8 +226,9 @@ def conclude(workdir: str, entries: Sequence[Entry], all_test_scores: bool) -> s
         lines += ["", ranking.table(ranked), "", f"drawn: {', '.join(figures)}", ""]
         if any("SELECTED ON TEST" in row["protocol"] for row in results[chosen]):
             lines += ["validation is the test part here (protocol.select_on_test)", ""]
-        lines += [f"Test scores of the chosen entry, {chosen}:", ""]
-        lines += [summary_table(summarise(results[chosen]))]
+        if of_first:
+            lines += [f"Test scores of the chosen entry, {chosen}:", ""]
+            lines += [summary_table(summarise(results[chosen]))]
     else:
         lines += ["no run has a validation part: there is nothing to rank the entries by", ""]
     if all_test_scores:
@@ -169,8 +240,7 @@ def conclude(workdir: str, entries: Sequence[Entry], all_test_scores: bool) -> s
 
 def _val_uar(folder: str) -> dict[tuple[str, str], float]:
     """(fold, seed) -> the validation UAR of each run that has one."""
-    runs = files.read_json(os.path.join(folder, files.MODEL, files.MODEL_FACTS))["runs"]
-    found = {(str(r["fold"]), str(r["seed"])): r["val_uar"] for r in runs}
+    found = {(str(r["fold"]), str(r["seed"])): r["val_uar"] for r in read_runs(folder)}
     return {run: uar for run, uar in found.items() if uar is not None}
 
 
@@ -186,8 +256,8 @@ def read(file: str, config: str) -> list[Entry]:
     module = importlib.util.module_from_spec(spec)
     entries: dict[str, Entry] = {}
 
-    def add(argument: str = "", **fields: Any) -> None:
-        entry = Entry(argument, fields)
+    def add(argument: str = "", name: str = "", **fields: Any) -> None:
+        entry = Entry(argument, fields, name)
         if os.sep in entry.name:
             raise UserError(f"{entry.name!r}: names a folder, so it cannot hold {os.sep!r}")
         if entry.name in entries:

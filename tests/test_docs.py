@@ -72,6 +72,7 @@ def test_commands_name_modules_fields_and_arguments_that_are_there():
         assert os.path.exists(os.path.join(ROOT, script)), script
     arguments = set(re.findall(r"(?<![\w/])configs/\w+\.py:([^\s`\"|)]+)", text)) - {
         "NAME",
+        "pooled,NAME",
         "late_fusion",
     }
     assert len(arguments) > 8

@@ -52,11 +52,9 @@ THROUGH = {
     "nn/gelu": "nn/test_umc.py",
     "results/audit_pieces": "results/test_report_page.py",
     "results/names": "results/test_tables.py",
-    "results/notebook": "test_api.py",
     "runtime/preemption": "test_api.py",
     "systems": "systems/test_baselines.py",
     "training/testing": "test_api.py",
-    "workdir/files": "workdir/test_checkpoints.py",
 }
 
 

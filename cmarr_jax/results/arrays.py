@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmarr_jax.data.protocol import Condition, Fold
 from cmarr_jax.runtime.files import write_whole
 from cmarr_jax.workdir import files
 from cmarr_jax.workdir.files import read_arrays
@@ -16,8 +15,8 @@ def write_confusion(
     workdir: str,
     confusion: np.ndarray,
     classes: Sequence[str],
-    conditions: Sequence[Condition],
-    run_ids: Sequence[tuple[Fold, int]],
+    conditions: Sequence[str],
+    runs: Sequence[tuple[int, int]],
 ) -> None:
     """Writes the counts `[R, K, C, C]`, and what its axes stand for.
 
@@ -25,16 +24,16 @@ def write_confusion(
       workdir: the sweep's folder.
       confusion: rows are the true classes.
       classes: C names.
-      conditions: the K conditions.
-      run_ids: fold and seed of the R runs.
+      conditions: K names.
+      runs: the number of the fold, and the seed, of the R runs.
     """
     buffer = io.BytesIO()
     np.savez(
         buffer,
         confusion=confusion,
-        folds=np.array([fold.number for fold, _ in run_ids]),
-        seeds=np.array([seed for _, seed in run_ids]),
-        conditions=np.array([c.name for c in conditions]),
+        folds=np.array([fold for fold, _ in runs]),
+        seeds=np.array([seed for _, seed in runs]),
+        conditions=np.array(conditions),
         classes=np.array(classes),
     )
     write_whole(os.path.join(workdir, files.CONFUSION), buffer.getvalue())

@@ -195,6 +195,17 @@ def load(workdir: str | os.PathLike) -> Results:
     return Results(workdir)
 
 
+def name_apart(results: Sequence[Results]) -> list[str]:
+    """Names each by its system and the variants that others lack; returns those that all have."""
+    own = [each._rows[0]["variant"].split(",") for each in results]
+    shared = [name for name in own[0] if all(name in variants for variants in own)]
+    for each, variants in zip(results, own, strict=True):
+        rest = ",".join(name for name in variants if name not in (*shared, "default"))
+        system = names.member(each._rows[0]["system"])
+        each.name = f"{system} ({names.member(rest)})" if rest else system
+    return [name for name in shared if name != "default"]
+
+
 class Comparison:
     """Systems side by side, with a paired test of each against the last.
 
@@ -204,9 +215,12 @@ class Comparison:
       values: means, deviations, p-values and intervals of the differences as arrays.
     """
 
-    def __init__(self, results: Sequence[Results]):
-        """Two or more, each under its `name`; of those that share it, under its folder too."""
-        from cmarr_jax.results import tables
+    def __init__(self, results: Sequence[Results], scores: Sequence[str] = ("war", "uar")):
+        """Two or more, each under its `name`; of those that share it, under its folder too.
+
+        `scores` are columns of results.csv or of `classes.rows`.
+        """
+        from cmarr_jax.results import classes, tables
 
         last = results[-1]
         given = [each.name for each in results]
@@ -228,9 +242,11 @@ class Comparison:
             if name in members:
                 raise UserError(f"{each.workdir}: compared with itself")
             members.append(name)
-            joined += [row | {"sweep": name} for row in each._rows]
+            known = {*scores} <= {*SCORES}
+            found = each._rows if known else classes.rows(each.workdir)[0]
+            joined += [row | {"sweep": name} for row in found]
         self.values: tables.Comparison = tables.compare(
-            joined, members, folders=[each.workdir for each in results]
+            joined, members, scores, [each.workdir for each in results]
         )
 
     def table(self, format: str = "text") -> Text:

@@ -14,7 +14,13 @@ from cmarr_jax.results.arrays import write_confusion
 from cmarr_jax.results.summary import SCORES, number, summarise
 from cmarr_jax.runtime.files import write_csv, write_json
 from cmarr_jax.workdir import files
-from cmarr_jax.workdir.status import check_same_corpus, is_ended, read_status, stopped_runs
+from cmarr_jax.workdir.status import (
+    check_same_corpus,
+    has_results,
+    is_ended,
+    read_status,
+    stopped_runs,
+)
 
 
 def write_results(
@@ -78,7 +84,9 @@ def write_results(
     write_csv(os.path.join(workdir, files.PREDICTIONS), predictions)
     if reconstruction:
         write_csv(os.path.join(workdir, files.RECONSTRUCTION), reconstruction)
-    write_confusion(workdir, np.stack(confusions), corpus.class_names, conditions, run_ids)
+    runs = [(fold.number, seed) for fold, seed in run_ids]
+    names = [condition.name for condition in conditions]
+    write_confusion(workdir, np.stack(confusions), corpus.class_names, names, runs)
 
 
 def _mean_of_finite(values: np.ndarray) -> float:
@@ -127,6 +135,24 @@ def read_members(workdir: str) -> list[str]:
     # A copied folder may lack its config: it is then taken for one sweep.
     members = files.read_json(file).get("members") if os.path.exists(file) else ()
     return [name for name, _ in members or ()]
+
+
+def read_runs(workdir: str) -> list[dict[str, Any]]:
+    """fold, seed, epoch and val_uar of each run of an ended sweep that was not stopped.
+
+    The epoch is the one that was tested; val_uar is its UAR on the validation part, 0 to 1, the
+    predictions of all conditions pooled; None where there is no such part.
+
+    Raises:
+      UserError: the model's facts are missing or damaged.
+    """
+    if not has_results(workdir):
+        return []
+    file = os.path.join(workdir, files.MODEL, files.MODEL_FACTS)
+    try:
+        return files.read_json(file)["runs"]
+    except (FileNotFoundError, KeyError):
+        raise UserError(f"{file}: missing or damaged; copy the folder anew, whole") from None
 
 
 def read_results(workdir: str) -> list[dict[str, str]]:

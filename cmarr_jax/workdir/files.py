@@ -15,6 +15,8 @@ checkpoints/           see `cmarr_jax.workdir.checkpoints`
 model/                 see `cmarr_jax.workdir.model_folder`
 report.html            a page with all of it, if asked for
 sweep.csv              in the folder above those of sweep.py's entries: all their results
+tuned/                 beside sweep.csv: a folder like this one, of the entry that each fold chose
+tuning.csv             in tuned/: a row for each fold and entry, with its validation score
 """
 
 import csv
@@ -33,6 +35,7 @@ CONFUSION, REPRESENTATIONS = "confusion.npz", "representations.npz"
 METRICS, CHECKPOINTS, MODEL, TEACHERS = "metrics", "checkpoints", "model", "teachers"
 MODEL_FACTS = "model.json"  # in MODEL
 REPORT, SWEEP = "report.html", "sweep.csv"
+TUNED, TUNING = "tuned", "tuning.csv"
 
 
 def read_json(file: str) -> dict[str, Any]:

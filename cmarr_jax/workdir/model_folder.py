@@ -31,6 +31,7 @@ from cmarr_jax.data.protocol import Fold
 from cmarr_jax.errors import UserError
 from cmarr_jax.runtime.files import draft, write_whole
 from cmarr_jax.runtime.processes import PyTree
+from cmarr_jax.workdir import files
 
 FORMAT_VERSION = 2
 WITH_ENCODERS = 3  # of a model with upper layers, that earlier versions must not run without
@@ -199,6 +200,11 @@ def _folder(path: str) -> str:
         raise UserError(
             f"--workdir={path}: holds several sweeps ({', '.join(names) or 'none finished'}); "
             f"name one, such as --workdir={example}"
+        )
+    if "trials" in status:
+        raise UserError(
+            f"--workdir={path}: holds results of the trials that each fold chose, and no model; "
+            f"name one of the trials, the folders beside it, which {files.TUNING} lists"
         )
     if not status.get("complete"):
         raise UserError(

@@ -82,6 +82,8 @@ MISTAKES = [
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
     (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
+    (["evaluate.py", "--workdir=x", "--workdir=y"], "given 2 times; wanted beside --table=own"),
+    (["evaluate.py", "--table=own", "--workdir=x", "--workdir=y"], "x/status.json: missing"),
     (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
 

@@ -48,9 +48,10 @@ def write(
     nasty=False,
     modalities=MODALITIES,
     validated=True,
+    draw=0,
 ):
     """Writes a whole folder of made-up posteriors, better than chance; returns its path."""
-    rng = np.random.default_rng(len(system))
+    rng = np.random.default_rng(len(system) + 1000 * draw)
     workdir = str(workdir)
     os.makedirs(workdir, exist_ok=True)
     run_ids = run_ids_of(folds, seeds, num)
