@@ -17,6 +17,7 @@ from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
 
 _FIELD = re.compile(r"\s+([a-z])\.([\w.]+) =(?: ([a-z]) =)? (.*)")
+_ENCODERS = tuple(f"encoders.{m}" for m in ("text", "speech", "video"))
 _PRESET = re.compile(r'\s+"([\w.]+)": .*?  # (.*)')
 
 
@@ -126,10 +127,12 @@ def comments() -> dict[str, str]:
             sections[alias] = f"{field}."
         if "  # " in rest:
             found[field] = rest.partition("  # ")[2]
-    for line in _source("systems.py", "def training"):
-        if (match := _FIELD.match(line)) and "  # " in match[4]:
-            for section in ("train", "pretrain"):
-                found[f"{section}.{match[2]}"] = match[4].partition("  # ")[2]
+    alike = {"def training": ("train", "pretrain"), "def encoder": _ENCODERS}
+    for start, sections_of in alike.items():
+        for line in _source("systems.py", start):
+            if (match := _FIELD.match(line)) and "  # " in match[4]:
+                for section in sections_of:
+                    found[f"{section}.{match[2]}"] = match[4].partition("  # ")[2]
     for line in _source("systems.py", "PRESETS"):
         if match := _PRESET.match(line):
             found[f".{match[1].rpartition('.')[2]}"] = match[2]
