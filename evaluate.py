@@ -23,6 +23,8 @@ weights' effect:
 Sweeps that were trained one by one, such as tuned ones of sweep.py, side by side:
 
     python evaluate.py --table=own --workdir=DIR_1 --workdir=DIR_2
+    python evaluate.py --figure=systems --workdir=DIR_1 --workdir=DIR_2  # DIR_1/systems.pdf, .png
+    python evaluate.py --figure=compared.pdf --workdir=DIR_1 --workdir=DIR_2
 
 Reads the result files alone: neither the corpus nor the checkpoints are needed, and the folder
 may have been copied from elsewhere. The page shows what was said in the worst mistakes where the
@@ -32,6 +34,7 @@ pack that config.json names is there.
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -45,11 +48,17 @@ from cmarr_jax.workdir import files
 from cmarr_jax.workdir.status import stopped_runs
 from configs import common
 
+if TYPE_CHECKING:
+    from cmarr_jax.results import notebook
+
 _CONFIG = flags.DEFINE_string(
     "config", None, "FILE[:ARGUMENT] of train.py: its own work directory, instead of --workdir."
 )
 _WORKDIR = flags.DEFINE_multi_string(
-    "workdir", None, "Folder of a sweep of train.py; beside --table=own also given several times."
+    "workdir",
+    None,
+    "Folder of a sweep of train.py; beside --table=own and --figure=systems, robustness or a file "
+    "also given several times, to set them side by side.",
 )
 _TABLE = flags.DEFINE_enum(
     "table",
@@ -84,7 +93,8 @@ _FIGURE = flags.DEFINE_string(
     "figure",
     None,
     "conditions, systems, robustness, confusion, curves, calibration, reconstruction, 4, 5 or all: "
-    "as PDF and PNG in the folder; or FILE.pdf or FILE.png: conditions as that file.",
+    "as PDF and PNG in the folder, of several --workdir in the first; or FILE.pdf or FILE.png: "
+    "conditions, of several --workdir systems, as that file.",
 )
 _CAPTION = flags.DEFINE_bool(
     "caption", True, "Below each figure; --nocaption writes it to a .txt file beside it instead."
@@ -105,15 +115,7 @@ def main() -> None:
             raise UserError(f"--{flag.name}={flag.value}: wanted beside --table=2, 3 or own")
     other = _FIGURE.value or _REPORT.value or _CONFUSION.value
     if len(workdirs) > 1:
-        if _TABLE.value != "own" or other:
-            raise UserError(
-                f"--workdir: given {len(workdirs)} times; wanted beside --table=own alone, which "
-                "sets them side by side"
-            )
-        print(side_by_side(workdirs))
-        for each in workdirs:
-            for run in stopped_runs(each):
-                print(f"{each}: without {run}", file=sys.stderr)
+        several(workdirs)
         return
     workdir = workdirs[0]
     if _TABLE.value or _ENSEMBLE.value or _SCORES.value is not None or not other:
@@ -128,6 +130,38 @@ def main() -> None:
         from cmarr_jax.results import report_page
 
         print("written: " + report_page.write(workdir, transcripts=_TRANSCRIPTS.value))
+
+
+def several(workdirs: Sequence[str]) -> None:
+    """Prints and draws sweeps that lie anywhere; the table's last is compared with each.
+
+    Raises:
+      UserError: a flag wants one folder; or a folder is not finished or is of several sweeps, or
+        they are of different corpora or protocols.
+    """
+    for flag in (_REPORT, _CONFUSION, _ENSEMBLE):
+        if flag.value:
+            raise UserError(
+                f"--{flag.name}: wanted one --workdir, found {len(workdirs)}; give each folder by "
+                "itself, or set them side by side with --table=own or --figure=systems"
+            )
+    if _TABLE.value != "own" and (_TABLE.value or _SCORES.value is not None or not _FIGURE.value):
+        raise UserError(
+            f"--workdir: given {len(workdirs)} times; wanted beside --table=own or "
+            "--figure=systems, which set them side by side"
+        )
+    from cmarr_jax.results import notebook
+
+    results = [notebook.Results(workdir) for workdir in workdirs]
+    shared = notebook.name_apart(results)
+    note = f"Variant: {member(','.join(shared))}." if shared else ""
+    if _TABLE.value:
+        print(side_by_side(results, note))
+    for each in workdirs:
+        for run in stopped_runs(each):
+            print(f"{each}: without {run}", file=sys.stderr)
+    if _FIGURE.value:
+        print("drawn: " + ", ".join(draw_side_by_side(results, note)))
 
 
 def table(workdir: str) -> str:
@@ -160,22 +194,45 @@ def table(workdir: str) -> str:
     return summary_table(summarise(rows, columns), columns)
 
 
-def side_by_side(workdirs: Sequence[str]) -> str:
-    """The table of sweeps that lie anywhere; the last is compared with each.
-
-    Raises:
-      UserError: one is not finished or is several, or they are of different corpora or protocols.
-    """
+def side_by_side(results: Sequence["notebook.Results"], note: str) -> str:
+    """The table of several sweeps; the last is compared with each."""
     from cmarr_jax.results import classes, notebook, tables
 
-    results = [notebook.Results(workdir) for workdir in workdirs]
-    shared = notebook.name_apart(results)
     scores = _SCORES.value or ["war", "uar"]
-    named = classes.rows(workdirs[-1])[1] if "recall" in scores else []
+    named = classes.rows(results[-1].workdir)[1] if "recall" in scores else []
     made = notebook.Comparison(results, classes.columns(scores, named)).values
-    if shared:
-        made = made._replace(note=f"Variant: {member(','.join(shared))}.")
-    return tables.render(made, _FORMAT.value, rows=_ROWS.value)
+    return tables.render(made._replace(note=note), _FORMAT.value, rows=_ROWS.value)
+
+
+def draw_side_by_side(results: Sequence["notebook.Results"], note: str) -> list[str]:
+    """Draws what --figure names of several sweeps, into the first one's folder or as a file.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: a figure that is not of several systems, or that they lack the scores for.
+    """
+    from cmarr_jax.results import figure_files, notebook
+
+    name = _FIGURE.value
+    is_file = name.endswith((".pdf", ".png"))
+    if not is_file and name not in ("systems", "robustness"):
+        raise UserError(
+            f"--figure={name}: of {len(results)} --workdir, wanted systems, robustness, or a file "
+            "name that ends in .pdf or .png; other figures are of one folder"
+        )
+    sweeps = notebook.Comparison(results).sweeps()
+    drawn, caption = figure_files.make_of(sweeps, "systems" if is_file else name)
+    places = [name] if is_file else places_of(results[0].workdir, name)
+    figure_files.write(drawn, places, f"{caption} {note}".strip(), _CAPTION.value)
+    return places
+
+
+def places_of(workdir: str, name: str) -> list[str]:
+    """The files of a figure that is drawn into a folder."""
+    stem = f"figure{name}" if name.isdigit() else name
+    return [os.path.join(workdir, f"{stem}.{kind}") for kind in ("pdf", "png")]
 
 
 def confusion(workdir: str, condition: str) -> str:
@@ -242,10 +299,6 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
     # matplotlib takes a second to import
     from cmarr_jax.results import figure_files, figures, folder, tensorboard
 
-    def places_of(name: str) -> list[str]:
-        stem = f"figure{name}" if name.isdigit() else name
-        return [os.path.join(workdir, f"{stem}.{kind}") for kind in ("pdf", "png")]
-
     known = dict.fromkeys((*figure_files.FIGURES, *figure_files.OF_SWEEPS))
     is_file = name.endswith((".pdf", ".png"))
     if not is_file and name not in (*known, "all"):
@@ -255,18 +308,22 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
         )
     members = read_members(workdir)
     if name in ("4", "systems") or (members and name in ("all", "robustness")):
-        sweeps = figure_files.Sweeps(read_results(workdir), members, read_summary(workdir))
+        last = os.path.join(workdir, members[-1]) if members and name != "4" else ""
+        reference = folder.load(last) if os.path.isdir(last) else None
+        sweeps = figure_files.Sweeps(
+            read_results(workdir), members, read_summary(workdir), reference
+        )
         chosen = figure_files.drawable_of(sweeps) if name == "all" else [name]
         for one in chosen:
             drawn, caption = figure_files.make_of(sweeps, one)
-            figure_files.write(drawn, places_of(one), caption, below)
-        return [file for one in chosen for file in places_of(one)]
+            figure_files.write(drawn, places_of(workdir, one), caption, below)
+        return [file for one in chosen for file in places_of(workdir, one)]
     sweep = folder.load(workdir)
     if is_file:
         wanted = {"conditions": [name]}
     else:
         chosen = figure_files.drawable(sweep) if name == "all" else [name]
-        wanted = {one: places_of(one) for one in chosen}
+        wanted = {one: places_of(workdir, one) for one in chosen}
     for one, places in wanted.items():
         caption = figure_files.caption(sweep, one)
         figure_files.write(figure_files.make(sweep, one), places, caption, below)

@@ -36,6 +36,9 @@ class Sweeps(NamedTuple):
     rows: list[dict[str, str]]  # of results.csv
     members: list[str]  # in order, the last is the reference
     summary: list[dict[str, str]]  # of summary.csv
+    reference: Results | None = (
+        None  # the last member; without it, what guessing scores is left out
+    )
 
 
 _NOISE = "noise: that share of the features' variance is noise, with nothing missing"
@@ -196,8 +199,11 @@ def drawable(r: Results) -> list[str]:
 
 def _systems(sweeps: Sweeps) -> tuple[plt.Figure, str]:
     table = tables.compare(sweeps.rows, sweeps.members)
-    text = f"WAR and UAR by available modalities. {_spread(sweeps, 'Lines')}"
-    return system_figures.systems(table), text
+    guess = figures.guessing(sweeps.reference) if sweeps.reference else None
+    half = np.nan_to_num(table.half_width)
+    is_cut = bool((table.mean - half < 0).any() or (table.mean + half > 100).any())
+    text = f"WAR and UAR by available modalities. {_spread(sweeps, 'Lines', is_cut)}"
+    return system_figures.systems(table, guess), text
 
 
 def _robustness(sweeps: Sweeps) -> tuple[plt.Figure, str]:
@@ -207,7 +213,8 @@ def _robustness(sweeps: Sweeps) -> tuple[plt.Figure, str]:
             "--figure=robustness: these sweeps were tested under no missing rate or noise; train "
             "with --config.robustness.missing_rates"
         )
-    text = f"{robustness_caption(list(lines))} {_spread(sweeps, 'Bands')}"
+    is_cut = any((x.low == 0).any() or (x.high == 100).any() for x in lines.values())
+    text = f"{robustness_caption(list(lines))} {_spread(sweeps, 'Bands', is_cut)}"
     return system_figures.robustness(lines), text
 
 
@@ -218,11 +225,11 @@ def _weights(sweeps: Sweeps) -> tuple[plt.Figure, str]:
 OF_SWEEPS = {"systems": _systems, "robustness": _robustness, "4": _weights}
 
 
-def _spread(sweeps: Sweeps, drawn: str) -> str:
+def _spread(sweeps: Sweeps, drawn: str, is_cut: bool) -> str:
     """What the lines or bands of a figure of several systems are, and of how much."""
     folds, seeds = (len({row[name] for row in sweeps.rows}) for name in ("fold", "seed"))
     if folds > 1:
-        text = f"{drawn}: {figures.over_folds(folds)}, cut at 0 and 100."
+        text = f"{drawn}: {figures.over_folds(folds)}{', cut at 0 and 100' * is_cut}."
     elif seeds > 1 and drawn == "Lines":  # one fold's bands would be none
         text = "Lines: one standard deviation over the seeds."
     else:
@@ -233,7 +240,8 @@ def _spread(sweeps: Sweeps, drawn: str) -> str:
 
 def _sizes(rows: Sequence[Mapping[str, str]]) -> str:
     # Every system is tested on the same utterances: the first one's are counted.
-    mine = [row for row in rows if all(row[k] == rows[0][k] for k in ("system", "variant"))]
+    keys = ("system", "variant", "sweep")
+    mine = [row for row in rows if all(row.get(k) == rows[0].get(k) for k in keys)]
     full = plain_conditions(mine)[-1]
     mine = [row for row in mine if row["condition"] == full]
     folds, seeds = ({row[name] for row in mine} for name in ("fold", "seed"))

@@ -1,6 +1,7 @@
 """Figures of a results folder: for a paper as PDF and PNG, for the report page as SVG."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,13 @@ from cmarr_jax.results.summary import braces
 
 _WEIGHTS = {"alpha": "α (alignment)", "beta": "β (refinement)", "lambda": "λ (reconstruction)"}
 _EDGE = {"edgecolor": INK, "linewidth": 0.5}  # of a bar
+
+
+class Guessing(NamedTuple):
+    """What is scored without a look at the utterance, in per cent."""
+
+    war: np.ndarray  # [C], the largest class under each condition, "avg" before the full one; NaN
+    uar: float  # any guess
 
 
 def sample(r: Results) -> str:
@@ -45,7 +53,7 @@ def over_folds(folds: int) -> str:
 def conditions(r: Results) -> plt.Figure:
     """Bars of WAR and UAR under each condition with intervals, and the majority class as a line."""
     figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
-    where = {"loc": "outside upper center", "ncols": 2}
+    where = {"loc": "outside upper center", "ncols": 3, "columnspacing": 1.2, "handlelength": 1.6}
     figure.legend(*conditions_panel(r, axes), frameon=False, fontsize=7, **where)
     return figure
 
@@ -54,8 +62,6 @@ def conditions_panel(r: Results, axes: plt.Axes) -> tuple[list, list[str]]:
     """Draws `conditions` into `axes`; returns what its legend shows, and the names."""
     estimates = folder.estimates(r)
     names = [*r.conditions[:-1], *(["avg"] if "avg" in estimates else []), r.conditions[-1]]
-    majority = dict(zip(r.conditions, r.majority(), strict=True))
-    majority["avg"] = np.mean([majority[name] for name in r.conditions[:-1]] or np.nan)
     place = np.arange(len(names))
     kinds = (("war", "WAR", SERIES[0], None), ("uar", "UAR", SECOND, "////"))
     for k, (score, label, colour, hatch) in enumerate(kinds):
@@ -68,17 +74,43 @@ def conditions_panel(r: Results, axes: plt.Axes) -> tuple[list, list[str]]:
         axes.bar(
             place + 0.36 * (k - 0.5), 100 * mean, 0.34, yerr=100 * span, error_kw=lines, **look
         )
-    shares = [100 * majority[name] for name in names]
-    if not np.isnan(shares).all():  # a step as wide as a condition's bars
-        steps = {"color": INK, "linewidth": 1.3, "label": "majority class, WAR"}
-        axes.hlines(shares, place - 0.42, place + 0.42, **steps)
-    chance = axes.axhline(100 / len(r.classes), color=INK, linewidth=0.8, linestyle="--")
+    guess = guessing(r)
+    draw_majority(axes, guess)
+    draw_chance(axes, guess)
     axes.set_xticks(place, [braces(name) for name in names])
     axes.set_xlabel("available modalities")
     axes.set_ylabel("per cent")
     axes.set_ylim(0, 100)
-    chance.set_label("chance, UAR")
+    if any(estimates[name]["war"].low < estimates[name]["war"].high for name in names):
+        draw_whisker(axes, "95 % interval")
     return axes.get_legend_handles_labels()
+
+
+def guessing(r: Results) -> Guessing:
+    """What guessing scores on the test parts of `r`, from its audit and its labels."""
+    *missing, full = 100 * r.majority()
+    average = [np.mean(missing)] if missing else []
+    return Guessing(np.array([*missing, *average, full]), 100 / len(r.classes))
+
+
+def draw_majority(axes: plt.Axes, guess: Guessing) -> None:
+    """A step as wide as a condition's bars each; nothing where the folder lacks the audit."""
+    if not np.isnan(guess.war).all():
+        place = np.arange(len(guess.war))
+        steps = {"color": INK, "linewidth": 1.3, "label": "majority class, WAR"}
+        axes.hlines(guess.war, place - 0.42, place + 0.42, **steps)
+
+
+def draw_chance(axes: plt.Axes, guess: Guessing) -> None:
+    """A dashed line over all conditions."""
+    look = {"color": INK, "linewidth": 0.8, "linestyle": "--"}
+    axes.axhline(guess.uar, label="chance, UAR", **look)
+
+
+def draw_whisker(axes: plt.Axes, label: str) -> None:
+    """An entry of the legend that says what the lines at a mean are."""
+    look = {"linestyle": "none", "marker": "|", "markersize": 7, "markeredgewidth": 0.8}
+    axes.plot([], [], color=INK, label=label, **look)
 
 
 def weight_curves(summary: Sequence[Mapping[str, str]]) -> dict[str, list]:

@@ -58,8 +58,13 @@ CURVES = {  # kinds of further conditions that have one number, "missing=0.3"
 
 
 def member(name: str, titles: Mapping[str, str] = SYSTEMS) -> str:
-    """A system, a variant or several with commas between them."""
-    return titles.get(name) or ", ".join(titles.get(n, n) for n in name.split(","))
+    """A system, a variant or several with commas between them.
+
+    A member that somebody named "baseline" or "cm-arr" is spelt as the systems are.
+    """
+    spelling = {title.casefold(): title for title in titles.values()}
+    own = titles.get(name) or spelling.get(name.casefold())
+    return own or ", ".join(titles.get(n, n) for n in name.split(","))
 
 
 def score(name: str) -> str:

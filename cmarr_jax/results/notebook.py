@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a second or more to import
     import pandas
     from matplotlib.axes import Axes
 
-    from cmarr_jax.results import folder
+    from cmarr_jax.results import figure_files, folder
 
 
 class Text(str):
@@ -123,10 +123,9 @@ class Results:
         """Bars of WAR and UAR by available modalities, with 95 % intervals; returns the axes."""
         from cmarr_jax.results import figures, style
 
-        with _axes(ax, (style.COLUMN, 2.4)) as ax:
+        with _axes(ax, (style.COLUMN, 2.6)) as ax:
             shown = figures.conditions_panel(self.arrays, ax)
-            above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-            ax.legend(*shown, frameon=False, ncols=2, fontsize=7, **above)
+            style.legend_inside(ax, *shown, top=100)
         return ax
 
     def plot_confusion(self, condition: str | None = None, ax: "Axes | None" = None) -> "Axes":
@@ -144,8 +143,9 @@ class Results:
         known = self.arrays.conditions
         if condition not in (None, *known):
             raise UserError(f"condition={condition!r}: wanted one of {', '.join(known)}")
-        width, height = panels.confusion_size(self.arrays)
-        with _axes(ax, (1.5 * width, 1.5 * height)) as ax:
+        side, room = panels.confusion_size(self.arrays)
+        side = max(1.4 * side, 1.7)
+        with _axes(ax, (side + room, side + room)) as ax:
             panels.confusion(self.arrays, ax, condition or known[-1])
         return ax
 
@@ -225,7 +225,8 @@ class Comparison:
         last = results[-1]
         given = [each.name for each in results]
         check_same_corpus([each.workdir for each in results])
-        joined, members = [], []
+        joined: list[dict[str, str]] = []
+        members: list[str] = []
         for each in results:
             for field in ("corpus", "protocol"):
                 if (theirs := each._rows[0][field]) != (ours := last._rows[0][field]):
@@ -245,6 +246,7 @@ class Comparison:
             known = {*scores} <= {*SCORES}
             found = each._rows if known else classes.rows(each.workdir)[0]
             joined += [row | {"sweep": name} for row in found]
+        self._joined, self._results = joined, results
         self.values: tables.Comparison = tables.compare(
             joined, members, scores, [each.workdir for each in results]
         )
@@ -258,6 +260,46 @@ class Comparison:
         from cmarr_jax.results import tables
 
         return Text(tables.render(self.values, format))
+
+    def plot(self, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
+        """WAR and UAR of all systems side by side under each condition, a colour a system.
+
+        Lines at the means are 95 % intervals over the folds, or of one fold the standard deviation
+        over its seeds.
+
+        Args:
+          axes: two, for WAR and for UAR; None = a figure of their own, as wide as two columns.
+
+        Returns:
+          The two axes.
+
+        Raises:
+          UserError: another number of axes.
+        """
+        import matplotlib.pyplot as plt
+
+        from cmarr_jax.results import figures, style, system_figures
+
+        guess = figures.guessing(self._results[-1].arrays)
+        if axes is None:
+            return system_figures.systems(self.values, guess).axes
+        if len(panels := np.ravel(np.asarray(axes, dtype=object))) != 2:
+            raise UserError(f"axes: wanted two, for WAR and for UAR, got {len(panels)}")
+        with plt.rc_context(style.STYLE):
+            for each in panels:
+                style.dress(each)
+            shown = system_figures.systems_panels(self.values, panels, guess)
+            tops = [each.get_ylim()[1] for each in panels]
+            for each, top in zip(panels, tops, strict=True):  # both, so that they keep one range
+                style.legend_inside(each, [*shown.values()], [*shown], top)
+        return list(panels)
+
+    def sweeps(self) -> "figure_files.Sweeps":
+        """What figures of several systems are drawn from."""
+        from cmarr_jax.results import figure_files
+
+        reference = self._results[-1].arrays
+        return figure_files.Sweeps(self._joined, self.values.columns, [], reference)
 
     def __repr__(self) -> str:
         return self.table()
@@ -274,4 +316,8 @@ def _axes(ax: Any, size: tuple[float, float]) -> Iterator[Any]:
     from cmarr_jax.results import style
 
     with plt.rc_context(style.STYLE):
-        yield plt.subplots(figsize=size)[1] if ax is None else ax
+        if ax is None:
+            ax = plt.subplots(figsize=size)[1]
+        else:
+            style.dress(ax)
+        yield ax

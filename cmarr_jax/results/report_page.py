@@ -135,7 +135,8 @@ def _comparison(
         # Systems are the rows, as in `tables`.
         head, *of_systems = zip(("system", *titles), *body, strict=True)
         content.append(markup.table(caption, head, of_systems))
-    sweeps = figure_files.Sweeps(list(rows), list(members), list(summary))
+    reference = folder.load(folders[-1]) if folders else None
+    sweeps = figure_files.Sweeps(list(rows), list(members), list(summary), reference)
     for name in figure_files.drawable_of(sweeps):
         drawn, caption = figure_files.make_of(sweeps, name)
         drawing = figure_files.svg(drawn, f"f-{name}", caption)

@@ -6,7 +6,7 @@ readers in greyscale.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -38,6 +38,39 @@ STYLE = {
     "figure.constrained_layout.use": True,
     **{f"{kind}color": INK for kind in ("text.", "axes.label", "axes.edge", "xtick.", "ytick.")},
 }
+
+
+def dress(axes: plt.Axes) -> None:
+    """Gives axes that were made under another style this one's spines, sizes and colours."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set(linewidth=STYLE["axes.linewidth"], edgecolor=INK)
+    words = {"fontsize": STYLE["font.size"], "fontfamily": STYLE["font.family"], "color": INK}
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set(**words)
+    ticks = {"labelsize": STYLE["font.size"], "labelfontfamily": STYLE["font.family"]}
+    axes.tick_params(**ticks, colors=INK)
+
+
+def legend_inside(axes: plt.Axes, handles: Sequence, labels: Sequence[str], top: float) -> None:
+    """A legend between `top`, the highest that is drawn, and the title.
+
+    The axis is made longer by the legend's height, so that it covers nothing; its spine and ticks
+    end at `top`. A title, set before or after, stands above.
+    """
+    look = {"frameon": False, "fontsize": 7, "loc": "upper center", "borderaxespad": 0.1}
+    look |= {"columnspacing": 1.2, "handlelength": 1.6, "handletextpad": 0.5}
+    for columns in range(min(len(labels), 5), 0, -1):
+        legend = axes.legend(handles, labels, ncols=columns, **look)
+        axes.get_figure(root=True).draw_without_rendering()  # its layout is known from here on
+        box, room = legend.get_window_extent(), axes.get_window_extent()
+        if box.width <= room.width:
+            break
+    share = min(1.15 * box.height / room.height, 0.7)  # a title that is set later takes some
+    low = axes.get_ylim()[0]
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= top]
+    axes.set_ylim(low, low + (top - low) / (1 - share))
+    axes.set_yticks(ticks)
+    axes.spines["left"].set_bounds(low, top)
 
 
 def styled(draw: Callable) -> Callable:

@@ -1,11 +1,11 @@
 """Figures of one system or several: over the conditions, and over missing rates and noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmarr_jax.results import folder, names
+from cmarr_jax.results import figures, folder, names
 from cmarr_jax.results.folder import Results
 from cmarr_jax.results.style import COLUMN, GREY, LINES, MARKERS, PAPER, SERIES, TWO_COLUMNS, styled
 from cmarr_jax.results.summary import braces
@@ -15,31 +15,71 @@ _SCORES = ("WAR, %", "UAR, %")
 
 
 @styled
-def systems(table: Comparison) -> plt.Figure:
-    """WAR and UAR of every system under every condition, dots with lines side by side."""
+def systems(table: Comparison, guess: figures.Guessing | None = None) -> plt.Figure:
+    """WAR and UAR of every system under every condition, dots with lines side by side.
+
+    Args:
+      table: of WAR and UAR.
+      guess: what guessing scores, shown as lines.
+    """
+    figure, panels = plt.subplots(2, 1, figsize=(TWO_COLUMNS, 4.4), sharex=True)
+    shown = systems_panels(table, panels, guess)
+    panels[0].set_xlabel("")
+    where = {"loc": "outside upper center", "ncols": min(len(shown), 5)}
+    figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=7, **where)
+    return figure
+
+
+def systems_panels(
+    table: Comparison, panels: Sequence[plt.Axes], guess: figures.Guessing | None = None
+) -> dict:
+    """Draws `systems` into two axes, of one range; returns what a legend shows, by its names."""
     num = len(table.columns)
     place = np.arange(len(table.rows))
-    figure, panels = plt.subplots(2, 1, figsize=(TWO_COLUMNS, 4.4), sharex=True)
-    half = table.deviation if np.isnan(table.half_width).all() else table.half_width
+    half, whisker = _whiskers(table)
+    low, high = ends(table.mean[..., :2], half[..., :2])
     for k, axes in enumerate(panels):
         for j, name in enumerate(table.columns):
-            mean, span = table.mean[:, j, k], np.nan_to_num(half[:, j, k])
+            mean = table.mean[:, j, k]
             at = place + (j - (num - 1) / 2) * 0.8 / num
-            ends = [np.minimum(span, mean), np.minimum(span, 100 - mean)]
+            span = [mean - low[:, j, k], high[:, j, k] - mean]
             look = _look(j) | {"linestyle": "none", "elinewidth": 0.8, "capsize": 1.2}
-            axes.errorbar(at, mean, yerr=np.maximum(ends, 0), label=names.member(name), **look)
+            axes.errorbar(at, mean, yerr=np.maximum(span, 0), label=names.member(name), **look)
         for edge in place[1:] - 0.5:
             axes.axvline(edge, color=GREY, linewidth=0.4, alpha=0.6)
         axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
         axes.set_axisbelow(True)
         axes.set_ylabel(_SCORES[k])
         axes.set_xlim(-0.5, len(place) - 0.5)
-    panels[1].set_xticks(place, [braces(row) for row in table.rows])
-    panels[1].set_xlabel("available modalities")
-    handles, labels = panels[0].get_legend_handles_labels()
-    where = {"loc": "outside upper center", "ncols": min(num, 5)}
-    figure.legend(handles, labels, frameon=False, fontsize=7, **where)
-    return figure
+        axes.set_xticks(place, [braces(row.removeprefix("full ")) for row in table.rows])
+        axes.set_xlabel("available modalities")
+    if guess is not None:
+        figures.draw_majority(panels[0], guess)
+        figures.draw_chance(panels[1], guess)
+    if whisker:
+        figures.draw_whisker(panels[1], whisker)
+    shown = [dict(zip(*a.get_legend_handles_labels()[::-1], strict=True)) for a in panels]
+    limits = np.array([axes.get_ylim() for axes in panels])
+    for axes in panels:
+        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+    systems = {names.member(name): shown[0][names.member(name)] for name in table.columns}
+    return systems | shown[0] | shown[1] | systems
+
+
+def _whiskers(table: Comparison) -> tuple[np.ndarray, str]:
+    """What is drawn around the means `[C, S, K]`, 0 where there is none, and what it is."""
+    for half, label in (
+        (table.half_width, "95 % interval"),
+        (table.deviation, "standard deviation"),
+    ):
+        if not np.isnan(half).all():
+            return np.nan_to_num(half), label
+    return np.zeros_like(table.mean), ""
+
+
+def ends(mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Lower and upper ends of intervals in per cent, cut at 0 and 100; `[2, ...]`."""
+    return np.clip([mean - half, mean + half], 0, 100)
 
 
 @styled

@@ -228,7 +228,7 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
     titled = [names.score(s) for s in table.scores]
     what = " and ".join([", ".join(titled[:-1]), titled[-1]] if len(titled) > 1 else titled)
     spread = "mean ± std" if table.runs > 1 else "mean"
-    text = f"{what} in per cent, {spread} over {table.runs} runs."
+    text = f"{what} in per cent, {spread} over {table.runs} run{'s' * (table.runs != 1)}."
     if _is_tested(table):
         reference = names.member(table.columns[-1], titles)
         text += (
@@ -242,15 +242,17 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
 
 def test_text(table: Comparison) -> str:
     """By which test the last system is compared with the others, and what that speaks of."""
-    holm = f"with Holm's correction over {len(table.columns) - 1} comparisons in each column."
+    comparisons = len(table.columns) - 1
+    holm = f", with Holm's correction over {comparisons} comparisons in each column"
+    holm = f"{holm if comparisons > 1 else ''}."
     if not table.clusters:
         return (
             f"by Nadeau and Bengio's corrected paired t-test over the {table.folds} folds, each "
-            f"the mean of its seeds, {holm}"
+            f"the mean of its seeds{holm}"
         )
     text = (
         f"by a paired bootstrap over the {table.clusters} {table.unit} of the one test part, in "
-        f"{bootstrap.RESAMPLES:,} resamples, each score the mean of its seeds, {holm} It speaks of "
+        f"{bootstrap.RESAMPLES:,} resamples, each score the mean of its seeds{holm} It speaks of "
         "these trained models on other utterances of the kind, not of training anew."
     )
     if table.clusters < bootstrap.FEW:
