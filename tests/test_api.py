@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
 import cmarr_jax
 from cmarr_jax import UserError
@@ -122,6 +124,95 @@ def test_plots_are_drawn_into_axes_of_the_callers_or_a_figure_of_their_own(ours,
     own.figure.savefig(io.BytesIO(), format="png")
 
 
+def boxes(ax):
+    """Where title, legend and all that is drawn of the scores lie, in pixels."""
+    ax.get_figure().draw_without_rendering()
+    drawn = [bar.get_window_extent() for bar in ax.patches]
+    for lines in (c for c in ax.collections if hasattr(c, "get_segments")):
+        drawn += [Bbox(ax.transData.transform(ends)) for ends in lines.get_segments()]
+    return ax.title.get_window_extent(), ax.get_legend().get_window_extent(), drawn
+
+
+def assert_the_legend_covers_nothing(ax):
+    title, legend, drawn = boxes(ax)
+    assert title.height > 1 and len(drawn) > 7
+    assert legend.y1 <= title.y0 and max(box.y1 for box in drawn) <= legend.y0
+    inside = ax.get_figure().bbox
+    assert inside.y0 <= legend.y0 and title.y1 <= inside.y1
+
+
+SHAPES = [
+    {"ncols": 2, "figsize": (9, 3.2), "layout": "constrained"},
+    {"ncols": 2},
+    {"nrows": 2, "ncols": 2, "layout": "constrained"},
+    {"nrows": 2, "figsize": (6, 7), "layout": "tight"},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("is_before", [True, False])
+def test_a_legend_covers_neither_title_nor_bars(ours, shape, is_before):
+    axes = np.ravel(plt.subplots(**shape)[1])
+    for ax in axes[:2]:
+        if is_before:
+            ax.set_title("A title")
+        ours.plot_conditions(ax=ax)
+        ax.set_title("A title")
+    for ax in axes[:2]:
+        assert_the_legend_covers_nothing(ax)
+    own = ours.plot_conditions()
+    own.set_title("A title")
+    assert_the_legend_covers_nothing(own)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_names_below_the_bars_do_not_touch(ours, shape):
+    ax = ours.plot_conditions(ax=np.ravel(plt.subplots(**shape)[1])[0])
+    ax.figure.draw_without_rendering()
+    at = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert len(at) == 8 and all(a.x1 < b.x0 for a, b in itertools.pairwise(at))
+
+
+def test_axes_of_the_callers_get_the_style_of_all_figures(ours):
+    ax, own = ours.plot_conditions(ax=plt.subplots()[1]), ours.plot_conditions()
+    for each in (ax, own):
+        assert not each.spines["top"].get_visible() and not each.spines["right"].get_visible()
+        assert "95 % interval" in [text.get_text() for text in each.get_legend().get_texts()]
+    for texts in zip(*([a.xaxis.label, *a.get_xticklabels()] for a in (ax, own)), strict=True):
+        assert len({text.get_fontsize() for text in texts}) == 1
+        assert len({text.get_color() for text in texts}) == 1
+    assert plt.subplots()[1].spines["top"].get_visible()  # other figures keep theirs
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["negative", "positive"],
+        ["ang", "hap", "neu", "sad"],
+        ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"],
+    ],
+)
+def test_a_matrix_is_large_enough_for_its_numbers_and_names(ours, classes, rng):
+    num = len(classes)
+    counts = rng.integers(1, 30, (6, 7, num, num))
+    ours._arrays = ours.arrays._replace(classes=classes, confusion=counts)
+    _, axes = plt.subplots(1, 2, layout="constrained")
+    for ax in (ours.plot_confusion("st"), ours.plot_confusion("st", ax=axes[0])):
+        ax.figure.draw_without_rendering()
+        page, square = ax.figure.bbox, ax.get_window_extent()
+        assert square.width >= 1.6 * ax.figure.dpi, square
+        assert abs(square.width - square.height) < 2
+        cells = [text.get_window_extent() for text in ax.texts]
+        names = [text.get_window_extent() for text in (*ax.get_yticklabels(), ax.yaxis.label)]
+        below = [text.get_window_extent() for text in (*ax.get_xticklabels(), ax.xaxis.label)]
+        every = [*cells, *names, *below, ax.title.get_window_extent()]
+        assert len(every) == num * num + 2 * num + 3
+        for a, b in itertools.combinations(every, 2):
+            assert not a.overlaps(b)
+        assert all(page.x0 <= b.x0 and b.x1 <= page.x1 for b in every)
+        assert all(page.y0 <= b.y0 and b.y1 <= page.y1 for b in every)
+
+
 def test_plots_show_what_is_asked_for(ours):
     assert ours.plot_confusion().get_title() == "{s,v,t}"
     assert ours.plot_confusion("t").get_title() == "{t}"
@@ -149,6 +240,35 @@ def test_a_comparison_tests_each_against_the_one_that_is_asked(ours, folders):
     assert ours.compare(theirs).values.columns == ["the old one", "CM-ARR"]
 
 
+def test_a_comparison_is_one_figure_with_a_colour_a_system(ours, folders):
+    found = ours.compare(cmarr_jax.load(folders["theirs"]), cmarr_jax.load(folders["less"]))
+    figure, wanted = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axes in (found.plot(), found.plot(wanted)):
+        war, uar = axes
+        assert war.get_ylim() == uar.get_ylim()
+        assert [ax.get_ylabel() for ax in axes] == ["WAR, %", "UAR, %"]
+        names = [label.get_text() for label in uar.get_xticklabels()]
+        assert names == ["{t}", "{s}", "{v}", "{v,t}", "{s,v}", "{s,t}", "avg", "{s,v,t}"]
+        for k, ax in enumerate(axes):
+            dots = {bars.get_label(): bars.lines[0] for bars in ax.containers}
+            assert [*dots] == ["MMIN", "CM-ARR (w/o UDCL)", "CM-ARR"]
+            assert len({line.get_color() for line in dots.values()}) == 3
+            for j, line in enumerate(dots.values()):
+                np.testing.assert_allclose(line.get_ydata(), found.values.mean[:, j, k])
+        (legend, *_) = war.figure.legends or [war.get_legend()]
+        shown = [text.get_text() for text in legend.get_texts()]
+        assert shown[:3] == [*dots]
+        assert shown[3:] == ["majority class, WAR", "chance, UAR", "95 % interval"]
+        (majority,) = (c for c in war.collections if c.get_label() == "majority class, WAR")
+        np.testing.assert_allclose([s[0, 1] for s in majority.get_segments()], [25] * 8)
+    assert found.plot()[0].figure is not figure
+    for ax in wanted:
+        ax.set_title("A title")
+        assert_the_legend_covers_nothing(ax)
+    with pytest.raises(UserError, match=r"^axes: wanted two, for WAR and for UAR, got 1$"):
+        found.plot(wanted[0])
+
+
 def test_of_one_fold_the_comparison_is_a_bootstrap(tmp_path):
     one, other = (
         cmarr_jax.load(results_folder.write(tmp_path / s, folds=1, system=s))
@@ -157,6 +277,8 @@ def test_of_one_fold_the_comparison_is_a_bootstrap(tmp_path):
     found = one.compare(other)
     assert not np.isnan(found.values.p_value[:, 0]).any()
     assert "paired bootstrap" in found.table() and "p of avg" in found.table()
+    shown = [text.get_text() for text in found.plot()[0].figure.legends[0].get_texts()]
+    assert shown[-1] == "standard deviation"
 
 
 def test_two_of_one_name_are_told_apart_by_their_folders(ours, folders):
@@ -334,7 +456,7 @@ def test_the_page_runs_as_it_stands(tiny_pack, tmp_path, monkeypatch, capsys):
     with open(os.path.join(ROOT, "docs", "python.md"), encoding="utf-8") as f:
         (block,) = re.findall(r"```python\n(.*?)```", f.read(), re.DOTALL)
     exec(block, {})
-    assert "MMIN" in capsys.readouterr().out and os.path.getsize("conditions.pdf") > 5000
+    assert "MMIN" in capsys.readouterr().out and os.path.getsize("comparison.pdf") > 5000
 
 
 @pytest.mark.slow

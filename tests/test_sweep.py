@@ -368,4 +368,7 @@ def test_two_trials_of_a_system_with_a_teacher_become_a_tuned_system(tmp_path):
     page = (out / "tuned" / "report.html").read_text(encoding="utf-8")
     assert "2 trials, chosen in each fold by validation" in page
     refused = run_script("evaluate.py", f"--workdir={out}/tuned", f"--workdir={tmp_path}/other")
-    assert refused.returncode == 2 and "wanted beside --table=own alone" in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "wanted beside --table=own or --figure=systems" in refused.stderr
+    )

@@ -83,7 +83,9 @@ def conditions_panel(r: Results, axes: plt.Axes) -> tuple[list, list[str]]:
     axes.set_ylim(0, 100)
     if any(estimates[name]["war"].low < estimates[name]["war"].high for name in names):
         draw_whisker(axes, "95 % interval")
-    return axes.get_legend_handles_labels()
+    by_name = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    shown = [*dict.fromkeys(("WAR", "UAR", *by_name))]  # bars first
+    return [by_name[name] for name in shown], shown
 
 
 def guessing(r: Results) -> Guessing:

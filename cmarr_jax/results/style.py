@@ -5,6 +5,7 @@ colour-blind; what they tell apart, markers, hatches, line styles or numbers tel
 readers in greyscale.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -55,17 +56,23 @@ def legend_inside(axes: plt.Axes, handles: Sequence, labels: Sequence[str], top:
     """A legend between `top`, the highest that is drawn, and the title.
 
     The axis is made longer by the legend's height, so that it covers nothing; its spine and ticks
-    end at `top`. A title, set before or after, stands above.
+    end at `top`. A title, set before or after, stands above. Names below the axis that would touch
+    each other are turned.
     """
+    root = axes.get_figure(root=True)
+    root.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    if any(a.x1 + 1 > b.x0 for a, b in itertools.pairwise(boxes)):
+        axes.tick_params(axis="x", labelrotation=90)
     look = {"frameon": False, "fontsize": 7, "loc": "upper center", "borderaxespad": 0.1}
-    look |= {"columnspacing": 1.2, "handlelength": 1.6, "handletextpad": 0.5}
-    for columns in range(min(len(labels), 5), 0, -1):
-        legend = axes.legend(handles, labels, ncols=columns, **look)
-        axes.get_figure(root=True).draw_without_rendering()  # its layout is known from here on
+    look |= {"columnspacing": 1, "handlelength": 1.6, "handletextpad": 0.4}
+    for lines in range(1, len(labels) + 1):
+        legend = axes.legend(handles, labels, ncols=-(-len(labels) // lines), **look)
+        root.draw_without_rendering()  # its layout is known from here on
         box, room = legend.get_window_extent(), axes.get_window_extent()
-        if box.width <= room.width:
+        if box.width <= 1.05 * room.width:
             break
-    share = min(1.15 * box.height / room.height, 0.7)  # a title that is set later takes some
+    share = min(1.3 * box.height / room.height, 0.7)  # a title that is set later takes some
     low = axes.get_ylim()[0]
     ticks = [tick for tick in axes.get_yticks() if low <= tick <= top]
     axes.set_ylim(low, low + (top - low) / (1 - share))

@@ -45,8 +45,6 @@ def systems_panels(
             span = [mean - low[:, j, k], high[:, j, k] - mean]
             look = _look(j) | {"linestyle": "none", "elinewidth": 0.8, "capsize": 1.2}
             axes.errorbar(at, mean, yerr=np.maximum(span, 0), label=names.member(name), **look)
-        for edge in place[1:] - 0.5:
-            axes.axvline(edge, color=GREY, linewidth=0.4, alpha=0.6)
         axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
         axes.set_axisbelow(True)
         axes.set_ylabel(_SCORES[k])
@@ -60,8 +58,10 @@ def systems_panels(
         figures.draw_whisker(panels[1], whisker)
     shown = [dict(zip(*a.get_legend_handles_labels()[::-1], strict=True)) for a in panels]
     limits = np.array([axes.get_ylim() for axes in panels])
+    bottom, top = limits[:, 0].min(), limits[:, 1].max()
     for axes in panels:
-        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+        axes.vlines(place[1:] - 0.5, bottom, top, color=GREY, linewidth=0.4, alpha=0.6)
+        axes.set_ylim(bottom, top)
     systems = {names.member(name): shown[0][names.member(name)] for name in table.columns}
     return systems | shown[0] | shown[1] | systems
 

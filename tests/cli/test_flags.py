@@ -82,7 +82,9 @@ MISTAKES = [
     (["evaluate.py", "--workdir=/nowhere"], "holds no sweep"),
     (["evaluate.py", "--workdir=train.py"], "holds no sweep"),
     (["evaluate.py", "--workdir=x", "--format=latex"], "--format=latex: wanted beside --table"),
-    (["evaluate.py", "--workdir=x", "--workdir=y"], "given 2 times; wanted beside --table=own"),
+    (["evaluate.py", "--workdir=x", "--workdir=y"], "given 2 times; wanted beside --table=own or --figure=systems"),
+    (["evaluate.py", "--workdir=x", "--workdir=y", "--figure=systems", "--report"], "--report: wanted one --workdir, found 2; give each folder by itself, or set them side by side with --table=own or --figure=systems"),
+    (["evaluate.py", "--workdir=x", "--workdir=y", "--figure=systems"], "x/status.json: missing"),
     (["evaluate.py", "--table=own", "--workdir=x", "--workdir=y"], "x/status.json: missing"),
     (["evaluate.py", "--workdir=x", "--rows=systems"], "--rows=systems: wanted beside --table"),
 ]  # fmt: skip
@@ -311,6 +313,35 @@ def test_another_config_is_refused(sweep):
 
 
 @pytest.mark.slow
+def test_evaluate_draws_several_folders_side_by_side(tmp_path):
+    kinds = {"a": {"system": "mmin"}, "b": {}, "c": {"folds": 2}}
+    a, b, c = (results_folder.write(tmp_path / n, curves=(0.5,), **k) for n, k in kinds.items())
+    two = [f"--workdir={a}", f"--workdir={b}"]
+    before = {*os.listdir(a), *os.listdir(b)}
+    both = run("evaluate.py", *two, "--figure=systems", "--table=own", "--nocaption")
+    assert both.returncode == 0, both.stderr
+    assert "p of avg" in both.stdout
+    assert both.stdout.splitlines()[-1] == f"drawn: {a}/systems.pdf, {a}/systems.png"
+    assert {*os.listdir(a)} - before == {"systems.pdf", "systems.png", "systems.txt"}
+    assert not {*os.listdir(b)} - before
+    caption = (tmp_path / "a" / "systems.txt").read_text()
+    assert "n = 48 test utterances, 3 folds, 2 seeds" in caption
+    file = tmp_path / "new" / "x.pdf"
+    for name, drawings in (("robustness", f"{a}/robustness.pdf, {a}/robustness.png"), (file, file)):
+        drawn = run("evaluate.py", *two, f"--figure={name}")
+        assert (drawn.returncode, drawn.stdout) == (0, f"drawn: {drawings}\n"), drawn.stderr
+    assert file.stat().st_size > 5000
+    for flags, line in (
+        ([*two, "--figure=confusion"], "--figure=confusion: of 2 --workdir, wanted systems, "),
+        ([*two, "--figure=x.gif"], "--figure=x.gif: of 2 --workdir, wanted systems, "),
+        ([f"--workdir={a}", f"--workdir={c}", "--figure=y.pdf"], "wanted the same"),
+    ):
+        refused = run("evaluate.py", *flags)
+        assert refused.returncode == 2 and line in refused.stderr, refused.stderr
+        assert not refused.stdout and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
 def test_evaluate_prints_the_table_draws_it_and_writes_the_page(sweep):
     out, _, first = sweep
     figure = out / "conditions.png"
@@ -413,7 +444,7 @@ def test_a_table_is_trained_member_by_member_and_resumes(tmp_path):
     again = run("train.py", *flags)
     assert again.stdout == first.stdout and again.stderr.count("trained already") == 1
     own = run("evaluate.py", f"--workdir={out}", "--table=own")
-    assert own.returncode == 0 and "over 1 runs" in own.stdout, own.stderr
+    assert own.returncode == 0 and "over 1 run. " in own.stdout, own.stderr
     drawn = run(
         "evaluate.py", f"--workdir={out}", "--figure=all", "--table=own", "--format=latex",
         "--scores=war,recall",

@@ -9,6 +9,7 @@ from cmarr_jax.errors import UserError
 from cmarr_jax.results import (
     figure_files,
     figures,
+    names,
     panels,
     sections,
     style,
@@ -74,6 +75,58 @@ def test_a_caption_stands_below_or_in_a_file_beside(r, tmp_path):
     assert heights[True] > heights[False] + 10
     assert (tmp_path / "False.txt").read_text() == "n = 48 " * 30 + "\n"
     assert not (tmp_path / "True.txt").exists()
+
+
+def sweeps(workdir, members, **fields):
+    made = results_folder.write_table(workdir, members, **fields)
+    last = load(os.path.join(made, members[-1]))
+    return figure_files.Sweeps(read_results(made), list(members), read_summary(made), last)
+
+
+def test_systems_share_a_range_and_their_lines_are_said(tmp_path):
+    several = sweeps(tmp_path, ("mmin", "cmarr"), num=96)
+    drawn, caption = figure_files.make_of(several, "systems")
+    war, uar = drawn.axes
+    assert war.get_ylim() == uar.get_ylim()
+    shown = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert shown == ["MMIN", "CM-ARR", "majority class, WAR", "chance, UAR", "95 % interval"]
+    (chance,) = (line for line in uar.lines if line.get_label() == "chance, UAR")
+    assert {*chance.get_ydata()} == {25}
+    assert "n = 96 test utterances, 3 folds, 2 seeds" in caption
+    bare, _ = figure_files.make_of(several._replace(reference=None), "systems")
+    shown = [text.get_text() for text in bare.legends[0].get_texts()]
+    assert shown == ["MMIN", "CM-ARR", "95 % interval"]
+
+
+def test_only_what_is_cut_is_called_cut(rng):
+    def caption(spread):
+        rows = [
+            {
+                "corpus": "c",
+                "protocol": "p",
+                "system": s,
+                "variant": "default",
+                "fold": f,
+                "seed": "0",
+            }
+            | {"condition": c, "n": "8", "n_train": "16", "war": x, "uar": x}
+            for s in ("mmin", "cmarr")
+            for f, x in (("1", f"{0.5 - spread}"), ("2", f"{0.5 + spread}"), ("3", "0.5"))
+            for c in ("t", "s", "st", "missing=0.5")
+        ]
+        made = figure_files.Sweeps(rows, ["mmin", "cmarr"], [])
+        return [figure_files.make_of(made, name)[1] for name in ("systems", "robustness")]
+
+    for text in caption(0.4):
+        assert "(Nadeau and Bengio, 2003), cut at 0 and 100. c; p;" in text
+    for text in caption(0.01):
+        assert "(Nadeau and Bengio, 2003). c; p;" in text
+
+
+def test_members_of_any_name_are_spelt_as_the_systems_are():
+    spelt = {"baseline": "Baseline", "cm-arr": "CM-ARR", "full_modality": "Baseline"}
+    spelt |= {"augmented": "Augmented", "mine": "mine", "late fusion": "late fusion"}
+    assert {name: names.member(name) for name in spelt} == spelt
 
 
 def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):

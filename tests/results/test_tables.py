@@ -122,14 +122,23 @@ def test_small_p_values_and_the_test_are_named(rng):
     for style in ("text", "markdown", "latex"):
         text = tables.render(table, style)
         for words in (
-            "Nadeau and Bengio's corrected paired t-test", "Holm's correction over 1 comparison",
+            "Nadeau and Bengio's corrected paired t-test", "each the mean of its seeds. ",
             "against those of CM-ARR", "WAR and UAR",
         ):  # fmt: skip
             assert words in text, style
+        assert "Holm" not in text  # one comparison wants no correction
         assert "0.000" not in text and ("< 0.001" in text or "$<$0.001" in text)
     one_fold = [r for r in make_results(rng, {"mmin": 0, "cmarr": 9}) if r["fold"] == "1"]
     text = tables.render(tables.compare(one_fold, ["mmin", "cmarr"]), "text")
     assert "Not tested: one fold is no sample" in text and "p of avg" not in text
+
+
+def test_a_correction_is_named_where_there_are_several_comparisons(rng):
+    three = make_results(rng, {"mmin": 0, "cra": 2, "cmarr": 9})
+    text = tables.caption_of(tables.compare(three, ["mmin", "cra", "cmarr"]))
+    assert "seeds, with Holm's correction over 2 comparisons in each column. " in text
+    one = [r for r in three if (r["fold"], r["seed"]) == ("1", three[0]["seed"])]
+    assert "mean over 1 run. " in tables.caption_of(tables.compare(one, ["mmin", "cmarr"]))
 
 
 def test_intervals_of_differences_are_those_that_the_test_rejects_at(rng):
