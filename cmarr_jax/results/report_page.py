@@ -122,7 +122,7 @@ def _comparison(
                 text = f"{mean:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}")
                 cells.append(text + ("*" if mean == best else ""))
             body.append([braces(row), *cells])
-        caption = f"{score} %, mean over {table.runs} runs"
+        caption = f"{score} %, mean over {table.runs} run{'s' * (table.runs != 1)}"
         if not np.isnan(table.half_width).all():
             caption += " ± half a 95 % interval over the folds"
         caption += ". *: best of its condition."

@@ -307,7 +307,7 @@ def test_a_tables_page_compares_first_and_then_shows_each_member(table):
     headings = [text for tag, text in page.within if tag == "h2"]
     assert headings == ["What was run", "Caveats", "Comparison", "MMIN", "CM-ARR"]
     assert sum(tag == "h3" for tag, _ in page.within) == 10
-    assert "p of avg" in page.text and "Holm" in page.text
+    assert "p of avg" in page.text and "corrected paired t-test" in page.text
     assert "Not in this folder: mmin/" in page.text
 
 
