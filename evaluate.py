@@ -100,6 +100,8 @@ _CAPTION = flags.DEFINE_bool(
     "caption", True, "Below each figure; --nocaption writes it to a .txt file beside it instead."
 )
 
+_ENDINGS = (".pdf", ".png")
+
 
 def main() -> None:
     """Prints, draws and writes what the flags ask for; without any, prints the table."""
@@ -149,6 +151,12 @@ def several(workdirs: Sequence[str]) -> None:
         raise UserError(
             f"--workdir: given {len(workdirs)} times; wanted beside --table=own or "
             "--figure=systems, which set them side by side"
+        )
+    name = _FIGURE.value
+    if name and name not in ("systems", "robustness") and not name.endswith(_ENDINGS):
+        raise UserError(
+            f"--figure={name}: of {len(workdirs)} --workdir, wanted systems, robustness, or a file "
+            "name that ends in .pdf or .png; other figures are of one folder"
         )
     from cmarr_jax.results import notebook
 
@@ -211,17 +219,12 @@ def draw_side_by_side(results: Sequence["notebook.Results"], note: str) -> list[
       The files.
 
     Raises:
-      UserError: a figure that is not of several systems, or that they lack the scores for.
+      UserError: they lack the scores for it, or the file cannot be written.
     """
     from cmarr_jax.results import figure_files, notebook
 
     name = _FIGURE.value
-    is_file = name.endswith((".pdf", ".png"))
-    if not is_file and name not in ("systems", "robustness"):
-        raise UserError(
-            f"--figure={name}: of {len(results)} --workdir, wanted systems, robustness, or a file "
-            "name that ends in .pdf or .png; other figures are of one folder"
-        )
+    is_file = name.endswith(_ENDINGS)
     sweeps = notebook.Comparison(results).sweeps()
     drawn, caption = figure_files.make_of(sweeps, "systems" if is_file else name)
     places = [name] if is_file else places_of(results[0].workdir, name)
@@ -300,7 +303,7 @@ def draw(workdir: str, name: str, below: bool) -> list[str]:
     from cmarr_jax.results import figure_files, figures, folder, tensorboard
 
     known = dict.fromkeys((*figure_files.FIGURES, *figure_files.OF_SWEEPS))
-    is_file = name.endswith((".pdf", ".png"))
+    is_file = name.endswith(_ENDINGS)
     if not is_file and name not in (*known, "all"):
         raise UserError(
             f"--figure={name}: wanted {', '.join(known)}, all, or a file name that ends in "

@@ -36,9 +36,7 @@ class Sweeps(NamedTuple):
     rows: list[dict[str, str]]  # of results.csv
     members: list[str]  # in order, the last is the reference
     summary: list[dict[str, str]]  # of summary.csv
-    reference: Results | None = (
-        None  # the last member; without it, what guessing scores is left out
-    )
+    reference: Results | None = None  # the last member; None leaves out what guessing scores
 
 
 _NOISE = "noise: that share of the features' variance is noise, with nothing missing"

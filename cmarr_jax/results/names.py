@@ -3,7 +3,7 @@
 Files and flags keep the short names; what is not listed here goes by its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SYSTEMS = {  # systems, and variants of CM-ARR
     "cmarr": "CM-ARR",
@@ -65,6 +65,13 @@ def member(name: str, titles: Mapping[str, str] = SYSTEMS) -> str:
     spelling = {title.casefold(): title for title in titles.values()}
     own = titles.get(name) or spelling.get(name.casefold())
     return own or ", ".join(titles.get(n, n) for n in name.split(","))
+
+
+def members(names: Sequence[str], titles: Mapping[str, str] = SYSTEMS) -> list[str]:
+    """Each as `member` shows it; those that would be shown alike by their own names."""
+    shown = [member(name, titles) for name in names]
+    pairs = zip(names, shown, strict=True)
+    return [title if shown.count(title) == 1 else name for name, title in pairs]
 
 
 def score(name: str) -> str:

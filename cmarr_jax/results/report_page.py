@@ -53,7 +53,7 @@ def _table(workdir: str, members: Sequence[str], transcripts: bool) -> bytes:
     rows = read_results(workdir)
     status, summary = read_status(workdir), read_summary(workdir)
     corpus, protocol = rows[0]["corpus"], rows[0]["protocol"]
-    titles = [names.member(m) for m in members]
+    titles = names.members(members)
     facts = {"corpus": corpus, "protocol": protocol, "systems": ", ".join(titles)}
     facts |= {"time": time_taken(status)}
     several = len({row["fold"] for row in rows}) > 1

@@ -34,17 +34,18 @@ def systems_panels(
     table: Comparison, panels: Sequence[plt.Axes], guess: figures.Guessing | None = None
 ) -> dict:
     """Draws `systems` into two axes, of one range; returns what a legend shows, by its names."""
-    num = len(table.columns)
+    titles = names.members(table.columns)
+    num = len(titles)
     place = np.arange(len(table.rows))
     half, whisker = _whiskers(table)
-    low, high = ends(table.mean[..., :2], half[..., :2])
+    low, high = _ends(table.mean[..., :2], half[..., :2])
     for k, axes in enumerate(panels):
-        for j, name in enumerate(table.columns):
+        for j, name in enumerate(titles):
             mean = table.mean[:, j, k]
             at = place + (j - (num - 1) / 2) * 0.8 / num
             span = [mean - low[:, j, k], high[:, j, k] - mean]
             look = _look(j) | {"linestyle": "none", "elinewidth": 0.8, "capsize": 1.2}
-            axes.errorbar(at, mean, yerr=np.maximum(span, 0), label=names.member(name), **look)
+            axes.errorbar(at, mean, yerr=np.maximum(span, 0), label=name, **look)
         axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
         axes.set_axisbelow(True)
         axes.set_ylabel(_SCORES[k])
@@ -62,8 +63,8 @@ def systems_panels(
     for axes in panels:
         axes.vlines(place[1:] - 0.5, bottom, top, color=GREY, linewidth=0.4, alpha=0.6)
         axes.set_ylim(bottom, top)
-    systems = {names.member(name): shown[0][names.member(name)] for name in table.columns}
-    return systems | shown[0] | shown[1] | systems
+    ordered = {name: shown[0][name] for name in titles if name in shown[0]}
+    return ordered | shown[0] | shown[1]
 
 
 def _whiskers(table: Comparison) -> tuple[np.ndarray, str]:
@@ -77,7 +78,7 @@ def _whiskers(table: Comparison) -> tuple[np.ndarray, str]:
     return np.zeros_like(table.mean), ""
 
 
-def ends(mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+def _ends(mean: np.ndarray, half: np.ndarray) -> np.ndarray:
     """Lower and upper ends of intervals in per cent, cut at 0 and 100; `[2, ...]`."""
     return np.clip([mean - half, mean + half], 0, 100)
 
@@ -96,7 +97,7 @@ def robustness(curves: Mapping[str, Lines]) -> plt.Figure:
     figure, panels = plt.subplots(*shape, **look)
     for column, (kind, lines) in zip(panels.T, curves.items(), strict=True):
         for k, axes in enumerate(column):
-            for j, name in enumerate(lines.columns):
+            for j, name in enumerate(names.members(lines.columns)):
                 low, high = lines.low[:, j, k], lines.high[:, j, k]
                 band = {
                     "color": SERIES[j % len(SERIES)],
@@ -107,7 +108,7 @@ def robustness(curves: Mapping[str, Lines]) -> plt.Figure:
                     axes.fill_between(lines.points, low, high, **band)
                 style = LINES[j % len(LINES)]
                 mean = lines.mean[:, j, k]
-                axes.plot(lines.points, mean, label=names.member(name), linestyle=style, **_look(j))
+                axes.plot(lines.points, mean, label=name, linestyle=style, **_look(j))
             axes.grid(axis="y", color=GREY, linewidth=0.4, alpha=0.4)
         column[1].set_xlabel(names.CURVES[kind])
     for k, label in enumerate(_SCORES):

@@ -230,7 +230,7 @@ def caption_of(table: Comparison, titles: Mapping[str, str] = names.SYSTEMS) -> 
     spread = "mean ± std" if table.runs > 1 else "mean"
     text = f"{what} in per cent, {spread} over {table.runs} run{'s' * (table.runs != 1)}."
     if _is_tested(table):
-        reference = names.member(table.columns[-1], titles)
+        reference = names.members(table.columns, titles)[-1]
         text += (
             " p: the mean over the missing conditions (avg), and complete data, against those of "
             f"{reference}, {test_text(table)}"
@@ -288,7 +288,7 @@ def _block(
     """One score's cells, the first row and column are headings."""
     bold = {"text": "*{}", "markdown": "**{}**", "latex": r"\textbf{{{}}}"}[style]
     plain = " {}" if style == "text" else "{}"
-    shown = [names.member(c, titles) for c in table.columns]
+    shown = names.members(table.columns, titles)
     conditions, p_heads = [braces(row) for row in table.rows], [f"p of {name}" for name in TESTED]
     if style == "latex":
         shown, conditions = latex.escape(shown), latex.escape(conditions)

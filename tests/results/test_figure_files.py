@@ -127,6 +127,8 @@ def test_members_of_any_name_are_spelt_as_the_systems_are():
     spelt = {"baseline": "Baseline", "cm-arr": "CM-ARR", "full_modality": "Baseline"}
     spelt |= {"augmented": "Augmented", "mine": "mine", "late fusion": "late fusion"}
     assert {name: names.member(name) for name in spelt} == spelt
+    alike = ["baseline", "full_modality", "augmented"]
+    assert names.members(alike) == ["baseline", "full_modality", "Augmented"]
 
 
 def test_an_svg_keeps_its_text_and_takes_the_pages_colours(r):
