@@ -176,8 +176,8 @@ def _print_head(report: dict) -> None:
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
     )
     print(
-        f"{report['shape']}, batch {report['batch']}, lengths {report['mean_length']:.1f} on average, "
-        f"up to {report['longest']}; medians of {report['rounds']} interleaved rounds"
+        f"{report['shape']}, batch {report['batch']}, lengths of {report['mean_length']:.1f} in the "
+        f"mean, {report['longest']} at most; medians of {report['rounds']} interleaved rounds"
     )
     print(f"utterances/s, ratios, seconds an epoch of {EPOCH}, peak memory\n")
     print("".join(f"{head:>12}" for head in HEADS), flush=True)
