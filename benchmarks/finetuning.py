@@ -175,9 +175,10 @@ def _print_head(report: dict) -> None:
     print(
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
     )
+    mean, longest = report["mean_length"], report["longest"]
     print(
-        f"{report['shape']}, batch {report['batch']}, lengths of {report['mean_length']:.1f} in the "
-        f"mean, {report['longest']} at most; medians of {report['rounds']} interleaved rounds"
+        f"{report['shape']}, batch {report['batch']}, lengths of {mean:.1f} in the mean, {longest} "
+        f"at most; medians of {report['rounds']} interleaved rounds"
     )
     print(f"utterances/s, ratios, seconds an epoch of {EPOCH}, peak memory\n")
     print("".join(f"{head:>12}" for head in HEADS), flush=True)
