@@ -19,8 +19,8 @@ On a busy machine wall clocks say little: --cores 1, and the ratio of the CPU ti
 --check trains nothing: it compares mean vectors, logits, the loss and the gradient on copied
 weights, with dropout off.
 
-MiniLM's shape takes about MINUTES minutes on two idle CPU cores; the others want a GPU, or
---utterances 64.
+MiniLM's shape takes some six minutes on two idle CPU cores, a third of it compiling; the other
+shapes want a GPU, or --utterances 64.
 """
 
 import argparse
