@@ -19,8 +19,8 @@ On a busy machine wall clocks say little: --cores 1, and the ratio of the CPU ti
 --check trains nothing: it compares mean vectors, logits, the loss and the gradient on copied
 weights, with dropout off.
 
-MiniLM's shape takes about MINUTES minutes on two idle CPU cores; the others want a GPU, or
---utterances 64.
+MiniLM's shape takes some six minutes on two idle CPU cores, a third of it compiling; the other
+shapes want a GPU, or --utterances 64.
 """
 
 import argparse
@@ -175,9 +175,10 @@ def _print_head(report: dict) -> None:
     print(
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
     )
+    mean, longest = report["mean_length"], report["longest"]
     print(
-        f"{report['shape']}, batch {report['batch']}, lengths {report['mean_length']:.1f} on average, "
-        f"up to {report['longest']}; medians of {report['rounds']} interleaved rounds"
+        f"{report['shape']}, batch {report['batch']}, lengths of {mean:.1f} in the mean, {longest} "
+        f"at most; medians of {report['rounds']} interleaved rounds"
     )
     print(f"utterances/s, ratios, seconds an epoch of {EPOCH}, peak memory\n")
     print("".join(f"{head:>12}" for head in HEADS), flush=True)

@@ -262,18 +262,36 @@ def test_the_whole_way_from_a_release_to_the_sweeps_own_test(tmp_path):
 def test_a_model_of_several_layers_says_of_raw_input_what_the_sweep_said(tmp_path):
     """RoBERTa's last two layers as their mean, two of wav2vec2's side by side."""
     models = [*MODELS[4:], "--text-model", f"{GOLDEN}/roberta", "--layers=-2:"]
-    out = f"{tmp_path}/pack"
-    code, _, err = run(
-        "-m", "cmarr_jax.extract", "msp_improv", "--out", out, "--scenarios", "S", *models,
-        "--root", releases.msp_improv_with_video(str(tmp_path), sessions=3),
-        "--layers=speech=2,0", "--store-dtype", "float32", "--max-bad", "1",
-    )  # fmt: skip
-    assert code == 0, err
-    made = pack_lib.read(out)
+    made = raw_input_is_predicted_as_tested(tmp_path, [*models, "--layers=speech=2,0"], [])
     recipes = {m: made.provenance["modalities"][m]["source"] for m in made.modalities}
     assert recipes["text"]["states"] == [1, 2] and recipes["text"]["layout"] == "mean"
     assert recipes["speech"]["states"] == [2, 0] and made.features["speech"].shape[1] == 32
-    flags = ["--config=configs/demo.py", *SMALL, f"--config.data.pack={out}"]
+
+
+@pytest.mark.slow
+def test_a_model_with_upper_layers_says_of_raw_input_what_the_sweep_said(tmp_path):
+    """BERT's second layer and both of wav2vec2's learn; what they read comes from the front."""
+    text, speech = f"{GOLDEN}/bert", f"{GOLDEN}/wav2vec2"
+    options = ["--text-model", text, "--speech-model", speech, *MODELS[4:]]
+    options += ["--layers=text=1", "--layers=speech=0", "--keep-special-tokens"]
+    flags = [f"--config.encoders.text.model={text}", f"--config.encoders.speech.model={speech}"]
+    raw_input_is_predicted_as_tested(tmp_path, options, flags)
+    with open(tmp_path / "out/model/model.json") as f:
+        upper = json.load(f)["upper"]
+    assert {m: facts["start"] for m, facts in upper.items()} == {"text": 1, "speech": 0}
+
+
+def raw_input_is_predicted_as_tested(tmp_path, options, flags):
+    """Extracts with `options`, trains with `flags`, predicts raw input; returns the pack."""
+    out = f"{tmp_path}/pack"
+    code, _, err = run(
+        "-m", "cmarr_jax.extract", "msp_improv", "--out", out, "--scenarios", "S", *options,
+        "--root", releases.msp_improv_with_video(str(tmp_path), sessions=3),
+        "--store-dtype", "float32", "--max-bad", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    made = pack_lib.read(out)
+    flags = ["--config=configs/demo.py", *SMALL, f"--config.data.pack={out}", *flags]
     code, _, err = run("train.py", *flags, f"--workdir={tmp_path}/out")
     assert code == 0, err
     with open(tmp_path / "out/predictions.csv", newline="") as f:
@@ -291,6 +309,7 @@ def test_a_model_of_several_layers_says_of_raw_input_what_the_sweep_said(tmp_pat
         wanted = [float(p) for p in row["probabilities"].split()]
         found = list(json.loads(lines[0])["posterior"].values())
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+    return made
 
 
 def run(*argv):

@@ -1,23 +1,29 @@
 """Upper layers before a system: what they show, how they are trained, what of them is kept."""
 
 import csv
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmarr_jax.data import pipeline, pooling
+from cmarr_jax.data import pack, pipeline, pooling, protocol
 from cmarr_jax.experiment import encoders as opened
 from cmarr_jax.extract import __main__ as extraction
 from cmarr_jax.predictor import Predictor
 from cmarr_jax.systems.teacher_student import teach
-from cmarr_jax.training import encoders, runs, train_step
+from cmarr_jax.training import encoders, evaluation, runs, train_step
+from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import make_layout
+from cmarr_jax.training.vector import init_params
+from cmarr_jax.workdir.checkpoints import Resumed
 from tests import tiny
 from tests.extract import releases, samples
 from tests.extract.stand_in import GOLDEN
 
+KINDS = {"text": "bert", "speech": "wav2vec2"}
+MODELS = {f"encoders.{m}.model": f"{GOLDEN}/{kind}" for m, kind in KINDS.items()}
 FIELDS = {"train.batch_size": 4, "pretrain.batch_size": 4, "train.eval_batch_size": 8}
 
 
@@ -25,14 +31,18 @@ FIELDS = {"train.batch_size": 4, "pretrain.batch_size": 4, "train.eval_batch_siz
 def packs(tmp_path_factory):
     """`--layers` -> a pack of text and speech, of the same 24 utterances."""
     root = tmp_path_factory.mktemp("own")
-    table, made = vary(releases.own(str(root))), {}
-    for layers in ("0", "1", "last", "all"):
-        made[layers] = f"{root}/pack-{layers}"
+    table = vary(releases.own(str(root)))
+
+    @functools.cache
+    def make(layers):
+        made = f"{root}/pack-{layers}"
         options = ["--text-model", f"{GOLDEN}/bert", "--speech-model", f"{GOLDEN}/wav2vec2"]
         options += ["--layers", layers, "--keep-special-tokens", "--store-dtype", "float32"]
-        command = ["csv", "--root", table, "--out", made[layers], "--quiet", *options]
+        command = ["csv", "--root", table, "--out", made, "--quiet", *options]
         assert extraction.main(command) == 0
-    return made
+        return made
+
+    return make
 
 
 def vary(table):
@@ -54,12 +64,7 @@ def experiment(corpus, c):
 
 
 def config(argument="full_modality", **fields):
-    own = {f"encoders.{m}.model": f"{GOLDEN}/{kind}" for m, kind in KINDS.items()}
-    return tiny.config(argument, **FIELDS | own | fields)
-
-
-KINDS = {"text": "bert", "speech": "wav2vec2"}
-MODELS = {f"encoders.{m}.model": f"{GOLDEN}/{kind}" for m, kind in KINDS.items()}
+    return tiny.config(argument, **FIELDS | MODELS | fields)
 
 
 def load(path, c=None, **options):
@@ -69,7 +74,7 @@ def load(path, c=None, **options):
 
 @pytest.fixture(scope="module")
 def front(packs):
-    return load(packs["0"], config())
+    return load(packs("0"), config())
 
 
 def train(corpus, memory=None, argument="full_modality", **fields):
@@ -85,11 +90,13 @@ def stage_of(corpus, c):
     return experiment(corpus, c).stages[0]
 
 
-@pytest.mark.parametrize("layers", ["0", "1"])
-@pytest.mark.parametrize("loader", ["numpy", "tfds"])
+@pytest.mark.parametrize(
+    "layers, loader",
+    [("0", "numpy"), pytest.param("1", "tfds", marks=pytest.mark.slow)],
+)
 def test_frozen_layers_show_the_pack_of_the_last_layer(packs, layers, loader):
     c = config()
-    front, last = load(packs[layers], c, loader=loader), load(packs["last"], loader=loader)
+    front, last = load(packs(layers), c, loader=loader), load(packs("last"), loader=loader)
     assert front.features["text"].shape[1] == max(front.rows["text"])  # at its own length
     shown = encoders.as_published(front, stage_of(front, c))
     for m in KINDS:
@@ -111,7 +118,7 @@ def test_a_rate_of_zero_leaves_the_system_with_the_last_layer(packs, front):
         {e.modality: e.params for e in stage.encoders},
     )
     ours = show(front, stage, tree, made, c)
-    last = load(packs["last"])
+    last = load(packs("last"))
     plain = tiny.config("full_modality", **FIELDS)
     theirs = experiment(last, plain)
     wanted = show(last, theirs.stages[0], None, theirs, plain)
@@ -164,6 +171,7 @@ def test_pooling_is_that_of_packs():
         np.testing.assert_allclose(pooled[k], pooling.fix_length(x[k, :count], 4), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["cmarr", "mmin"])
 def test_a_stopped_sweep_resumes_to_the_same_bits(front, argument):
     class Kept(tiny.Memory):
@@ -185,13 +193,12 @@ def test_a_stopped_sweep_resumes_to_the_same_bits(front, argument):
     half = Kept()
     with pytest.raises(Stop):
         train(front, half, report=stop, **fields)
-    from cmarr_jax.workdir.checkpoints import Resumed
-
     half.point = Resumed(2, half.saved["last"], [None])
     train(front, half, **fields)
     jax.tree.map(np.testing.assert_array_equal, half.saved["last"], whole.saved["last"])
 
 
+@pytest.mark.slow
 def test_two_devices_equal_one(front, monkeypatch):
     """The batch of one run is cut over both; dropout of the encoders draws the same."""
     losses = []
@@ -204,6 +211,7 @@ def test_two_devices_equal_one(front, monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_student_is_taught_by_what_its_teacher_saw(front):
     memory, teachers = tiny.Memory(), tiny.NoTeachers()
     train(front, memory, "mmin", teachers=teachers)
@@ -301,8 +309,6 @@ def test_gradients_of_the_layers_are_finite_differences(front):
 
 
 def start(made, run):
-    from cmarr_jax.training.vector import init_params
-
     stage, vector = made.stages[0], made.vectors[0]
     return np.asarray(init_params(stage, vector, np.asarray(run.key)[None], made.corpus))[0]
 
@@ -320,9 +326,10 @@ def test_batches_hold_utterances_of_like_length():
     assert abs(np.corrcoef(np.arange(80), rows[alike].mean(axis=1))[0, 1]) < 0.3
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_has_the_same_gradient(packs):
     """Without dropout, and with losses that are means over utterances."""
-    corpus = load(packs["last"])
+    corpus = load(packs("last"))
     fields = {"model.fusion.dropout": 0.0, "model.classifier.dropout": 0.0, "train.batch_size": 8}
     ends = []
     for parts in (1, 4):
@@ -342,28 +349,28 @@ def test_a_batch_in_parts_has_the_same_gradient(packs):
 
 def test_a_mix_of_layers_starts_as_their_mean_and_learns(packs):
     c = tiny.config("full_modality", **FIELDS, **{"encoders.text.mix": True})
-    corpus = load(packs["all"], c)
+    corpus = load(packs("all"), c)
     stage = stage_of(corpus, c)
     shown = encoders.as_published(corpus, stage).features["text"]
     states = corpus.features["text"].reshape(*corpus.mask.shape, 3, -1)
     np.testing.assert_allclose(shown, states.mean(axis=2), atol=1e-6)
     memory = tiny.Memory()
     tiny.train(
-        corpus, memory, argument="full_modality", folds=(1,), validation="rotate", **FIELDS,
-        **{"encoders.text.mix": True, "train.epochs": 3},
-    )  # fmt: skip
+        corpus,
+        memory,
+        argument="full_modality",
+        folds=(1,),
+        validation="rotate",
+        **FIELDS | {"encoders.text.mix": True, "train.epochs": 3},
+    )
     (vector,) = experiment(corpus, c).vectors
     tree = vector.unravel(np.asarray(memory.saved["last"][0].params[0]))
     weights = tree["params"][encoders.UPPER]["text"]["weights"]
     assert weights.shape == (3,) and np.ptp(weights) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["upper", "mix"])
+@pytest.mark.parametrize("kind", ["upper", pytest.param("mix", marks=pytest.mark.slow)])
 def test_the_exported_model_scores_as_the_sweep(packs, tmp_path, kind):
-    from cmarr_jax.data import pack, protocol
-    from cmarr_jax.training import evaluation
-    from cmarr_jax.training.feed import Feed
-
     c = (
         config()
         if kind == "upper"
@@ -371,7 +378,7 @@ def test_the_exported_model_scores_as_the_sweep(packs, tmp_path, kind):
             "full_modality", **FIELDS, **{"encoders.text.mix": True, "encoders.speech.mix": True}
         )
     )
-    path = packs["0" if kind == "upper" else "all"]
+    path = packs("0" if kind == "upper" else "all")
     corpus = load(path, c)
     params, every, system, vector = tiny.export_model(str(tmp_path / "model"), corpus, c, folds=2)
     layout = make_layout(2, (8,), "map")
