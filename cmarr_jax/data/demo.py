@@ -71,7 +71,7 @@ def make(
     Raises:
       UserError: `path` exists, or a number is out of its range.
     """
-    _check(num_utterances, seed, shared, noise)
+    check(num_utterances, seed, shared, noise)
     share_of_noise = dict(zip(_EVIDENCE, _noise_shares([*_EVIDENCE], shared), strict=True))
     share_of_rest = 1.0 if shared is None else shared
     rng = np.random.default_rng(seed)
@@ -170,7 +170,8 @@ def _content(rng: np.random.Generator, num: int) -> np.ndarray:
     return drawn / np.arange(1, _CONTENT_WAVES + 1)[:, None]
 
 
-def _check(num_utterances: int, seed: int, shared: float | None, noise: float) -> None:
+def check(num_utterances: int, seed: int, shared: float | None, noise: float) -> None:
+    """Refuses, by a UserError, numbers that `make` makes no corpus of."""
     if num_utterances < _FEWEST:
         raise UserError(f"--utterances={num_utterances}: wanted {_FEWEST} or more")
     if seed < 0:
