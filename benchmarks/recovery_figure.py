@@ -139,7 +139,7 @@ def caption(rows: Sequence[Mapping[str, str]]) -> str:
     folds = len(folds_of(first))
     short = {*(int(r["runs"]) for r in rows)} != {folds * int(first["seeds"])}
     return (
-        "Made-up corpora whose modalities have a known share of their content in common. First row: "
+        "Made-up corpora whose modalities have a known share of their content in common. First: "
         "UAR averaged over the missing conditions; ceiling: the best guess from the evidence "
         "itself. Next: how much more of it CM-ARR has than the others, and than itself with a part "
         "left out or changed; above 0, CM-ARR as it is does better. Last: squared error of what "
