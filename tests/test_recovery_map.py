@@ -94,7 +94,7 @@ def test_every_size_is_updated_as_often(tmp_path):
         assert config.data.length == 32 and config.num_seeds == 2 and config.system == "mmin"
         updates.append([size * config[s].epochs for s in ("train", "pretrain")])
     np.testing.assert_allclose(updates, [updates[-1]] * 3, rtol=0.01)
-    assert updates[-1] == [6000 * 60, 6000 * 20]  # MMIN's own epochs
+    assert updates[-1] == [6000 * 12, 6000 * 12]  # configs/demo.py's epochs
 
 
 @pytest.mark.parametrize(
