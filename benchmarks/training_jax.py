@@ -122,8 +122,8 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         outputs = {"logits": predict(tree), **terms, "loss": total, "gradient norm": norm}
         for file, content in (
             ("ours", outputs),
-            ("params", _named(tree)),
-            ("gradient", _named(gradient)),
+            ("params", named(tree)),
+            ("gradient", named(gradient)),
         ):
             np.savez(os.path.join(args.folder, f"{file}.npz"), **content)
         return 0.0
@@ -144,7 +144,7 @@ def _example(data: dict) -> Batch:
     return Batch(features, weights=jnp.ones(2), **two)
 
 
-def _named(tree: dict) -> dict:
+def named(tree: dict) -> dict:
     """ "umc/Dense_0/kernel" -> array."""
     leaves = jax.tree_util.tree_flatten_with_path(tree["params"])[0]
     return {"/".join(part.key for part in path): np.asarray(leaf) for path, leaf in leaves}

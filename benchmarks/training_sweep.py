@@ -13,7 +13,9 @@ from cmarr_jax import systems
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.experiment.prepare import make_masking
 from cmarr_jax.systems.precision import FLOAT32, Precision
+from cmarr_jax.systems.system import Encoder
 from cmarr_jax.training import loop, predict_step, train_step, vector
+from cmarr_jax.training.encoders import with_encoders
 from cmarr_jax.training.evaluation import Scorer
 from cmarr_jax.training.feed import Feed
 from cmarr_jax.training.layout import make_layout
@@ -91,10 +93,12 @@ class CompiledSweep:
         corpus: pipeline.Corpus,
         num_runs: int = 1,
         precision: Precision = FLOAT32,
+        encoders: Sequence[Encoder] = (),
     ):
-        system = _system(config, corpus, precision)
+        system = with_encoders(_system(config, corpus, precision), encoders)
         (self.stage,) = system.stages
-        self.layout = make_layout(num_runs, (1,), config.layout)
+        layout = "map" if encoders else config.layout  # see `Experiment.layout`
+        self.layout = make_layout(num_runs, (1,), layout)
         self._config, self._corpus = config, corpus
         everything = np.arange(len(corpus.labels), dtype=np.int32)
         fold = protocol.Fold(1, "none", everything, everything, everything)

@@ -9,6 +9,8 @@ the comment says so. An argument after the config file picks variants, joined by
 import ast
 import difflib
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from ml_collections import ConfigDict
 
@@ -272,11 +274,14 @@ VOID_FOR_ONE_VECTOR = ("no_attention",)
 _OUTER_COMMA = re.compile(r",(?![^(]*\))")  # not one within a tuple
 
 
-def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
+def with_variants(
+    config: ConfigDict, argument: str | None, recipe: Mapping[str, object] = MappingProxyType({})
+) -> ConfigDict:
     """Applies what `argument` names, "a,b": a system, variants, weights ("alpha=0.5"), fields
     ("train.learning_rate=0.001"), a table.
 
-    None or "" applies nothing. Of a table only the list of its members is made.
+    None or "" applies nothing. Of a table only the list of its members is made. The fields of
+    `recipe` take the place of a system's own.
 
     Raises:
       UserError: a name is unknown, or another system's; a value is not what its field holds.
@@ -288,6 +293,7 @@ def with_variants(config: ConfigDict, argument: str | None) -> ConfigDict:
             if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
             systems.set_preset(config, name)
+            systems.set_fields(config, recipe)
         elif name in TABLES:
             table = name
         else:

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import hlo_bytes, ideal_bytes, training_jax, training_sweep
+from benchmarks import (
+    finetuning_inputs,
+    finetuning_jax,
+    hlo_bytes,
+    ideal_bytes,
+    training_jax,
+    training_sweep,
+)
 from benchmarks.training_inputs import make_evaluated, make_features, make_order
 from cmarr_jax.data import protocol
 from cmarr_jax.systems import SYSTEMS
@@ -50,6 +57,52 @@ def test_the_benchmarked_sweep_is_built_as_the_library_has_it(traced):
     made.train(np.minimum(make_order(args, 4), 7))()
     conditions = protocol.make_conditions(tuple(data["features"]))
     made.evaluate(make_evaluated(args), conditions)()
+
+
+SMALL_RUN = argparse.Namespace(shape="tiny", utterances=16, batch=4, check=False)
+
+
+def finetuned():
+    """Corpus, encoder and batches of benchmarks/finetuning.py, small."""
+    shape = finetuning_inputs.shape_of(SMALL_RUN)
+    lengths = finetuning_inputs.make_lengths(shape, SMALL_RUN.utterances)
+    corpus = finetuning_jax.padded("text", *finetuning_inputs.make_states(shape, lengths))
+    encoder = finetuning_jax.random_encoder(SMALL_RUN, 1, FLOAT32)
+    return corpus, encoder, finetuning_jax.make_order(SMALL_RUN, lengths)
+
+
+def test_the_finetuned_layers_are_compiled_as_the_library_has_them(traced):
+    corpus, encoder, order = finetuned()
+    config = finetuning_jax.make_config(SMALL_RUN)
+    made = training_sweep.CompiledSweep(config, corpus, 2, encoders=(encoder,))
+    assert not made.layout.vmapped and made.stage.encoders == (encoder,)
+    layers = sum(x.size for x in jax.tree.leaves(encoder.params))
+    width, hidden = 48, finetuning_inputs.HEAD
+    linear = (width + 1) * hidden + 2 * (hidden + 1) * hidden + (hidden + 1) * 4
+    assert made.vector.size == layers + linear + 2 * hidden
+    made.train(order)()
+
+
+def test_batches_to_finetune_are_of_like_length_and_the_longest_is_untimed():
+    corpus, _, order = finetuned()
+    rows = corpus.rows["text"]
+    assert order.shape == (4, 4) and sorted(order.ravel()) == list(range(16))
+    assert (np.diff(np.sort(order, axis=1), axis=1) > 0).all()
+    assert np.ptp(rows[order], axis=1).mean() < np.ptp(rows) / 2
+    first = finetuning_inputs.warming(rows, *order.shape)
+    assert rows[first[0]].max() == rows.max() == 40 and rows[first[1]].max() < rows.mean()
+    assert (first[2:] == -1).all()
+
+
+@pytest.mark.parametrize("length", [3, 40, 124])
+def test_products_of_finetuned_layers_are_counted_at_any_length(length):
+    """Two layers, by hand: a product has two gradients, but the states that go in need none."""
+    encoder = finetuning_jax.random_encoder(SMALL_RUN, 1, FLOAT32)
+    weights, scores = 4 * 48**2 + 2 * 48 * 192, 2 * 48 * length
+    not_needed = 3 * 48**2
+    wanted = 2e-9 * length * (2 * 3 * (weights + scores) - not_needed)
+    counted = finetuning_jax.needed(encoder)(np.array([length]))
+    np.testing.assert_allclose(counted, [wanted], rtol=1e-9)
 
 
 def test_products_are_counted_as_often_as_they_run():

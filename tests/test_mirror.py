@@ -32,6 +32,7 @@ OF_SEVERAL = {
     "test_packaging.py": "of pyproject.toml and the requirements",
     "test_readme.py": "of README.md",
     "test_real.py": "of a real corpus, where there is one",
+    "test_recovery_map.py": "of benchmarks/recovery_map.py, long enough to stand alone",
     "test_sweep.py": "of sweep.py",
     "workdir/test_corpus.py": "the corpus' fingerprint, from the pack to the table",
 }

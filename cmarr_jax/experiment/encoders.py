@@ -72,13 +72,13 @@ def open_encoders(
     return lambda axis: tuple(make(axis) for make in makers)
 
 
-def from_facts(modality: str, facts: Mapping[str, Any]) -> Encoder:
-    """An encoder of an exported model, from its `Encoder.facts`; it computes in float32."""
+def from_facts(modality: str, facts: Mapping[str, Any], dtype: str = "float32") -> Encoder:
+    """An encoder of an exported model, from its `Encoder.facts`; layers compute in `dtype`."""
     if "mix" in facts:
         return _mix(modality, facts["mix"], facts["dim"])
     from cmarr_jax.extract import upper  # only who trains upper layers needs what it imports
 
-    module = upper.upper_module(facts["kind"], facts["config"], dtype="float32")
+    module = upper.upper_module(facts["kind"], facts["config"], dtype=dtype)
     return _encoder(modality, module, facts["start"], {}, facts)
 
 

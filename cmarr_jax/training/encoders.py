@@ -138,7 +138,10 @@ def _apply(
     if encoder.batch_axis:  # of the whole batch, or dropout would draw for another shape
         longest = jax.lax.pmax(longest, encoder.batch_axis)
     which = jnp.searchsorted(jnp.asarray(sizes), longest)
-    return jax.lax.switch(which, [functools.partial(within, size) for size in sizes], x)
+    # Gradients run the chosen branch anew: what a branch keeps for them, `switch` also fills with
+    # zeros in all others.
+    again = functools.partial(jax.checkpoint, prevent_cse=False)
+    return jax.lax.switch(which, [again(functools.partial(within, size)) for size in sizes], x)
 
 
 def buckets(length: int) -> list[int]:
