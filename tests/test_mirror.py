@@ -51,7 +51,6 @@ THROUGH = {
     "extract/models/tensors": "extract/test_weights.py",
     "extract/pictures": "extract/test_video.py",
     "nn/gelu": "nn/test_umc.py",
-    "results/audit_pieces": "results/test_report_page.py",
     "results/names": "results/test_tables.py",
     "runtime/preemption": "test_api.py",
     "systems": "systems/test_baselines.py",
