@@ -51,7 +51,7 @@ THROUGH = {
     "extract/models/tensors": "extract/test_weights.py",
     "extract/pictures": "extract/test_video.py",
     "nn/gelu": "nn/test_umc.py",
-    "results/names": "results/test_tables.py",
+    "results/audit_pieces": "results/test_report_page.py",
     "runtime/preemption": "test_api.py",
     "systems": "systems/test_baselines.py",
     "training/testing": "test_api.py",
