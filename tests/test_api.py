@@ -184,6 +184,13 @@ def test_axes_of_the_callers_get_the_style_of_all_figures(ours):
     assert plt.subplots()[1].spines["top"].get_visible()  # other figures keep theirs
 
 
+def test_a_figure_that_its_caller_saves_has_fonts_that_publishers_take(ours):
+    with matplotlib.rc_context({"pdf.fonttype": 3, "pdf.compression": 0}):
+        file = io.BytesIO()
+        ours.plot_conditions().figure.savefig(file, format="pdf")
+    assert b"/Type3" not in file.getvalue() and b"/CIDFontType2" in file.getvalue()
+
+
 @pytest.mark.parametrize(
     "classes",
     [

@@ -281,6 +281,7 @@ class Comparison:
         from cmarr_jax.results import figures, style, system_figures
 
         guess = figures.guessing(self._results[-1].arrays)
+        _embed_fonts()
         if axes is None:
             return system_figures.systems(self.values, guess).axes
         if len(panels := np.ravel(np.asarray(axes, dtype=object))) != 2:
@@ -315,9 +316,17 @@ def _axes(ax: Any, size: tuple[float, float]) -> Iterator[Any]:
 
     from cmarr_jax.results import style
 
+    _embed_fonts()
     with plt.rc_context(style.STYLE):
         if ax is None:
             ax = plt.subplots(figsize=size)[1]
         else:
             style.dress(ax)
         yield ax
+
+
+def _embed_fonts() -> None:
+    """The caller saves a figure, later, and Matplotlib's default Type 3 fonts publishers refuse."""
+    import matplotlib
+
+    matplotlib.rcParams["pdf.fonttype"] = matplotlib.rcParams["ps.fonttype"] = 42
