@@ -1,6 +1,6 @@
 """What a sweep would do, how large it is and how long it would take, without training it.
 
-The real loop runs the sweep's own programs for two epochs of at most 4 steps and a batch of
+The real loop runs the sweep's own programs for two epochs of at most 3 steps and a batch of
 validation: the first epoch compiles, the second is measured. What was compiled lies in JAX's cache,
 where the sweep finds it. Where a device takes its runs one after another, one of each is enough.
 """
@@ -26,7 +26,7 @@ from cmarr_jax.training.loop import Epoch
 from cmarr_jax.training.runs import RunId
 from cmarr_jax.training.teachers import Teachers
 
-STEPS = 4
+STEPS = 3
 
 
 class StagePlan(NamedTuple):
