@@ -176,7 +176,9 @@ def test_a_modality_alone_is_as_informative_at_every_share(shared_corpora):
 
 @slow
 def test_what_one_modality_tells_of_another_rises_from_the_class_alone(shared_corpora):
-    """R^2 of a linear map on other speakers, of what is left when each class's mean is taken off."""
+    """R^2 of a linear map on other speakers, of what is left when each class's and each speaker's
+    mean is taken off: eight speakers could be learned by heart.
+    """
     found = {}
     for corpus in shared_corpora.values():  # in the order of SHARES
         fold = protocol.make_folds(corpus.columns, corpus.labels)[0]
@@ -186,7 +188,11 @@ def test_what_one_modality_tells_of_another_rises_from_the_class_alone(shared_co
         for modality, features in corpus.features.items():
             x = features[:, 0].astype(np.float32)
             means = [x[train][corpus.labels[train] == c].mean(axis=0) for c in range(4)]
-            rest[modality] = x - np.stack(means)[corpus.labels]
+            left = x - np.stack(means)[corpus.labels]
+            for speaker in np.unique(corpus.columns["speaker"]):
+                own = both & (corpus.columns["speaker"] == speaker)
+                left[own] -= left[own].mean(axis=0)
+            rest[modality] = left
         for source in MODALITIES:
             for target in MODALITIES:
                 if source != target:
@@ -194,6 +200,6 @@ def test_what_one_modality_tells_of_another_rises_from_the_class_alone(shared_co
                     score = model.score(rest[source][test], rest[target][test])
                     found.setdefault((source, target), []).append(score)
     for pair, (none, half, whole) in found.items():
-        assert abs(none) < 0.03, (pair, none)
+        assert -0.1 < none < 0.01, (pair, none)  # below 0: what was learned of noise
         assert none + 0.05 < half and half + 0.05 < whole, (pair, none, half, whole)
         assert whole > 0.2, (pair, whole)
