@@ -60,58 +60,93 @@ class Table:
 
 
 def draw(rows: Sequence[Mapping[str, str]]):
-    """A column a corpus size: the systems, CM-ARR's gain over others and its parts', the errors."""
+    """A column a corpus size: the systems, CM-ARR's gain over others and its parts', the errors.
+
+    A row for which the table has nothing is left out.
+    """
     import matplotlib
     import matplotlib.pyplot as plt
 
     from cmarr_jax.results import style
 
     table = Table(rows)
-    systems, parts = ([s for s in names if s in table.systems] for names in (MAIN, PARTS))
+    others = table.systems & {*MAIN[1:]} if "cmarr" in table.systems else ()
+    parts = table.systems & {*PARTS} if "cmarr" in table.systems else ()
+    kinds = [(_scores, "avg UAR, %")]
+    kinds += [(_gains, "CM-ARR less\nanother, points")] if others else []
+    kinds += [(_parts, "CM-ARR less\na variant, points")] if parts else []
+    kinds += [(_errors, "relative\nrec. error")] if any(r["rec_error"] for r in rows) else []
     with matplotlib.rc_context(style.STYLE):
-        size = style.TWO_COLUMNS, 6.4
+        size = style.TWO_COLUMNS, 0.4 + 1.5 * len(kinds)
         shape = {"figsize": size, "sharex": True, "sharey": "row", "squeeze": False}
-        figure, panels = plt.subplots(4, len(table.sizes), **shape)
-        for (scores, gains, worth, errors), num in zip(panels.T, table.sizes, strict=True):
-            scores.set_title(f"{num:,} utterances")
-            shares = np.linspace(table.shares[0], table.shares[-1], 41)
-            best = [100 * ceiling(s) for s in shares]
-            scores.plot(shares, best, color=style.INK, linewidth=0.8, label="ceiling")
-            for k, system in enumerate(systems):
-                _banded(scores, system, k, *table.scores(num, system))
-                if system != "cmarr":
-                    _banded(gains, system, k, *table.gains(num, system))
-                x, y = table.errors(num, system)
-                if x:
-                    errors.plot(x, y, label=names.member(system), **_look(k))
-            for k, system in enumerate(parts):
-                x, y, half = table.gains(num, system)
-                x = np.array(x) + 0.02 * (k - (len(parts) - 1) / 2)  # intervals stay apart
-                bars = {"elinewidth": 0.6, "capsize": 1.2}
-                worth.errorbar(x, y, half, label=names.member(system), **_look(k), **bars)
-            for axes in (gains, worth):
-                axes.axhline(0, color=style.INK, linewidth=0.8)
-            errors.axhline(1, color=style.INK, linewidth=0.8, linestyle="--")
-            errors.set_xticks(table.shares, [f"{s:g}" for s in table.shares])
-            errors.set_xlabel("shared content")
-        titles = ("avg UAR, %", "CM-ARR less\nanother, points", "CM-ARR less\na variant, points")
-        for line, title in zip(panels, (*titles, "relative\nrec. error"), strict=True):
-            line[0].set_ylabel(title)
-            for axes in line:
+        figure, panels = plt.subplots(len(kinds), len(table.sizes), **shape)
+        for (fill, title), line in zip(kinds, panels, strict=True):
+            for axes, num in zip(line, table.sizes, strict=True):
+                fill(axes, table, num)
                 axes.grid(axis="y", color=style.GREY, linewidth=0.4, alpha=0.4)
+            line[0].set_ylabel(title)
+            shown = {}  # of all sizes: the largest may lack what is not trained yet
+            for axes in line:
+                shown |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
             place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False}
-            if line[-1].get_legend_handles_labels()[1]:
-                line[-1].legend(fontsize=7, handlelength=2.2, **place)
+            line[-1].legend(shown.values(), shown, fontsize=7, handlelength=2.2, **place)
+        for axes, num in zip(panels[0], table.sizes, strict=True):
+            axes.set_title(f"{num:,} utterances")
+        for axes in panels[-1]:
+            axes.set_xticks(table.shares, [f"{s:g}" for s in table.shares])
+            axes.set_xlabel("shared content")
         figure.align_ylabels()
     return figure
 
 
+def _scores(axes, table: Table, size: int) -> None:
+    from cmarr_jax.results import style
+
+    shares = np.linspace(table.shares[0], table.shares[-1], 41)
+    best = [100 * ceiling(s) for s in shares]
+    axes.plot(shares, best, color=style.INK, linewidth=0.8, label="ceiling")
+    for k, system in enumerate(MAIN):
+        _banded(axes, system, k, *table.scores(size, system))
+
+
+def _gains(axes, table: Table, size: int) -> None:
+    from cmarr_jax.results import style
+
+    for k, system in enumerate(MAIN):
+        if system != "cmarr":
+            _banded(axes, system, k, *table.gains(size, system))
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+
+
+def _parts(axes, table: Table, size: int) -> None:
+    from cmarr_jax.results import style
+
+    for k, system in enumerate(PARTS):
+        x, y, half = table.gains(size, system)
+        if x:
+            x = np.array(x) + 0.02 * (k - (len(PARTS) - 1) / 2)  # intervals stay apart
+            bars = {"elinewidth": 0.6, "capsize": 1.2}
+            axes.errorbar(x, y, half, label=names.member(system), **_look(k), **bars)
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+
+
+def _errors(axes, table: Table, size: int) -> None:
+    from cmarr_jax.results import style
+
+    for k, system in enumerate(MAIN):
+        x, y = table.errors(size, system)
+        if x:
+            axes.plot(x, y, label=names.member(system), **_look(k))
+    axes.axhline(1, color=style.INK, linewidth=0.8, linestyle="--")
+
+
 def _banded(axes, system: str, number: int, x: list, mean: list, half: list) -> None:
-    """A system's line with the intervals as a band."""
-    look = _look(number)
-    low, high = np.array(mean) - half, np.array(mean) + half
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    axes.plot(x, mean, label=names.member(system), **look)
+    """A system's line with the intervals as a band, if it has any point."""
+    if x:
+        look = _look(number)
+        low, high = np.array(mean) - half, np.array(mean) + half
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(x, mean, label=names.member(system), **look)
 
 
 def _half(scores: Sequence[float], row: Mapping[str, str]) -> float:

@@ -168,6 +168,21 @@ def test_the_figure_shows_what_the_table_holds(tmp_path):
     plt.close(figure)
 
 
+def test_the_figure_of_part_of_the_grid_has_no_empty_row_and_names_every_line():
+    """The largest corpora come last: what only the small ones have is in the legend all the same."""
+    cells = [Cell(0.0, 600, "cmarr"), Cell(0.0, 600, "augmented"), Cell(0.0, 2000, "augmented")]
+    figure = recovery_figure.draw([row(cell) for cell in cells])
+    panels = np.array(figure.axes).reshape(3, 2)
+    titles = [line[0].get_ylabel().split("\n")[0] for line in panels]
+    assert titles == ["avg UAR, %", "CM-ARR less", "relative"]  # no variant, no row of them
+    named = [[t.get_text() for t in line[-1].get_legend().get_texts()] for line in panels]
+    assert named == [["ceiling", "CM-ARR", "Augmented"], ["Augmented"], ["CM-ARR"]]
+    plt.close(figure)
+    figure = recovery_figure.draw([row(cells[1])])
+    assert len(figure.axes) == 1
+    plt.close(figure)
+
+
 def test_the_figure_is_written_from_the_table(tmp_path, capsys):
     drawn = [str(tmp_path / f"map.{kind}") for kind in ("png", "pdf")]
     assert run(tmp_path, "--figure", *drawn) == 2

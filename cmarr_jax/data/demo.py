@@ -21,9 +21,10 @@ Without --shared, the corpus of `make demo`: the share is 1 in a and p, 1/2 in n
 predicts another, and none is redundant for y. With --shared S the share is S in a and p, and
 S (g_m / max g)^2 in n, so that u_m = g_m (onehot(y) - 1/4 + sqrt(S) z_common / max g) + own noise:
 
-    S = 0   given y the modalities are independent: nothing but the class can be recovered
+    S = 0   given y the modalities are independent: of a new speaker, nothing but the class can be
+            recovered
     S = 1   all modalities show one expression of the class, the weaker ones through noise of their
-            own: what is missing can be predicted, and the strongest modality knows all of y
+            own: what is missing can be predicted, and the clearest one tells all that they tell
 
 A modality alone tells as much of y at every S. Together they tell the less, the more they share:
 `ceiling` says how much.
