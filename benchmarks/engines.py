@@ -3,10 +3,14 @@
 The parent asks in turn, so that on a shared machine all engines meet the same neighbours.
 """
 
+import argparse
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 
 class Engine:
@@ -47,3 +51,63 @@ def serve(answers: Mapping[str, Callable[[str], float]]) -> int:
         verb, argument = line.rstrip("\n").split(" ", 1)
         print(f"answer {answers[verb](argument)}", flush=True)
     return 0
+
+
+def start(script: str, args: argparse.Namespace, flags: Sequence[str]) -> dict[str, Engine]:
+    """`script` --engine jax as "ours" and, with --torch-python, --engine torch.
+
+    On a CPU with several cores PyTorch runs under both OpenMP wait policies, but for --check.
+
+    Args:
+      script: the benchmark's file.
+      args: its --device, --folder, --torch-python, --check.
+      flags: others, that every engine is given.
+    """
+
+    def engine(python: str, name: str, device: str, **environment: str) -> Engine:
+        line = [python, os.path.abspath(script), "--engine", name, "--folder", args.folder]
+        return Engine([*line, *flags, "--device", device], environment)
+
+    # By default JAX takes most of a GPU's memory at once.
+    ours = engine(sys.executable, "jax", args.device, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    engines = {"ours": ours}
+    if args.torch_python:
+        gpu = bool(ours.ask("gpu"))
+        engines["torch"] = engine(args.torch_python, "torch", "auto" if gpu else "cpu")
+        if gpu and not engines["torch"].ask("gpu"):
+            sys.exit("error: JAX sees a GPU and PyTorch does not; wanted both, or --device cpu")
+        if not gpu and not args.check and len(os.sched_getaffinity(0)) > 1:
+            engines["torch, passive"] = engine(
+                args.torch_python, "torch", "cpu", OMP_WAIT_POLICY="PASSIVE"
+            )
+    return engines
+
+
+def clock(report: Mapping) -> str:
+    """Which of `medians` a rate is of."""
+    return "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
+
+
+def medians(times: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of (wall, CPU) seconds."""
+    walls, cpus = zip(*times, strict=True)
+    return {"median_s": statistics.median(walls), "median_cpu_s": statistics.median(cpus)}
+
+
+def compare(ours: Mapping, theirs: Mapping, gradient: float) -> float:
+    """Prints the largest difference over the largest value of each output; returns the worst.
+
+    `gradient` is that of the gradient, already known.
+    """
+    errors = {"gradient": gradient}
+    for key, value in ours.items():
+        errors[key] = np.abs(value - theirs[key]).max() / max(np.abs(value).max(), 1e-12)
+    for key, error in errors.items():
+        print(f"  {key:16}{error:10.1e}")
+    return float(np.max([*errors.values()]))  # keeps a NaN
+
+
+def verdict(worst: float) -> int:
+    """Prints whether all was equal at 1e-5; the exit code."""
+    print("equal at 1e-5" if worst < 1e-5 else "error: NOT equal at 1e-5")
+    return 0 if worst < 1e-5 else 1

@@ -27,7 +27,6 @@ import argparse
 import importlib
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
 from benchmarks import command
-from benchmarks.engines import Engine, serve
+from benchmarks.engines import Engine, clock, compare, medians, serve, start, verdict
 from benchmarks.finetuning_inputs import EPOCH, SHAPES, make_lengths
 from benchmarks.training_inputs import PRODUCT
 
@@ -81,28 +80,13 @@ def main() -> int:
 
 
 def _start(args: argparse.Namespace, from_layer: int) -> dict[str, Engine]:
-    def engine(python, name, device, **environment):
-        line = [python, os.path.abspath(__file__), "--engine", name, "--folder", args.folder]
-        for flag in ("shape", "batch", "utterances", "precision"):
-            line += [f"--{flag}", str(getattr(args, flag))]
-        line += ["--check"] if args.check else []
-        return Engine([*line, "--from-layer", str(from_layer), "--device", device], environment)
-
-    # By default JAX takes most of a GPU's memory at once.
-    ours = engine(sys.executable, "jax", args.device, XLA_PYTHON_CLIENT_PREALLOCATE="false")
-    engines = {"ours": ours}
-    if args.torch_python:
-        gpu = bool(ours.ask("gpu"))
-        engines["torch"] = engine(args.torch_python, "torch", "auto" if gpu else "cpu")
-        if gpu and not engines["torch"].ask("gpu"):
-            sys.exit("error: JAX sees a GPU and PyTorch does not; wanted both, or --device cpu")
-        if not gpu and not args.check and len(os.sched_getaffinity(0)) > 1:
-            engines["torch, passive"] = engine(
-                args.torch_python, "torch", "cpu", OMP_WAIT_POLICY="PASSIVE"
-            )
-        found = {name: int(each.ask("parameters")) for name, each in engines.items()}
-        if len({*found.values()}) > 1:
-            sys.exit(f"error: not the same number of parameters: {found}")
+    names = ("shape", "batch", "utterances", "precision")
+    flags = [x for name in names for x in (f"--{name}", str(getattr(args, name)))]
+    flags += ["--check"] if args.check else []
+    engines = start(__file__, args, [*flags, "--from-layer", str(from_layer)])
+    found = {name: int(each.ask("parameters")) for name, each in engines.items()}
+    if len({*found.values()}) > 1:
+        sys.exit(f"error: not the same number of parameters: {found}")
     return engines
 
 
@@ -134,10 +118,7 @@ def _race(args: argparse.Namespace) -> int:
                     if turn or what == "run":  # a product's first one warms; runs are warm
                         times[name].append((seconds, each.ask("cpu")))
             for name, pairs in times.items():
-                row.setdefault(name, {})[what] = {
-                    "median_s": statistics.median(wall for wall, _ in pairs),
-                    "median_cpu_s": statistics.median(cpu for _, cpu in pairs),
-                }
+                row.setdefault(name, {})[what] = medians(pairs)
         for name, each in engines.items():
             row[name]["peak_bytes"] = int(each.ask("memory"))
             each.close()
@@ -167,10 +148,6 @@ def _describe(args: argparse.Namespace) -> dict:
     }
 
 
-def _clock(report: dict) -> str:
-    return "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
-
-
 def _print_head(report: dict) -> None:
     print(
         f"{report['machine']}, {report['device']}, {report['cores']} cores, {report['precision']}"
@@ -185,7 +162,7 @@ def _print_head(report: dict) -> None:
 
 
 def _print_row(report: dict, from_layer: int, names: Sequence[str]) -> None:
-    row, clock = report["rows"][str(from_layer)], _clock(report)
+    row, of = report["rows"][str(from_layer)], clock(report)
 
     def median(name, time):
         return row[name]["run"][time]
@@ -201,8 +178,8 @@ def _print_row(report: dict, from_layer: int, names: Sequence[str]) -> None:
         else ""
         for time in ("median_s", "median_cpu_s")
     ]
-    rate = row["gflop"] / median("ours", clock)
-    ceiling = max(row["product_gflop"] / row[name]["product"][clock] for name in names)
+    rate = row["gflop"] / median("ours", of)
+    ceiling = max(row["product_gflop"] / row[name]["product"][of] for name in names)
     line = [
         str(from_layer),
         *cells(".1f", lambda name: row["utterances"] / median(name, "median_s")),
@@ -233,14 +210,8 @@ def _check(args: argparse.Namespace) -> int:
             outputs.append(dict(np.load(os.path.join(args.folder, f"{name.split(',')[0]}.npz"))))
             each.close()
         print(f"{args.shape}, from_layer {from_layer}: largest difference over largest value")
-        errors = {"gradient": difference}
-        for key, ours in outputs[0].items():
-            errors[key] = np.abs(ours - outputs[1][key]).max() / max(np.abs(ours).max(), 1e-12)
-        for key, error in errors.items():
-            print(f"  {key:16}{error:10.1e}")
-        worst = float(np.max([worst, *errors.values()]))  # keeps a NaN
-    print("equal at 1e-5" if worst < 1e-5 else "error: NOT equal at 1e-5")
-    return 0 if worst < 1e-5 else 1
+        worst = float(np.max([worst, compare(*outputs, difference)]))  # keeps a NaN
+    return verdict(worst)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """finetuning.py's engine for this library."""
 
 import argparse
-import json
-import os
 import resource
 from collections.abc import Callable
 
@@ -10,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import command
 from benchmarks.finetuning_inputs import (
     CONFIG,
     NUM_CLASSES,
@@ -22,13 +19,12 @@ from benchmarks.finetuning_inputs import (
     warming,
 )
 from benchmarks.training_inputs import PRODUCT, Clock
-from benchmarks.training_jax import named, products
+from benchmarks.training_jax import prepare, products, save_check
 from benchmarks.training_sweep import CompiledSweep
 from cmarr_jax.data import pipeline, protocol
 from cmarr_jax.experiment import encoders as opened
 from cmarr_jax.extract.upper import upper_module
-from cmarr_jax.runtime.devices import prepare_to_compile
-from cmarr_jax.systems.precision import BF16, FLOAT32, PRECISIONS, Precision
+from cmarr_jax.systems.precision import BF16, Precision
 from cmarr_jax.systems.system import Batch, Encoder, objective
 from cmarr_jax.training import encoders
 from cmarr_jax.training.normalise import Statistics
@@ -38,12 +34,8 @@ from configs import common
 
 def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     """See `engines.serve`."""
-    if args.device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    prepare_to_compile()
+    device, precision = prepare(args)
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
-    device = jax.local_devices()[0]
-    precision = FLOAT32 if device.platform == "cpu" else PRECISIONS[args.precision]
     (from_layer,) = args.from_layer
     encoder = random_encoder(args, from_layer, precision)
     lengths = make_lengths(shape_of(args), args.utterances)
@@ -51,14 +43,6 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     corpus = padded(encoder.modality, states, labels)
     config = make_config(args)
     made = CompiledSweep(config, corpus, 1, precision, (encoder,))
-    described = {
-        "machine": command.processor(),
-        "device": device.device_kind,
-        "gpu": device.platform == "gpu",
-        "jax": jax.__version__,
-    }
-    with open(os.path.join(args.folder, "ours.json"), "w", encoding="utf-8") as f:
-        json.dump(described, f)
     clock, order = Clock(), make_order(args, lengths)
     np.save(order_file(args.folder), order)
     run, warm = (
@@ -104,12 +88,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
             (total, outputs), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(tree)
         norm = np.linalg.norm(np.asarray(made.vector.ravel(gradient), np.float64))
         outputs |= {"loss": total, "gradient norm": norm}
-        for file, content in (
-            ("ours", outputs),
-            ("params", named(tree)),
-            ("gradient", named(gradient)),
-        ):
-            np.savez(os.path.join(args.folder, f"{file}.npz"), **content)
+        save_check(args.folder, outputs, tree, gradient)
         return 0.0
 
     return {

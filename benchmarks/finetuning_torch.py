@@ -24,6 +24,7 @@ from benchmarks.finetuning_inputs import (
     warming,
 )
 from benchmarks.training_inputs import PRODUCT, Clock
+from benchmarks.training_torch import prepare
 
 
 class Model(nn.Module):
@@ -123,12 +124,8 @@ def load(model: Model, ours: dict[str, np.ndarray]) -> None:
 
 def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     """See `engines.serve`."""
-    gpu = args.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
-    if gpu and args.precision != "float32":
-        torch.set_float32_matmul_precision("high")
-    cast = torch.autocast(device.type, torch.bfloat16, enabled=gpu and args.precision == "bf16")
-    torch.manual_seed(0)
+    device, cast = prepare(args)
+    gpu = device.type == "cuda"
     clock, shape, (from_layer,) = Clock(), shape_of(args), args.from_layer
     lengths = make_lengths(shape, args.utterances)
     states, labels = make_states(shape, lengths)

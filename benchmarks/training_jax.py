@@ -3,7 +3,8 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +27,17 @@ from benchmarks.training_sweep import CompiledSweep, corpus_of
 from cmarr_jax.data import protocol
 from cmarr_jax.runtime.devices import prepare_to_compile
 from cmarr_jax.systems import cmarr
-from cmarr_jax.systems.precision import FLOAT32, PRECISIONS
+from cmarr_jax.systems.precision import FLOAT32, PRECISIONS, Precision
 from cmarr_jax.systems.system import Batch, objective
 from configs import common
 
 
-def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
-    """See `engines.serve`."""
+def prepare(args: argparse.Namespace) -> tuple[jax.Device, Precision]:
+    """Where and in what to compute; both are described in ours.json of --folder."""
     if args.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     prepare_to_compile()
     device = jax.local_devices()[0]
-    precision = FLOAT32 if device.platform == "cpu" else PRECISIONS[args.precision]
     described = {
         "machine": command.processor(),
         "device": device.device_kind,
@@ -46,7 +46,19 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
     }
     with open(os.path.join(args.folder, "ours.json"), "w", encoding="utf-8") as f:
         json.dump(described, f)
+    return device, FLOAT32 if device.platform == "cpu" else PRECISIONS[args.precision]
 
+
+def save_check(folder: str, outputs: Mapping, params: Any, gradient: Any) -> None:
+    """What the other engine compares itself with, and the parameters that it copies."""
+    contents = {"ours": outputs, "params": named(params), "gradient": named(gradient)}
+    for file, content in contents.items():
+        np.savez(os.path.join(folder, f"{file}.npz"), **content)
+
+
+def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
+    """See `engines.serve`."""
+    device, precision = prepare(args)
     config, clock, runners = common.get_config(), Clock(), {}
     data = make_features(NUM_UTTERANCES, args.length)
     made = CompiledSweep(config, corpus_of(data), 1, precision)
@@ -120,12 +132,7 @@ def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
         )
         norm = np.linalg.norm(np.asarray(vector.ravel(gradient), np.float64))
         outputs = {"logits": predict(tree), **terms, "loss": total, "gradient norm": norm}
-        for file, content in (
-            ("ours", outputs),
-            ("params", named(tree)),
-            ("gradient", named(gradient)),
-        ):
-            np.savez(os.path.join(args.folder, f"{file}.npz"), **content)
+        save_check(args.folder, outputs, tree, gradient)
         return 0.0
 
     return {

@@ -21,7 +21,6 @@ import argparse
 import importlib
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -32,7 +31,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT]
 
 from benchmarks import command
-from benchmarks.engines import Engine, serve
+from benchmarks.engines import Engine, clock, compare, medians, serve, start, verdict
 from benchmarks.training_inputs import CHECKS, NUM_UTTERANCES, PRODUCT, make_evaluated, make_order
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -69,26 +68,9 @@ def main() -> int:
 
 
 def _start(args: argparse.Namespace) -> dict[str, Engine]:
-    def engine(python, name, device, **environment):
-        line = [python, os.path.abspath(__file__), "--engine", name, "--folder", args.folder]
-        for flag in ("precision", "length", "utterances"):
-            line += [f"--{flag}", str(getattr(args, flag))]
-        return Engine([*line, "--device", device], environment)
-
-    # By default JAX takes most of a GPU's memory at once.
-    ours = engine(sys.executable, "jax", args.device, XLA_PYTHON_CLIENT_PREALLOCATE="false")
-    engines = {"ours": ours}
-    if args.torch_python:
-        gpu = bool(ours.ask("gpu"))
-        device = "auto" if gpu else "cpu"
-        engines["torch"] = engine(args.torch_python, "torch", device)
-        if gpu and not engines["torch"].ask("gpu"):
-            sys.exit("error: JAX sees a GPU and PyTorch does not; wanted both, or --device cpu")
-        if not gpu and not args.check and len(os.sched_getaffinity(0)) > 1:
-            engines["torch, passive"] = engine(
-                args.torch_python, "torch", "cpu", OMP_WAIT_POLICY="PASSIVE"
-            )
-    return engines
+    names = ("precision", "length", "utterances")
+    flags = [x for name in names for x in (f"--{name}", str(getattr(args, name)))]
+    return start(__file__, args, flags)
 
 
 def _race(args: argparse.Namespace) -> None:
@@ -111,10 +93,7 @@ def _race(args: argparse.Namespace) -> None:
                 if turn:  # the first one compiles or warms
                     times[name].append((seconds, engine.ask("cpu")))
         for name, pairs in times.items():
-            row[name] = {
-                "median_s": statistics.median(wall for wall, _ in pairs),
-                "median_cpu_s": statistics.median(cpu for _, cpu in pairs),
-            }
+            row[name] = medians(pairs)
         if case.startswith("train"):
             row["utterances"] = int(make_order(args, int(case.split()[1])).size)
         elif case != "product":
@@ -128,14 +107,10 @@ def _race(args: argparse.Namespace) -> None:
     _print_foot(report, list(engines))
 
 
-def _clock(report: dict) -> str:
-    return "median_s" if report["gpu"] else "median_cpu_s"  # a CPU's rate is that of one core
-
-
 def _ceiling(report: dict, names: Sequence[str]) -> float:
     """GFLOP/s of the best engine's product."""
     row = report["cases"]["product"]
-    return max(row["gflop"] / row[name][_clock(report)] for name in names)
+    return max(row["gflop"] / row[name][clock(report)] for name in names)
 
 
 def _print_head(report: dict, names: Iterable[str]) -> None:
@@ -158,14 +133,14 @@ def _print_row(report: dict, case: str, names: Sequence[str]) -> None:
             line += f"{min(row[n][time] for n in names[1:]) / row['ours'][time]:>15.2f}"
     else:
         line += f"{'':30}"
-    rate = row["gflop"] / row["ours"][_clock(report)]
+    rate = row["gflop"] / row["ours"][clock(report)]
     print(f"{line}{rate:>15.0f}{rate / _ceiling(report, names):>15.0%}", flush=True)
 
 
 def _print_foot(report: dict, names: Sequence[str]) -> None:
-    rows, clock, ceiling = report["cases"], _clock(report), _ceiling(report, names)
+    rows, ceiling = report["cases"], _ceiling(report, names)
     one, seven = (rows[f"evaluate {k}"] for k in (1, 7))
-    times = seven["ours"][clock] / one["ours"][clock]
+    times = seven["ours"][clock(report)] / one["ours"][clock(report)]
     print(
         f"\nevaluation under seven conditions costs {times:.2f} times that of complete data, "
         f"and needs {seven['gflop'] / one['gflop']:.2f} times its products"
@@ -183,14 +158,8 @@ def _check(args: argparse.Namespace) -> int:
             difference = engines[engine].ask("check", name)
             outputs.append(dict(np.load(os.path.join(args.folder, f"{engine}.npz"))))
         print(f"{name} batch, T = {CHECKS[name]}: largest difference over largest value")
-        errors = {"gradient": difference}
-        for key, ours in outputs[0].items():
-            errors[key] = np.abs(ours - outputs[1][key]).max() / max(np.abs(ours).max(), 1e-12)
-        for key, error in errors.items():
-            print(f"  {key:16}{error:10.1e}")
-        worst = float(np.max([worst, *errors.values()]))  # keeps a NaN
-    print("equal at 1e-5" if worst < 1e-5 else "error: NOT equal at 1e-5")
-    return 0 if worst < 1e-5 else 1
+        worst = float(np.max([worst, compare(*outputs, difference)]))  # keeps a NaN
+    return verdict(worst)
 
 
 if __name__ == "__main__":

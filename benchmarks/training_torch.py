@@ -22,14 +22,21 @@ from benchmarks.training_inputs import (
 )
 
 
-def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
-    """See `engines.serve`."""
+def prepare(args: argparse.Namespace) -> tuple[torch.device, torch.autocast]:
+    """Where and in what to compute."""
     gpu = args.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     if gpu and args.precision != "float32":
         torch.set_float32_matmul_precision("high")
     cast = torch.autocast(device.type, torch.bfloat16, enabled=gpu and args.precision == "bf16")
     torch.manual_seed(0)
+    return device, cast
+
+
+def answers(args: argparse.Namespace) -> dict[str, Callable[[str], float]]:
+    """See `engines.serve`."""
+    device, cast = prepare(args)
+    gpu = device.type == "cuda"
     clock, runners = Clock(), {}
     data = _tensors(make_features(NUM_UTTERANCES, args.length), device)
     mean, deviation = {}, {}

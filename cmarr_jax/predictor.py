@@ -23,11 +23,10 @@ import numpy as np
 from cmarr_jax.data import dialogue, pipeline, pooling, provenance, values
 from cmarr_jax.data import pack as pack_lib
 from cmarr_jax.errors import UserError
-from cmarr_jax.experiment import encoders
+from cmarr_jax.experiment.encoders import from_facts
 from cmarr_jax.systems import SYSTEMS
 from cmarr_jax.systems.system import Batch, Stage
-from cmarr_jax.training import encoders as encoders_lib
-from cmarr_jax.training.encoders import with_encoders
+from cmarr_jax.training import encoders
 from cmarr_jax.training.normalise import Statistics, normalise
 from cmarr_jax.workdir import model_folder
 
@@ -81,9 +80,9 @@ class Predictor:
                 f"{self._path}/config.json: lacks a setting of {name} ({str(e).splitlines()[0]}); "
                 "it was made by another version of this library"
             ) from None
-        self._upper = [encoders.from_facts(m, f) for m, f in self.facts.get("upper", {}).items()]
+        self._upper = [from_facts(m, f) for m, f in self.facts.get("upper", {}).items()]
         self._whole = {e.modality: e.positions for e in self._upper if e.positions}
-        system = with_encoders(system, self._upper)
+        system = encoders.with_encoders(system, self._upper)
         statistics = Statistics(model.mean, model.scale, model.quantiles)
         self._members = jax.device_put(
             jax.tree.map(lambda leaf: leaf[np.array(chosen)], (model.params, statistics))
@@ -220,7 +219,7 @@ class Predictor:
             positions = length
             if m in self._whole:  # in one of few lengths, since each is compiled
                 own = np.minimum(lengths[:, k], self._whole[m])
-                fits = encoders_lib.buckets(self._whole[m])
+                fits = encoders.buckets(self._whole[m])
                 positions = next(x for x in fits if x >= own.max(initial=1))
                 rows[m] = np.pad(own, (0, size - num), constant_values=1).astype(np.int32)
             features[m] = np.zeros((size, positions, width), np.float32)
@@ -260,7 +259,6 @@ def _make_run(stage: Stage) -> Callable:
     It returns posteriors `[R, B, C]`, variances `[R, M, B]` or None, and whether missing modalities
     are recovered `[R]`.
     """
-    raw = [encoder.modality for encoder in stage.encoders]
 
     def run(members, features, rows, mask, present):
         # A batch needs labels and weights, but prediction reads neither.
@@ -268,16 +266,16 @@ def _make_run(stage: Stage) -> Callable:
 
         def one(member):
             params, statistics = member
-            plain = {m: x for m, x in features.items() if m not in raw}
+            plain = {m: x for m, x in features.items() if m not in stage.encoded}
             shown = features | normalise(plain, statistics)
             batch = Batch(shown, mask, present, labels, weights)
-            batch = encoders_lib.see(stage, params, batch, rows, statistics)
+            batch = encoders.see(stage, params, batch, rows, statistics)
             encoded = stage.encode(params, batch)
             said = stage.predict(params, encoded, batch.mask, batch.present)
             posteriors = jax.nn.softmax(said.logits.astype(jnp.float32))
             return posteriors, said.variance, jnp.array(said.recovered is not None)
 
         # vmap takes half as long as map for one utterance, and as long for 64 (not in training).
-        return jax.lax.map(one, members) if raw else jax.vmap(one)(members)
+        return jax.lax.map(one, members) if stage.encoders else jax.vmap(one)(members)
 
     return run

@@ -17,7 +17,6 @@ from cmarr_jax.config import leaves
 from cmarr_jax.errors import UserError
 
 _FIELD = re.compile(r"\s+([a-z])\.([\w.]+) =(?: ([a-z]) =)? (.*)")
-_ENCODERS = tuple(f"encoders.{m}" for m in ("text", "speech", "video"))
 _PRESET = re.compile(r'\s+"([\w.]+)": .*?  # (.*)')
 
 
@@ -127,7 +126,8 @@ def comments() -> dict[str, str]:
             sections[alias] = f"{field}."
         if "  # " in rest:
             found[field] = rest.partition("  # ")[2]
-    alike = {"def training": ("train", "pretrain"), "def encoder": _ENCODERS}
+    encoders = [f"encoders.{m}" for m in config_files.get("").encoders]
+    alike = {"def training": ["train", "pretrain"], "def encoder": encoders}
     for start, sections_of in alike.items():
         for line in _source("systems.py", start):
             if (match := _FIELD.match(line)) and "  # " in match[4]:

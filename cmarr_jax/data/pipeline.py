@@ -186,12 +186,10 @@ def _load_numpy(pack: pack_lib.Pack, shape: _Shape, make: _Make, progress: _Prog
     for i in range(num):
         for m in pack.modalities:
             sequence = pack.sequence(m, i)
-            if m in whole:
-                sequence = sequence[: whole[m]]
-                missing = features[m].shape[1] - len(sequence)
-                features[m][i] = np.pad(sequence, [(0, missing), (0, 0)])
-            elif align == "none":
-                features[m][i] = np.pad(sequence, [(0, length - len(sequence)), (0, 0)])
+            if m in whole or align == "none":
+                most = whole.get(m, length)
+                sequence = sequence[:most]
+                features[m][i] = np.pad(sequence, [(0, most - len(sequence)), (0, 0)])
             else:
                 features[m][i] = pooling.fix_length(sequence, length, align, statistics)
         progress(i + 1, num)

@@ -158,9 +158,7 @@ def _open_upper(
     }
 
     def make(axis: str | None) -> Encoder:
-        module = upper.upper_module(
-            opened.kind, opened.config, dtype=dtype, recompute=own.recompute, batch_axis=axis
-        )
+        module = opened.module.clone(batch_axis=axis)
         encoder = _encoder(m, module, start, opened.params["params"], facts)
         return encoder._replace(
             learning_rate=own.learning_rate,

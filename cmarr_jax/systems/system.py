@@ -127,6 +127,11 @@ class Stage(NamedTuple):
     precision: Precision = FLOAT32
     encoders: tuple[Encoder, ...] = ()
 
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """The modalities that an encoder stands before."""
+        return tuple(encoder.modality for encoder in self.encoders)
+
 
 class System(NamedTuple):
     """A system is its stages in order; the last one is tested.

@@ -89,28 +89,18 @@ def see(
     """
     if not stage.encoders:
         return batch
-    own = params["params"]
-    features = _encode(stage, own[UPPER], batch, rows, statistics, key)
-    kept = [own[name][UPPER] for name in stage.frozen if UPPER in own.get(name, {})]
-    taught = None
-    if kept:
-        taught = jax.lax.stop_gradient(_encode(stage, kept[0], batch, rows, statistics, None))
-    return batch._replace(features=features, taught=taught)
 
+    def encode(upper: Params, key: jax.Array | None) -> dict[str, jax.Array]:
+        encoded = {}
+        for k, encoder in enumerate(stage.encoders):
+            m, own = encoder.modality, None if key is None else jax.random.fold_in(key, k)
+            encoded[m] = _apply(encoder, upper[m], batch.features[m], batch.mask, rows.get(m), own)
+        return dict(batch.features) | normalise(encoded, statistics, stage.precision.dtype)
 
-def _encode(
-    stage: Stage,
-    upper: Params,
-    batch: Batch,
-    rows: dict[str, jax.Array],
-    statistics: Statistics[jax.Array],
-    key: jax.Array | None,
-) -> dict[str, jax.Array]:
-    encoded = {}
-    for k, encoder in enumerate(stage.encoders):
-        m, own = encoder.modality, None if key is None else jax.random.fold_in(key, k)
-        encoded[m] = _apply(encoder, upper[m], batch.features[m], batch.mask, rows.get(m), own)
-    return dict(batch.features) | normalise(encoded, statistics, stage.precision.dtype)
+    modules = params["params"]
+    kept = [modules[name][UPPER] for name in stage.frozen if UPPER in modules.get(name, {})]
+    taught = jax.lax.stop_gradient(encode(kept[0], None)) if kept else None
+    return batch._replace(features=encode(modules[UPPER], key), taught=taught)
 
 
 def _apply(

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from cmarr_jax.systems.system import Batch, Stage
 from cmarr_jax.training import encoders, prng
 from cmarr_jax.training.normalise import A
-from cmarr_jax.training.train_step import Arrays, Run, take_batch, utterances, zero_frames
+from cmarr_jax.training.train_step import (
+    Arrays,
+    Run,
+    take_batch,
+    take_rows,
+    utterances,
+    zero_frames,
+)
 from cmarr_jax.training.vector import Vector
 
 
@@ -60,7 +67,6 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
       recovered and of the truth, over all missing positions; D is 0 where the stage recovers
       nothing. What does not depend on the condition is computed once.
     """
-    raw = [encoder.modality for encoder in stage.encoders]
 
     def predict(
         params: jax.Array,
@@ -70,8 +76,8 @@ def make_predict(stage: Stage, vector: Vector, noisy: bool = False) -> Callable:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         arrays, probe = shared
         params = vector.unravel(params)
-        batch = take_batch(arrays, run, rows, stage.precision.dtype, raw)
-        own_rows = {m: x[rows] for m, x in (arrays.rows or {}).items()}
+        batch = take_batch(arrays, run, rows, stage.precision.dtype, stage.encoded)
+        own_rows = take_rows(arrays, rows)
         with stage.precision.multiplying():
             batch = encoders.see(stage, params, batch, own_rows, run.statistics)
         if noisy:

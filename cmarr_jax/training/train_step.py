@@ -93,6 +93,11 @@ def take_batch(
     )
 
 
+def take_rows(arrays: Arrays[jax.Array], rows: jax.Array) -> dict[str, jax.Array]:
+    """How many rows the utterances `rows` `[B]` have in the modalities of `Corpus.rows`."""
+    return {m: x[rows] for m, x in (arrays.rows or {}).items()}
+
+
 def without_dropped(
     arrays: Arrays[jax.Array], rows: jax.Array, modalities: Sequence[str]
 ) -> tuple[Arrays, jax.Array]:
@@ -110,10 +115,9 @@ def without_dropped(
     }
     alone = Arrays(features, arrays.mask[rows], there, utterances(arrays, rows))
     if arrays.rows:
-        column = {m: there[:, k] for k, m in enumerate(modalities)}
-        alone = alone._replace(
-            rows={m: jnp.where(column[m], x[rows], 0) for m, x in arrays.rows.items()}
-        )
+        kept = dict(zip(modalities, there.T, strict=True))
+        own = take_rows(arrays, rows)
+        alone = alone._replace(rows={m: jnp.where(kept[m], x, 0) for m, x in own.items()})
     return alone, jnp.arange(len(rows))
 
 
@@ -269,7 +273,7 @@ def make_train_epoch(
       a term that is not finite is not taken, and no step follows: the parameters and `state.step`
       stay as before it, and the sums of such terms are not finite.
     """
-    loss, encoded = objective(stage), [encoder.modality for encoder in stage.encoders]
+    loss = objective(stage)
 
     def train_epoch(
         state: TrainState, run: Run[jax.Array], order: jax.Array, arrays: Arrays[jax.Array]
@@ -280,8 +284,8 @@ def make_train_epoch(
             """((loss, its terms), gradients) of the utterances `rows`."""
             mask_key, loss_key = jax.random.split(key)
             seen, rows = without_dropped(arrays, rows, masking.modalities)
-            batch = take_batch(seen, run, rows, stage.precision.dtype, encoded)
-            own_rows = {m: x[rows] for m, x in (seen.rows or {}).items()}
+            batch = take_batch(seen, run, rows, stage.precision.dtype, stage.encoded)
+            own_rows = take_rows(seen, rows)
             available = batch.present
             if not stage.complete:
                 available = draw_available(mask_key, masking, batch.present, batch_axis)
