@@ -292,6 +292,10 @@ def with_variants(
         if _is_system(name):
             if others := [n for n in names if _is_system(n) and n != name]:
                 raise UserError(f"{name!r} and {others[0]!r}: wanted one system")
+            if "finetune" in variants:
+                raise UserError(
+                    f"variant 'finetune': name it after {name!r}, which sets training too"
+                )
             systems.set_preset(config, name)
             systems.set_fields(config, recipe)
         elif name in TABLES:

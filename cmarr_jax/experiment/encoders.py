@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from cmarr_jax.cli import config_files
 from cmarr_jax.data import provenance
 from cmarr_jax.data.pipeline import Corpus
 from cmarr_jax.errors import UserError
@@ -33,6 +34,7 @@ def own_lengths(config: ConfigDict) -> dict[str, int]:
     Raises:
       UserError: the config's fields do not go together.
     """
+    _check_used(config)
     whole = {}
     for m, own in chosen(config).items():
         flag = f"--config.encoders.{m}"
@@ -54,6 +56,21 @@ def own_lengths(config: ConfigDict) -> dict[str, int]:
     return whole
 
 
+def _check_used(config: ConfigDict) -> None:
+    """Refuses a field that nothing would read."""
+    defaults = config_files.get("").encoders
+    for m, own in config.encoders.items():
+        if own.model:
+            continue
+        for field, value in own.items():
+            if field != "mix" and value != defaults[m][field]:
+                why = "a mix has the system's" if own.mix else f"nothing of {m} is trained"
+                raise UserError(
+                    f"--config.encoders.{m}.{field}={value}: {why}; wanted beside "
+                    f"--config.encoders.{m}.model=FOLDER, or left out"
+                )
+
+
 def open_encoders(
     config: ConfigDict, corpus: Corpus, precision: Precision
 ) -> Callable[[str | None], tuple[Encoder, ...]]:
@@ -66,7 +83,7 @@ def open_encoders(
     for m, own in chosen(config).items():
         made = provenance.encoders(corpus.provenance, corpus.modalities).get(m)
         if own.mix:
-            makers.append(_open_mix(m, own, made, corpus.features[m].shape[-1]))
+            makers.append(_open_mix(m, made, corpus.features[m].shape[-1]))
         else:
             makers.append(_open_upper(m, own, made, precision))
     return lambda axis: tuple(make(axis) for make in makers)
@@ -83,7 +100,7 @@ def from_facts(modality: str, facts: Mapping[str, Any], dtype: str = "float32") 
 
 
 def _open_mix(
-    m: str, own: ConfigDict, made: Mapping[str, Any] | None, width: int
+    m: str, made: Mapping[str, Any] | None, width: int
 ) -> Callable[[str | None], Encoder]:
     recipe = made["recipe"] if made else {}
     if recipe.get("layout") != "side by side":
@@ -92,10 +109,10 @@ def _open_mix(
             "wanted one that cmarr_jax.extract made with --layers all, or --layers 0,3,6"
         )
     states = len(recipe["states"])
-    return lambda axis: _mix(m, states, width // states, own)
+    return lambda axis: _mix(m, states, width // states)
 
 
-def _mix(m: str, states: int, dim: int, own: ConfigDict | None = None) -> Encoder:
+def _mix(m: str, states: int, dim: int) -> Encoder:
     def encode(params, x, mask, key):
         weights = jax.nn.softmax(params["weights"])
         return jnp.einsum("btsd,s->btd", x.reshape(*x.shape[:2], states, -1), weights)
@@ -107,7 +124,6 @@ def _mix(m: str, states: int, dim: int, own: ConfigDict | None = None) -> Encode
         encode=encode,
         depths={"weights": 0},
         facts={"mix": states, "dim": dim},
-        warmup=own.warmup if own else 0.0,
     )
 
 

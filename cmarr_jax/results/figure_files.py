@@ -71,7 +71,9 @@ def _cut(r: Results) -> str:
 
 
 def _curves(r: Results) -> plt.Figure:
-    return panels.grid(partial(panels.curve, r), panels.curve_names(r), 4, (1.75, 1.4))
+    names = panels.curve_names(r)
+    columns = min(4, 3, key=lambda columns: -len(names) % columns)  # places that stay empty
+    return panels.grid(partial(panels.curve, r), names, columns, (7 / columns, 1.4))
 
 
 def _reliabilities(r: Results) -> plt.Figure:

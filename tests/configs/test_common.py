@@ -83,6 +83,10 @@ def test_arguments_say_what_they_set():
         run.check(mixed)
     plus = common.with_variants(common.get_config(), "pooled,cmarr_plus,no_maximum")
     assert plus.variant == "pooled,no_maximum" and plus.data.statistics == "mean"
+    with pytest.raises(UserError, match="'finetune': name it after 'mmin'"):
+        common.with_variants(common.get_config(), "pooled,finetune,mmin")
+    tuned = common.with_variants(common.get_config(), "pooled,mmin,finetune")
+    assert tuned.train.epochs == tuned.pretrain.epochs == 4
     with pytest.raises(UserError, match="after 'cmarr_plus'"):
         common.with_variants(common.get_config(), "no_maximum,cmarr_plus")
     with pytest.raises(UserError, match="wanted some of paper"):

@@ -100,3 +100,17 @@ def test_features_that_move_are_pooled_and_normalised_by_mean(field, value):
 def test_numbers_with_which_nothing_is_trained(field, value):
     with pytest.raises(UserError, match=f"--config.encoders.text.{field}={value}: wanted"):
         limits.check(tiny.config(**{f"encoders.text.{field}": value}))
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"from_layer": 1}, "from_layer=1: nothing of text is trained"),
+        ({"learning_rate": 3e-5}, "learning_rate=3e-05: nothing of text is trained"),
+        ({"mix": True, "warmup": 0.3}, "warmup=0.3: a mix has the system's"),
+    ],
+)
+def test_a_field_that_nothing_would_read_is_refused(fields, words):
+    with pytest.raises(UserError) as error:
+        encoders.own_lengths(tiny.config(**{f"encoders.text.{k}": v for k, v in fields.items()}))
+    assert words in str(error.value) and "--config.encoders.text.model=" in str(error.value)

@@ -176,6 +176,18 @@ def test_tensorboard_shows_each_figure_once(folder, r, monkeypatch):
     assert np.frombuffer(png[16:24], ">u4").min() > 300
 
 
+def test_the_curves_stand_in_as_many_columns_as_leave_the_fewer_places_empty(r, monkeypatch):
+    for count, columns in ((5, 3), (6, 3), (7, 4), (8, 4), (9, 3), (12, 4)):
+        names = [f"{k}" for k in range(count)]
+        monkeypatch.setattr(figure_files.panels, "curve_names", lambda r, names=names: names)
+        seen = {}
+        monkeypatch.setattr(
+            figure_files.panels, "grid", lambda draw, names, n, size, seen=seen: seen.update(n=n)
+        )
+        figure_files._curves(r)
+        assert seen["n"] == columns
+
+
 def test_rates_of_each_modalitys_own_are_a_row_and_no_line(tmp_path):
     """Frames and spans are lines; all are in the tables, with what a reader must know of them."""
     own = np.array([0.1, 0.5, 0.0])
